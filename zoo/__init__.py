@@ -1,0 +1,47 @@
+"""The model zoo: builders and cards of every network of the lecture.
+
+    model = zoo.build("lecture_cnn", classes=100)
+    zoo.names("vgg*"), zoo.card("vgg19").trainable, zoo.load("lecture_cnn")
+
+Each builder is importable under its own name too: `zoo.lecture_cnn()`. Importing the
+zoo, listing it and reading its cards does not import Keras.
+"""
+
+from zoo.registry import Card, UnknownNetworkError, builder, card, names, register
+from zoo.shipped import load
+
+__all__ = [
+    "Card",
+    "UnknownNetworkError",
+    "build",
+    "builder",
+    "card",
+    "load",
+    "names",
+    "register",
+]
+
+
+def build(name: str, *args, **options):
+    """Build a network of the zoo by its name.
+
+    Args:
+        name: a name that `names()` lists.
+        *args: input shape and classes, as every builder takes them.
+        **options: what the builder takes: `input_shape`, `classes`,
+            `classifier_activation`, `name` and the family's own arguments.
+
+    Returns:
+        A functional `keras.Model` from images (N, height, width, channels), pixels
+        0…255, to float32 class probabilities (N, classes), with random weights.
+
+    Raises:
+        UnknownNetworkError: no network has this name; lists close matches.
+    """
+    return builder(name)(*args, **options)
+
+
+def __getattr__(name: str):
+    if not name.startswith("_") and name in names():
+        return builder(name)
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -1,0 +1,69 @@
+"""The two ends that every network of the zoo shares: pixels in, probabilities out."""
+
+import keras
+
+
+def image_input(input_shape=(32, 32, 3), *, minimum=1):
+    """Start a network: an input named `image`, and its pixels scaled to -1…1.
+
+    Args:
+        input_shape: (height, width, channels) of the images, pixels 0…255.
+        minimum: the least height and width that the network can take.
+
+    Returns:
+        The input tensor and the scaled tensor, both (N, height, width, channels).
+
+    Raises:
+        ValueError: `input_shape` is not three positive integers, or too small.
+    """
+    shape = tuple(input_shape)
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            "input_shape must be three positive integers (height, width, channels); "
+            f"received {input_shape!r}"
+        )
+    if min(shape[:2]) < minimum:
+        raise ValueError(
+            f"this network needs images of at least {minimum}x{minimum} pixels; "
+            f"received input_shape={shape}"
+        )
+    image = keras.Input(shape, name="image")
+    return image, keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(image)
+
+
+def classifier(features, classes=10, activation="softmax", *, name="fc", **dense):
+    """End a network: a dense layer, then float32 probabilities (or logits).
+
+    Args:
+        features: tensor (N, features).
+        classes: number of classes, two or more.
+        activation: "softmax", or None for the logits.
+        name: name of the dense layer, which holds all the weights.
+        **dense: further arguments of `keras.layers.Dense`.
+
+    Returns:
+        Tensor (N, classes), float32 under mixed precision too.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    if not isinstance(classes, int) or classes < 2:
+        raise ValueError(f"classes must be an integer of 2 or more; received {classes}")
+    logits = keras.layers.Dense(classes, name=name, **dense)(features)
+    return outputs(logits, activation)
+
+
+def outputs(logits, activation="softmax", *, name=None):
+    """Turn logits (N, classes) into the float32 output of a network.
+
+    Args:
+        logits: tensor (N, classes).
+        activation: "softmax", or None for the logits.
+        name: name of the layer; default "probabilities", or "logits" without
+            activation.
+
+    Returns:
+        Tensor (N, classes), float32 under mixed precision too.
+    """
+    name = name or ("probabilities" if activation else "logits")
+    return keras.layers.Activation(activation, dtype="float32", name=name)(logits)

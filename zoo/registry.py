@@ -1,0 +1,168 @@
+"""The register of the zoo: one card for each network, one builder for each card.
+
+The cards are the TOML files beside the family modules. They are read without
+importing Keras; a family's module is imported when one of its networks is built.
+"""
+
+import difflib
+import fnmatch
+import functools
+import importlib
+import importlib.resources
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+_builders: dict[str, Callable] = {}
+
+
+class UnknownNetworkError(ValueError):
+    """No network of the zoo has the name that was asked for."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a network was published."""
+
+    title: str
+    authors: str
+    year: int
+    venue: str = ""
+    arxiv: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A CIFAR-10 test accuracy that its authors, or others, reported.
+
+    `conditions` says what the figure is (single run, best of five, …), `confidence`
+    how far this project could check it: "published" (read in the source),
+    "second-hand" (quoted by another source) or "remembered".
+    """
+
+    accuracy: float  # percent
+    conditions: str
+    source: str
+    confidence: str = "published"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of one network; every count holds at `input_shape`, `classes`."""
+
+    name: str
+    family: str
+    title: str
+    new: str  # what is new in it, in one sentence
+    input_shape: tuple[int, int, int]
+    classes: int
+    trainable: int
+    non_trainable: int
+    macs: int  # multiply-accumulates of convolutions and dense layers, one image
+    depth: int  # layers with weights on the longest path, normalisation left out
+    paper: Paper | None = None
+    published: tuple[Published, ...] = ()
+    deviations: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    slim: dict[str, Any] = field(default_factory=dict)  # arguments of a small version
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: tuple[dict[str, Any], ...] = ()  # written by `kerascnn record`
+    weights: dict[str, Any] = field(default_factory=dict)  # likewise
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, as `model.count_params()` counts them."""
+        return self.trainable + self.non_trainable
+
+
+def _card(name: str, family: str, shared: dict, own: dict) -> Card:
+    table = {**shared, **own}
+    # A variant adds its recipes to those of its family.
+    table["recipes"] = {**shared.get("recipes", {}), **own.get("recipes", {})}
+    known = {f.name for f in fields(Card)} - {"name", "family"}
+    if unknown := sorted(set(table) - known):
+        raise ValueError(
+            f"zoo/{family}.toml, [{name}]: unknown key {unknown[0]!r}; "
+            f"a card has {', '.join(sorted(known))}"
+        )
+    if "paper" in table:
+        table["paper"] = Paper(**table["paper"])
+    table["published"] = tuple(Published(**p) for p in table.get("published", ()))
+    for key in ("input_shape", "deviations", "notes", "results"):
+        table[key] = tuple(table.get(key, ()))
+    return Card(name=name, family=family, **table)
+
+
+@functools.cache
+def cards() -> dict[str, Card]:
+    """Every card of the zoo, by name, in the order of the names."""
+    found: dict[str, Card] = {}
+    for file in importlib.resources.files("zoo").iterdir():
+        if not file.name.endswith(".toml"):
+            continue
+        family = file.name.removesuffix(".toml")
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        shared = tables.pop("family", {})
+        for name, own in tables.items():
+            if name in found:
+                raise ValueError(
+                    f"two cards are named {name!r}: in zoo/{found[name].family}.toml "
+                    f"and in zoo/{family}.toml"
+                )
+            found[name] = _card(name, family, shared, own)
+    return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+
+
+def _natural(name: str) -> list:
+    """Sort key that puts resnet20 before resnet110."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Return the names in the zoo that match a shell pattern, such as "vgg*"."""
+    return fnmatch.filter({**cards(), **_builders}, pattern)
+
+
+def card(name: str) -> Card:
+    """Return the card of a network.
+
+    Raises:
+        UnknownNetworkError: no network has this name; lists close matches.
+    """
+    if name not in cards():
+        close = difflib.get_close_matches(name, cards(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else ""
+        raise UnknownNetworkError(
+            f"no network of the zoo is named {name!r}: "
+            + (hint or f"it has {', '.join(cards())}")
+        )
+    return cards()[name]
+
+
+def register(builder: Callable) -> Callable:
+    """Add a builder to the zoo under its `__name__`; use as a decorator.
+
+    Raises:
+        ValueError: another builder has this name.
+    """
+    name = builder.__name__
+    if name in _builders and _builders[name] is not builder:
+        raise ValueError(
+            f"a builder named {name!r} is registered already, in "
+            f"{_builders[name].__module__}; choose another name"
+        )
+    _builders[name] = builder
+    return builder
+
+
+def builder(name: str) -> Callable:
+    """Return the builder of a network; imports its family, and Keras with it.
+
+    Raises:
+        UnknownNetworkError: no network has this name; lists close matches.
+    """
+    if name not in _builders:
+        importlib.import_module(f"zoo.{card(name).family}")
+    return _builders[name]
