@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-def build(name: str, *args, **options):
+def build(name: str, /, *args, **options):
     """Build a network of the zoo by its name.
 
     Args:

@@ -12,7 +12,7 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 _builders: dict[str, Callable] = {}
@@ -77,6 +77,10 @@ class Card:
         return self.trainable + self.non_trainable
 
 
+def _required(field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
 def _card(name: str, family: str, shared: dict, own: dict) -> Card:
     table = {**shared, **own}
     # A variant adds its recipes to those of its family.
@@ -86,6 +90,11 @@ def _card(name: str, family: str, shared: dict, own: dict) -> Card:
         raise ValueError(
             f"zoo/{family}.toml, [{name}]: unknown key {unknown[0]!r}; "
             f"a card has {', '.join(sorted(known))}"
+        )
+    required = {f.name for f in fields(Card) if _required(f)} - {"name", "family"}
+    if missing := sorted(required - set(table)):
+        raise ValueError(
+            f"zoo/{family}.toml, [{name}]: the card has no {', '.join(missing)}; add it"
         )
     if "paper" in table:
         table["paper"] = Paper(**table["paper"])

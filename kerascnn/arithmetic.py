@@ -1,0 +1,625 @@
+"""The lecture's formulas, as numbers that say how they were worked out.
+
+    >>> print(output_size(32, 5, padding=2))
+    (32 + 2·2 - 5)/1 + 1 = 32
+    >>> print(convolution_parameters(5, channels=3, filters=32))
+    5·5·3·32 = 2,400
+    >>> convolution_parameters(5, channels=3, filters=32) * 2
+    4800
+
+Every function returns a `Worked`: an int, usable wherever an int is, whose `str()` is
+the expression beside its value. A format with a specification shows the number alone:
+`f"{n:,}"`. Pure Python; it needs neither Keras nor NumPy.
+"""
+
+import ast
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+# Bytes that one number takes.
+BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "int32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "uint8": 1,
+    "int8": 1,
+}
+
+
+class Worked(int):
+    """An integer and the expression it was worked out from.
+
+    Attributes:
+        expression: the left side, such as "5·5·3·32"; `evaluate` takes it.
+        remark: what the expression leaves unsaid; may be empty.
+    """
+
+    expression: str
+    remark: str
+
+    def __new__(cls, value: int, expression: str = "", remark: str = ""):
+        """Join a value, the expression it came from and what that leaves unsaid."""
+        self = super().__new__(cls, value)
+        self.expression = expression or str(int(value))
+        self.remark = remark
+        return self
+
+    def _result(self) -> str:
+        return f"{int(self):,}"
+
+    def __str__(self) -> str:
+        result = self._result()
+        text = result
+        if self.expression.replace(",", "") != str(int(self)):
+            text = f"{self.expression} = {result}"
+        return f"{text} ({self.remark})" if self.remark else text
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({int(self)}, {self.expression!r})"
+
+
+class OutputSize(Worked):
+    """How many places a window takes along one axis, and where each of them lies.
+
+    Positions are counted in pixels of the input: 0 is its first pixel, `size - 1` its
+    last; negative positions and those from `size` on are the zeros of the padding.
+
+    Attributes:
+        size: pixels of the input.
+        window: taps of the window (the filter's or the pool's size).
+        stride: pixels from one window to the next.
+        dilation: pixels from one tap to the next.
+        before, after: zeros before the first pixel and after the last.
+        padding: the padding that was asked for: a number, a pair, "valid" or "same".
+    """
+
+    size: int
+    window: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+    padding: int | str | tuple[int, int]
+
+    @property
+    def reach(self) -> int:
+        """Pixels from the first tap of a window to its last, both included."""
+        return self.dilation * (self.window - 1) + 1
+
+    @property
+    def exact(self) -> Fraction:
+        """The formula's value before it is rounded down: 29/2 for 14.5."""
+        space = self.size + self.before + self.after - self.reach
+        return Fraction(space, self.stride) + 1
+
+    @property
+    def left_over(self) -> int:
+        """Columns (zeros included) after the last window: 0 when the stride fits."""
+        space = self.size + self.before + self.after - self.reach
+        return space % self.stride
+
+    @property
+    def fits(self) -> bool:
+        """Whether the last window ends where the padded input ends."""
+        return self.left_over == 0
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the zeros before and after are equally many, as the lecture's P."""
+        return self.before == self.after
+
+    @property
+    def windows(self) -> tuple[range, ...]:
+        """Positions of the taps of each window, first window first."""
+        starts = (i * self.stride - self.before for i in range(int(self)))
+        return tuple(range(s, s + self.reach, self.dilation) for s in starts)
+
+    @property
+    def unread(self) -> tuple[int, ...]:
+        """Pixels of the input that no window reads."""
+        read = set().union(*self.windows)
+        return tuple(p for p in range(self.size) if p not in read)
+
+    def _result(self) -> str:
+        if self.fits:
+            return f"{int(self):,}"
+        # The columns left over are the last zeros first, then the last pixels.
+        zeros = min(self.left_over, self.after)
+        pixels = self.left_over - zeros
+        left = [_plural(pixels, "pixel")] if pixels else []
+        left += [_plural(zeros, "zero")] if zeros else []
+        return (
+            f"{_decimal(self.exact)}, rounded down to {int(self):,}: "
+            f"{' and '.join(left)} left over"
+        )
+
+
+class ReceptiveField(Worked):
+    """The pixels of the input, along one axis, that one output value depends on.
+
+    Attributes:
+        sizes: the receptive field after each layer of the stack.
+        jump: pixels of the input between two neighbouring outputs of the last layer.
+    """
+
+    sizes: tuple[int, ...]
+    jump: int
+
+
+def output_size(
+    size: int,
+    window: int,
+    stride: int = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int = 1,
+) -> OutputSize:
+    """Work out the output size of a convolution: O = (I + 2·P - F)/S + 1.
+
+    A stride that does not fit is rounded down as Keras does, and named: the text gives
+    the fraction and what is left over.
+
+    Args:
+        size: pixels of the input along this axis (the lecture's I).
+        window: size of the filter (F).
+        stride: pixels the filter moves (S).
+        padding: zeros on each side (P); a pair (before, after); "valid" for none; or
+            "same" for Keras' padding: the size divided by the stride, rounded up,
+            which at a stride above 1 may need one zero more after than before.
+        dilation: pixels from one tap of the filter to the next.
+
+    Returns:
+        The size, an int with `windows`, `before`, `after`, `left_over`, `unread`.
+
+    Raises:
+        ValueError: an argument is out of range, or the filter does not fit the input.
+
+    Source: the lecture, slides "Stride" and "Padding"; Dumoulin and Visin, "A guide to
+    convolution arithmetic for deep learning" (2016), section 2.
+    """
+    size = _whole("size", size, 1)
+    window = _whole("window", window, 1)
+    stride = _whole("stride", stride, 1)
+    dilation = _whole("dilation", dilation, 1)
+    reach = dilation * (window - 1) + 1
+    before, after = _zeros(size, reach, stride, padding)
+    padded = size + before + after
+    if padded < reach:
+        raise ValueError(
+            f"a window that reaches over {reach} pixels does not fit an input of "
+            f"{size} pixels with {before} zeros before and {after} after; received "
+            f"size={size}, window={window}, dilation={dilation}, padding={padding!r}: "
+            f"use a smaller window or more padding"
+        )
+    value = (padded - reach) // stride + 1
+    taps = str(window) if dilation == 1 else f"({dilation}·({window} - 1) + 1)"
+    expression = f"({_padded(size, before, after)} - {taps})/{stride} + 1"
+    return _placed(
+        value, expression, size, window, stride, dilation, before, after, padding
+    )
+
+
+def pooling_size(
+    size: int,
+    pool: int,
+    stride: int | None = None,
+    padding: int | str | Sequence[int] = 0,
+) -> OutputSize:
+    """Work out the output size of pooling: O = I/P where windows do not overlap.
+
+    Args:
+        size: pixels of the input along this axis (I).
+        pool: size of the pool (P).
+        stride: pixels the pool moves; default: the pool's size, so that windows lie
+            side by side.
+        padding: as in `output_size`. Keras' "same" pooling leaves the zeros out of
+            maxima and averages: they only place the windows.
+
+    Returns:
+        The size, as `output_size` returns it.
+
+    Raises:
+        ValueError: an argument is out of range, or the pool does not fit the input.
+
+    Source: the lecture, slide "Pooling".
+    """
+    stride = pool if stride is None else stride
+    general = output_size(size, pool, stride, padding)
+    if stride != pool or general.before or general.after:
+        return general
+    general.expression = f"{general.size}/{general.window}"
+    return general
+
+
+def keeping_padding(window: int, dilation: int = 1) -> Worked:
+    """Work out the padding that keeps the size at stride 1: P = (F - 1)/2.
+
+    Args:
+        window: size of the filter (F).
+        dilation: pixels from one tap of the filter to the next.
+
+    Returns:
+        Zeros on each side.
+
+    Raises:
+        ValueError: the filter reaches over an even number of pixels, so that no equal
+            number of zeros on both sides keeps the size.
+    """
+    window = _whole("window", window, 1)
+    dilation = _whole("dilation", dilation, 1)
+    total = dilation * (window - 1)
+    if total % 2:
+        raise ValueError(
+            f"a window that reaches over {total + 1} pixels needs {total} zeros to "
+            f"keep the size, which two sides cannot share equally; received "
+            f"window={window}, dilation={dilation}: use an odd window, or "
+            f"padding=({total // 2}, {total - total // 2}) as Keras' 'same' does"
+        )
+    factor = f"{dilation}·" if dilation > 1 else ""
+    return Worked(total // 2, f"{factor}({window} - 1)/2")
+
+
+def product(*factors: int) -> Worked:
+    """Multiply whole numbers: `product(16, 16, 32)` is 16·16·32 = 8,192."""
+    factors = tuple(_whole("factor", f, 0) for f in factors)
+    return Worked(math.prod(factors), "·".join(map(str, factors)))
+
+
+def convolution_parameters(
+    window: int | Sequence[int],
+    channels: int,
+    filters: int,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+) -> Worked:
+    """Count the parameters of a convolution: F·F·channels·filters.
+
+    Args:
+        window: size of the filter, one number for a square or one for each axis.
+        channels: channels of the input.
+        filters: number of filters, which is the channels of the output.
+        groups: groups that see channels/groups of the channels each.
+        bias: count one bias for each filter. The lecture counts none; Keras' layers
+            have them unless told otherwise.
+
+    Returns:
+        Number of parameters.
+
+    Raises:
+        ValueError: an argument is out of range, or the groups do not divide the
+            channels and filters.
+
+    Source: the lecture, slide "Parameters".
+    """
+    weights, text = _kernel(window, channels, filters, groups)
+    if not bias:
+        return Worked(weights, text)
+    return Worked(weights + filters, f"{text} + {filters}")
+
+
+def depthwise_parameters(
+    window: int | Sequence[int],
+    channels: int,
+    multiplier: int = 1,
+    *,
+    bias: bool = False,
+) -> Worked:
+    """Count the parameters of a depthwise convolution: F·F·channels·multiplier.
+
+    Args:
+        window: size of the filter, one number for a square or one for each axis.
+        channels: channels of the input; each has filters of its own.
+        multiplier: filters for each channel.
+        bias: count one bias for each channel of the output.
+
+    Returns:
+        Number of parameters.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    channels = _whole("channels", channels, 1)
+    multiplier = _whole("multiplier", multiplier, 1)
+    count = product(*_axes(window), channels, multiplier)
+    if not bias:
+        return count
+    biases = channels * multiplier
+    return Worked(count + biases, f"{count.expression} + {biases}")
+
+
+def dense_parameters(inputs: int, units: int, *, bias: bool = False) -> Worked:
+    """Count the parameters of a fully-connected layer: inputs·units.
+
+    Args:
+        inputs: numbers that go in.
+        units: numbers that come out.
+        bias: count one bias for each unit; the lecture counts none.
+
+    Returns:
+        Number of parameters.
+
+    Raises:
+        ValueError: an argument is not a positive integer.
+    """
+    return mlp_parameters(inputs, units, bias=bias)
+
+
+def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
+    """Count the parameters of an MLP: 3072·h1 + h1·h2 + h2·10.
+
+    Args:
+        *sizes: units of each layer, the input first, the classes last.
+        bias: count one bias for each unit; the lecture counts none.
+
+    Returns:
+        Number of parameters.
+
+    Raises:
+        ValueError: fewer than two sizes, or one that is not a positive integer.
+
+    Source: the lecture, slides "MLP" and "Parameters".
+    """
+    if len(sizes) < 2:
+        raise ValueError(
+            f"an MLP has at least an input and an output; received sizes={sizes}"
+        )
+    sizes = tuple(_whole("size", s, 1) for s in sizes)
+    terms, total = [], 0
+    for inputs, units in itertools.pairwise(sizes):
+        terms.append(f"{inputs}·{units}")
+        total += inputs * units
+        if bias:
+            terms.append(str(units))
+            total += units
+    return Worked(total, " + ".join(terms))
+
+
+def mlp_units(*sizes: int) -> Worked:
+    """Count the units of an MLP, the input's among them: 3072 + h1 + h2 + 10.
+
+    Args:
+        *sizes: units of each layer, the input first, the classes last.
+
+    Returns:
+        Number of units.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+
+    Source: the lecture, slide "MLP".
+    """
+    sizes = tuple(_whole("size", s, 1) for s in sizes)
+    return Worked(sum(sizes), " + ".join(map(str, sizes)))
+
+
+def convolution_macs(
+    output: int | Sequence[int],
+    window: int | Sequence[int],
+    channels: int,
+    filters: int,
+    *,
+    groups: int = 1,
+) -> Worked:
+    """Count the multiply-accumulates of a convolution, forward, for one image.
+
+    Every output pixel costs as many as the filters have weights; products with the
+    padding's zeros are counted, biases are not.
+
+    Args:
+        output: size of the output, one number for a square or one for each axis.
+        window: size of the filter, likewise.
+        channels: channels of the input.
+        filters: number of filters.
+        groups: groups that see channels/groups of the channels each.
+
+    Returns:
+        Number of multiply-accumulates (one is two floating-point operations).
+
+    Raises:
+        ValueError: an argument is out of range, or the groups do not divide the
+            channels and filters.
+    """
+    weights, text = _kernel(window, channels, filters, groups)
+    places = product(*_axes(output))
+    return Worked(places * weights, f"{places.expression}·{text}")
+
+
+def dense_macs(inputs: int, units: int) -> Worked:
+    """Count the multiply-accumulates of a fully-connected layer: inputs·units."""
+    return dense_parameters(inputs, units)
+
+
+def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
+    """Work out the receptive field of a stack: 1 + Σ (F - 1)·(strides before it).
+
+    Args:
+        layers: (window, stride) or (window, stride, dilation) of each convolution and
+            pooling, from the input on.
+
+    Returns:
+        Pixels of the input that an output value depends on; windows are not cut at the
+        border of an image, so that it may exceed the image's size.
+
+    Raises:
+        ValueError: an entry is not two or three positive integers.
+
+    Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
+    networks" (Distill, 2019), equation 2.
+    """
+    size, jump, terms, sizes = 1, 1, ["1"], []
+    for layer in layers:
+        if len(layer) not in (2, 3):
+            raise ValueError(
+                "a layer is (window, stride) or (window, stride, dilation); received "
+                f"{layer!r}"
+            )
+        window = _whole("window", layer[0], 1)
+        stride = _whole("stride", layer[1], 1)
+        dilation = _whole("dilation", layer[2] if len(layer) == 3 else 1, 1)
+        factor = f"{dilation}·" if dilation > 1 else ""
+        terms.append(f"{factor}({window} - 1)·{jump}")
+        size += dilation * (window - 1) * jump
+        jump *= stride
+        sizes.append(size)
+    result = ReceptiveField(size, " + ".join(terms))
+    result.sizes, result.jump = tuple(sizes), jump
+    return result
+
+
+def storage(numbers: int, dtype: str = "float32") -> Worked:
+    """Count the bytes that numbers take: `storage(33120)` is 33120·4 = 132,480.
+
+    Args:
+        numbers: how many there are: parameters or activations.
+        dtype: "float64", "float32", "float16", "bfloat16", "int32", "int8", "uint8".
+
+    Returns:
+        Number of bytes.
+
+    Raises:
+        ValueError: the type is unknown, or `numbers` is negative.
+    """
+    if dtype not in BYTES:
+        raise ValueError(f"dtype must be one of {', '.join(BYTES)}; received {dtype!r}")
+    return product(_whole("numbers", numbers, 0), BYTES[dtype])
+
+
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_SIGNS = str.maketrans({"·": "*", "×": "*", "−": "-", "²": "**2", "³": "**3"})
+
+
+def evaluate(expression: str) -> Fraction:
+    """Work out an expression such as "2·(3·3·16·32 + 32)" exactly.
+
+    Args:
+        expression: whole numbers, commas between thousands allowed, joined by
+            + - · × * / ² ³ and parentheses.
+
+    Returns:
+        Its value.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    plain = expression.replace(",", "").translate(_SIGNS)
+
+    def value(node) -> Fraction:
+        if isinstance(node, ast.Expression):
+            return value(node.body)
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            return Fraction(node.value)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        raise ValueError(
+            "an expression is whole numbers joined by + - · / and parentheses; "
+            f"received {expression!r}"
+        )
+
+    try:
+        return value(ast.parse(plain.strip(), mode="eval"))
+    except SyntaxError as error:
+        raise ValueError(
+            f"an expression is whole numbers joined by + - · / and parentheses; "
+            f"received {expression!r}"
+        ) from error
+
+
+def _placed(
+    value, expression, size, window, stride, dilation, before, after, padding
+) -> OutputSize:
+    placed = OutputSize(value, expression)
+    placed.size, placed.window = size, window
+    placed.stride, placed.dilation = stride, dilation
+    placed.before, placed.after = before, after
+    placed.padding = tuple(padding) if isinstance(padding, list) else padding
+    if padding == "same" and stride > 1:
+        placed.remark = (
+            f"'same' is {size}/{stride} rounded up; zeros: {before} before, {after} "
+            "after"
+        )
+        if before != after:
+            halves = _decimal(Fraction(before + after, 2))
+            placed.remark += f", where the lecture's P would have to be {halves}"
+    return placed
+
+
+def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:
+    """Zeros before and after, for a padding in any of its forms."""
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        # As TensorFlow defines it: ceil(I/S) windows, and the odd zero goes after.
+        total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
+        return total // 2, total - total // 2
+    if isinstance(padding, Sequence) and not isinstance(padding, str):
+        if len(padding) == 2:
+            return _whole("padding", padding[0], 0), _whole("padding", padding[1], 0)
+    elif not isinstance(padding, str):
+        zeros = _whole("padding", padding, 0)
+        return zeros, zeros
+    raise ValueError(
+        "padding is a number, a pair (before, after), 'valid' or 'same'; received "
+        f"{padding!r}"
+    )
+
+
+def _padded(size: int, before: int, after: int) -> str:
+    if before == after:
+        return f"{size} + 2·{before}" if before else f"{size}"
+    return f"{size} + {before} + {after}"
+
+
+def _kernel(window, channels: int, filters: int, groups: int) -> tuple[int, str]:
+    """Weights of a convolution without biases: their number, and as a product."""
+    axes = _axes(window)
+    channels = _whole("channels", channels, 1)
+    filters = _whole("filters", filters, 1)
+    groups = _whole("groups", groups, 1)
+    if channels % groups or filters % groups:
+        raise ValueError(
+            "groups must divide the channels and the filters; received "
+            f"groups={groups}, channels={channels}, filters={filters}"
+        )
+    share = f"({channels}/{groups})" if groups > 1 else f"{channels}"
+    text = "·".join([*map(str, axes), share, str(filters)])
+    return math.prod(axes) * (channels // groups) * filters, text
+
+
+def _axes(window: int | Sequence[int]) -> tuple[int, ...]:
+    """One number stands for a square."""
+    window = window if isinstance(window, Sequence) else (window, window)
+    return tuple(_whole("window", w, 1) for w in window)
+
+
+def _whole(name: str, value, minimum: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
+        raise ValueError(
+            f"{name} must be a whole number of {minimum} or more; received {value!r}"
+        )
+    return int(number)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _decimal(value: Fraction) -> str:
+    """14.5 for 29/2, 4.666… for 14/3."""
+    whole, thousandths = divmod(value * 1000 // 1, 1000)
+    text = f"{whole}.{thousandths:03}".rstrip("0").rstrip(".")
+    return text if Fraction(text) == value else f"{text}…"

@@ -1,0 +1,443 @@
+"""The `kerascnn` command: it parses, calls one function and renders the answer."""
+
+import json as jsonlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="kerascnn",
+    help="Convolutional networks of a lecture: compare, train, look at, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(
+    help="Show which images are here; get CIFAR-10.", rich_markup_mode=None
+)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DataName = Annotated[
+    str, typer.Option("--data", help="shapes, cifar10, a folder of images, or .npz.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A value of the recipe, such as epochs=5. Repeatable."),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", help="An argument of the builder: use_bias=true. Repeatable."
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+
+
+def _say(value: Any) -> None:
+    print(value)
+
+
+def _say_json(value: Any) -> None:
+    def plain(other):
+        return other.tolist() if hasattr(other, "tolist") else str(other)
+
+    print(jsonlib.dumps(value, indent=2, ensure_ascii=False, default=plain))
+
+
+def _pairs(pairs: list[str] | None, option: str) -> dict[str, str]:
+    found = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--{option} takes key=value; received {pair!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _options(pairs: list[str] | None) -> dict[str, Any]:
+    """Builder arguments: numbers, true and false as JSON writes them, else text."""
+    found = {}
+    for key, value in _pairs(pairs, "option").items():
+        try:
+            found[key] = jsonlib.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _build(model: str, options: list[str] | None, **shape):
+    """Build a network of the zoo, or open a trained one."""
+    import zoo
+    from kerascnn.training import open_network
+
+    if model in zoo.names():
+        return zoo.build(model, **_options(options), **shape)
+    if options or shape:
+        # Wrong use: a trained network has its shape; an unknown name is named first.
+        if not Path(model).exists():
+            zoo.card(model)
+        raise ValueError(f"{model} is built already: it takes no options")
+    return open_network(model).model
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(help='Such as "vgg*".')] = "*",
+    json: Json = False,
+):
+    """List the networks of the zoo."""
+    import zoo
+    from kerascnn.tables import Column, Table
+
+    names = zoo.names(pattern)
+    if not names:
+        zoo.card(pattern)  # names the close matches
+    cards = [zoo.card(name) for name in names]
+    if json:
+        _say_json([vars(card) for card in cards])
+        return
+
+    def accuracy(figures):
+        return f"{figures:.2f}"
+
+    columns = [
+        Column("name", "name", right=False),
+        Column("title", "title", right=False, optional=1),
+        Column("year", "year", optional=2),
+        Column("input", "input", right=False, optional=3),
+        Column("parameters", "parameters", lambda n: f"{n:,}"),
+        Column("macs", "MACs", lambda n: f"{n:,}"),
+        Column("published", "published %", accuracy),
+        Column("measured", "measured %", accuracy),
+        Column("weights", "weights", right=False),
+    ]
+    rows = [
+        {
+            "name": card.name,
+            "title": card.title,
+            "year": card.paper.year if card.paper else None,
+            "input": "x".join(map(str, card.input_shape)),
+            "parameters": card.parameters,
+            "macs": card.macs,
+            "published": card.published[0].accuracy if card.published else None,
+            "measured": card.results[-1]["accuracy_mean"] if card.results else None,
+            "weights": "ship" if card.weights else None,
+        }
+        for card in cards
+    ]
+    titles = sorted({card.results[-1]["data_title"] for card in cards if card.results})
+    notes = ["published: on CIFAR-10, as its authors or others report"]
+    if titles:
+        notes.append(f"measured: by this project, on {', '.join(titles)}")
+    _say(Table(columns, rows, notes=notes))
+
+
+@app.command()
+def summary(
+    model: Annotated[
+        str, typer.Argument(help="Name, run folder or .keras file.")
+    ] = "lecture_cnn",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Height and width of the images.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(min=1)] = None,
+    classes: Annotated[int | None, typer.Option(min=2)] = None,
+    option: Options = None,
+    nested: Annotated[bool, typer.Option(help="Show nested models' layers.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown")] = False,
+    csv: Annotated[bool, typer.Option("--csv")] = False,
+    json: Json = False,
+):
+    """Show each layer: output, parameters as arithmetic, MACs, memory, field."""
+    import zoo
+    from kerascnn.summary import summarize
+
+    shape: dict[str, Any] = {}
+    if classes:
+        shape["classes"] = classes
+    if size or channels:
+        default = zoo.card(model).input_shape
+        shape["input_shape"] = (
+            size or default[0],
+            size or default[1],
+            channels or default[2],
+        )
+    result = summarize(_build(model, option, **shape), expand_nested=nested)
+    if json:
+        _say(result.to_json())
+    elif csv:
+        _say(result.to_csv().rstrip())
+    else:
+        _say(result.to_markdown() if markdown else result)
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Names or run folders.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture: .png, .svg, .pdf.")
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also the memory of the activations.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown")] = False,
+    csv: Annotated[bool, typer.Option("--csv")] = False,
+    json: Json = False,
+):
+    """Compare networks: parameters, MACs, size, depth, accuracy."""
+    from kerascnn.compare import COLUMNS, DEFAULT_COLUMNS
+    from kerascnn.compare import compare as compare_models
+
+    result = compare_models(
+        *models, columns=tuple(COLUMNS) if memory else DEFAULT_COLUMNS
+    )
+    if plot:
+        result.plot(plot)
+    if json:
+        _say(result.to_json())
+    elif csv:
+        _say(result.to_csv().rstrip())
+    else:
+        _say(result.to_markdown() if markdown else result)
+        if plot:
+            _say(f"picture: {plot}")
+
+
+@app.command()
+def train(
+    model: Annotated[
+        str | None, typer.Argument(help="Name of the zoo, or a .keras file.")
+    ] = None,
+    data: DataName = "shapes",
+    recipe: Annotated[str, typer.Option(help="A recipe of the card.")] = "default",
+    set_: Settings = None,
+    option: Options = None,
+    seed: Seed = 0,
+    folder: Annotated[
+        Path | None, typer.Option(help="A new folder for the run.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this folder.")
+    ] = None,
+    json: Json = False,
+):
+    """Train a network and keep everything in a run folder."""
+    from kerascnn import training
+
+    if resume:
+        if model or folder or set_ or option:
+            raise ValueError(
+                "--resume continues a run as it was started: give the folder alone"
+            )
+        run = training.resume(resume)
+    else:
+        if not model:
+            raise ValueError("name a network to train, or --resume FOLDER")
+        network = model
+        if model.endswith(".keras"):
+            network = training.open_network(model).model
+        run = training.train(
+            network,
+            data,
+            recipe,
+            seed=seed,
+            folder=folder,
+            options=_options(option),
+            **_pairs(set_, "set"),
+        )
+    if json:
+        _say_json({"folder": run.folder, "config": run.config, "metrics": run.metrics})
+    else:
+        _say(run)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Run folder, name or .keras file.")],
+    data: Annotated[
+        str | None, typer.Option(help="As for train; default: the run's own.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix: .png, .svg, .pdf.")
+    ] = None,
+    json: Json = False,
+):
+    """Measure a trained network on the test images."""
+    from kerascnn.data import load_data
+    from kerascnn.training import evaluate as measure
+    from kerascnn.training import load_run, open_network
+
+    network = open_network(model)
+    if data is None:
+        if not Path(model).is_dir():
+            raise ValueError(f"say what to evaluate {model} on: --data cifar10")
+        own = load_run(model).config["data"]
+        data = own["source"] or own["name"]
+    images = load_data(data)
+    result = measure(network.model, images.test, labels=images.labels)
+    if plot:
+        result.plot().savefig(plot, dpi=150)
+    if json:
+        _say_json({"data": images.title, **result.to_dict()})
+    else:
+        _say(f"{network.name} on {images.title}: {result}")
+        if plot:
+            _say(f"picture: {plot}")
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="Name, run folder, .keras file or SavedModel.")
+    ],
+    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 3,
+    json: Json = False,
+):
+    """Say what images show."""
+    found: list[tuple[Path, dict[str, float]]]
+    if (Path(model) / "saved_model.pb").exists():
+        from kerascnn.serving import predict_files
+
+        found = predict_files(model, images)
+    else:
+        from kerascnn.training import predict as predict_images
+
+        found = [(p.file, p.probabilities) for p in predict_images(model, images)]
+    if json:
+        _say_json([{"file": f, "probabilities": answer} for f, answer in found])
+        return
+    for file, answer in found:
+        shown = ", ".join(f"{k} {v:.1%}" for k, v in list(answer.items())[:top])
+        _say(f"{file}: {shown}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Run folder, name or .keras file.")],
+    folder: Annotated[Path, typer.Argument(help="Where the versions are kept.")],
+    json: Json = False,
+):
+    """Publish the next version of a SavedModel, for a server."""
+    from kerascnn.serving import export as export_network
+
+    version = export_network(model, folder)
+    _say_json({"version": version}) if json else _say(f"published {version}")
+
+
+@app.command()
+def record(
+    folders: Annotated[list[Path], typer.Argument(help="Finished run folders.")],
+    recipe: Annotated[str, typer.Option(help="The recipe that they followed.")],
+    zoo_folder: Annotated[
+        Path | None, typer.Option(help="The zoo's source folder, to write to.")
+    ] = None,
+):
+    """Write the results of runs, and their weights, to the network's card."""
+    from kerascnn.record import record as write
+
+    _say_json(write(folders, zoo_folder, recipe=recipe))
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[Path, typer.Argument(help="Where everything is written.")] = Path(
+        "quickstart"
+    ),
+    seed: Seed = 0,
+    set_: Settings = None,
+    json: Json = False,
+):
+    """See the lecture's CNN beat its MLP, and export it: some minutes, offline."""
+    from kerascnn.quickstart import quickstart as start
+
+    quiet = (lambda text: print(text, file=sys.stderr)) if json else _say
+    result = start(folder, seed=seed, show=quiet, **_pairs(set_, "set"))
+    if json:
+        _say_json(result)
+
+
+@data_app.callback(invoke_without_command=True)
+def data(context: typer.Context, json: Json = False):
+    """Show which images are here."""
+    if context.invoked_subcommand:
+        return
+    from kerascnn.data import available
+
+    found = available()
+    _say_json([vars(entry) for entry in found]) if json else _say(
+        "\n".join(str(entry) for entry in found)
+    )
+
+
+@data_app.command("import")
+def import_archive(
+    archive: Annotated[Path, typer.Argument(help="cifar-10-binary.tar.gz or python.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Of tfds.")] = None,
+):
+    """Prepare CIFAR-10 from an official archive that you downloaded."""
+    from kerascnn.data import import_cifar10
+
+    _say(f"prepared {import_cifar10(archive, data_dir)}")
+
+
+@data_app.command()
+def download(
+    data_dir: Annotated[Path | None, typer.Option(help="Of tfds.")] = None,
+):
+    """Download CIFAR-10 (162 MB; resumable) and prepare it."""
+    from kerascnn.data import download_cifar10
+
+    _say(f"prepared {download_cifar10(data_dir)}")
+
+
+def main() -> None:
+    """Run the command; wrong use exits with 2, a failure with 1, Ctrl-C with 130."""
+    # TensorFlow tells its start on standard error; a user can still ask for it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        code = app(arguments, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted; kerascnn train --resume FOLDER continues", file=sys.stderr
+        )
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough (`kerascnn models | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(_exit_code(error))
+
+
+def _one_line(error: Exception) -> str:
+    # What typer raises for wrong use can say it itself.
+    message = getattr(error, "format_message", lambda: str(error))()
+    if not message and isinstance(error, MemoryError):
+        message = "out of memory; choose a smaller network or batch_size"
+    return " ".join((message or repr(error)).split())
+
+
+def _exit_code(error: Exception) -> int:
+    if hasattr(error, "exit_code"):
+        return error.exit_code
+    wrong_use = (ValueError, TypeError, FileNotFoundError, FileExistsError)
+    return 2 if isinstance(error, wrong_use) else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Where images come from: CIFAR-10, a folder, an array file, built-in shapes.
+
+    data = load_data("cifar10")
+    data.train.x, data.train.y, data.labels, data.fingerprint
+
+Importing this package imports neither Keras nor TensorFlow; reading what
+tensorflow-datasets has prepared imports TensorFlow.
+"""
+
+from kerascnn.data.arrays import save_arrays
+from kerascnn.data.augment import Augmentation
+from kerascnn.data.batches import batches, steps
+from kerascnn.data.cifar10_archive import download_cifar10, import_cifar10
+from kerascnn.data.folder import read_image
+from kerascnn.data.sources import Source, available, load_data
+from kerascnn.data.types import Data, DataError, Images
+
+__all__ = [
+    "Augmentation",
+    "Data",
+    "DataError",
+    "Images",
+    "Source",
+    "available",
+    "batches",
+    "download_cifar10",
+    "import_cifar10",
+    "load_data",
+    "read_image",
+    "save_arrays",
+    "steps",
+]

@@ -1,0 +1,126 @@
+"""Data sets as one `.npz` file: for machines without TensorFlow, or anybody's arrays.
+
+The file holds `x_train` uint8 (N, height, width, channels), `y_train` integers (N,),
+`x_test`, `y_test`, and may hold `x_validation`, `y_validation`, `labels` (names of
+the classes), `name` and `title`.
+"""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from kerascnn.data import cifar10
+from kerascnn.data.fingerprint import fingerprint
+from kerascnn.data.split import assemble
+from kerascnn.data.types import Data, DataError, Images
+
+NEEDED = ("x_train", "y_train", "x_test", "y_test")
+
+
+def save_arrays(data: Data, path) -> Path:
+    """Write a data set to a `.npz` file that `load_data` reads, with no TensorFlow.
+
+    Validation images go back to where they were among the training images, so that
+    loading with the same seed holds the same ones out, under the same fingerprint.
+
+    Args:
+        data: a data set.
+        path: of the file; replaced if it exists, complete or not at all.
+
+    Returns:
+        The path of the file, about as large as the pixels (184 MB for CIFAR-10).
+
+    Raises:
+        ValueError: `path` does not end in ".npz".
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"the file must end in .npz; received {str(path)!r}")
+    arrays = {"x_test": data.test.x, "y_test": data.test.y}
+    if data.held_out is None:
+        arrays |= {"x_train": data.train.x, "y_train": data.train.y}
+        arrays |= {"x_validation": data.validation.x, "y_validation": data.validation.y}
+    else:
+        number = len(data.train) + len(data.validation)
+        keep = np.ones(number, bool)
+        keep[data.held_out] = False
+        for key in ("x", "y"):
+            part = getattr(data.train, key)
+            whole = np.empty((number, *part.shape[1:]), part.dtype)
+            whole[keep] = part
+            whole[data.held_out] = getattr(data.validation, key)
+            arrays[f"{key}_train"] = whole
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.savez(
+                file, labels=data.labels, name=data.name, title=data.title, **arrays
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load_arrays(path, *, validation=None, seed=0) -> Data:
+    """Read a data set from a `.npz` file; see the module for what it holds.
+
+    Without `labels` the classes are named "0", "1", …; without `name` and `title` the
+    data set is named after the file. 60,000 images that bear CIFAR-10's labels are
+    checked against what is known of CIFAR-10, whatever the file says.
+
+    Raises:
+        DataError: the file is none, lacks an array, or holds other types or shapes.
+        ValueError: more validation images than there are to hold out.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as a .npz file: {error}") from error
+    if missing := [key for key in NEEDED if key not in arrays]:
+        raise DataError(
+            f"{path} has no {' and no '.join(missing)}; it needs {', '.join(NEEDED)} "
+            f"and may have labels; found {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    train, test = (_part(arrays, part, path) for part in ("train", "test"))
+    if "x_validation" in arrays and "y_validation" in arrays:
+        if validation is not None:
+            raise ValueError(
+                f"{path} has validation images of its own: leave validation out; "
+                f"received validation={validation!r}"
+            )
+        validation = _part(arrays, "validation", path)
+    classes = int(max(part.y.max(initial=-1) for part in (train, test))) + 1
+    labels = arrays.get("labels", np.arange(classes))
+    if labels.ndim != 1 or labels.dtype.kind not in "Uiu":
+        raise DataError(
+            f"{path}: labels must be a list of names; received {labels.dtype} "
+            f"{labels.shape}"
+        )
+    labels = tuple(str(label) for label in labels)
+    name = str(arrays.get("name", re.sub(r"[^\w.-]+", "-", path.stem)))
+    title = str(arrays.get("title", path.stem))
+    mark = None
+    if cifar10.looks_like(labels, train, test):
+        mark = fingerprint(labels, train, test)
+        name, title = "cifar10", cifar10.title(train, mark)
+    return assemble(
+        name, title, labels, train, test, validation=validation, seed=seed, mark=mark
+    )
+
+
+def _part(arrays, part, path):
+    x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    if y.ndim == 2 and y.shape[1] == 1:  # as keras.datasets.cifar10 gives them
+        y = y[:, 0]
+    if x.ndim == 3:  # as keras.datasets.mnist gives them
+        x = x[..., None]
+    try:
+        return Images(x, y)
+    except ValueError as error:
+        raise DataError(f"{path}, {part}: {error}") from error

@@ -1,0 +1,195 @@
+"""CIFAR-10 as tensorflow-datasets has prepared it, and which copy of it that is.
+
+Source: A. Krizhevsky, Learning multiple layers of features from tiny images, technical
+report, University of Toronto, 2009: 50,000 training and 10,000 test images, 32x32x3.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from kerascnn.data.fingerprint import fingerprint
+from kerascnn.data.split import assemble
+from kerascnn.data.types import Data, DataError, Images
+
+LABELS = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+TRAIN, TEST = 50_000, 10_000
+VERSION = "3.0.2"  # of the data set in tensorflow-datasets, which names its folder
+
+# Means of red, green and blue over the training images, pixels 0…1, as they have been
+# published with countless recipes.
+CHANNEL_MEANS = (0.49139968, 0.48215841, 0.44653091)
+
+# Other copies of the images that are known, by their fingerprint.
+COPIES = {"74f060f0e6b2ecc1": "CIFAR-10 (JPEG copy)"}
+
+
+def data_dirs(data_dir=None) -> list[Path]:
+    """Return the folders in which tensorflow-datasets may have prepared data.
+
+    The one that is given; else $TFDS_DATA_DIR, where it is set, and
+    ~/tensorflow_datasets.
+    """
+    if data_dir is not None:
+        return [Path(data_dir).expanduser()]
+    environment = os.environ.get("TFDS_DATA_DIR")
+    found = [Path(environment)] if environment else []
+    return [path.expanduser() for path in [*found, Path("~/tensorflow_datasets")]]
+
+
+def prepared(data_dir=None) -> Path | None:
+    """Return the folder of the newest prepared CIFAR-10, or None."""
+    for folder in data_dirs(data_dir):
+        versions = [
+            info.parent
+            for info in folder.glob("cifar10/*/dataset_info.json")
+            if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
+        ]
+        if versions:
+            return max(versions, key=lambda v: [int(n) for n in v.name.split(".")])
+    return None
+
+
+def load_cifar10(data_dir=None, *, validation=None, seed=0) -> Data:
+    """Read CIFAR-10 from where tensorflow-datasets has prepared it; no network.
+
+    Args:
+        data_dir: data directory of tensorflow-datasets; see `data_dirs`.
+        validation: training images to hold out; None for 5,000, 500 a class.
+        seed: of their choice.
+
+    Returns:
+        Data named "cifar10", the images in their original order.
+
+    Raises:
+        DataError: it is not prepared, is damaged, or TensorFlow is not installed.
+    """
+    folder = prepared(data_dir)
+    if folder is None:
+        looked = ", ".join(str(path / "cifar10") for path in data_dirs(data_dir))
+        raise DataError(
+            f"CIFAR-10 is not prepared; looked in {looked}. Either run `kerascnn data "
+            "download` (162 MB; its host has sent about 55 kB/s since mid-2026, which "
+            "takes 50 minutes, and an interrupted download resumes), or get cifar-10-"
+            "binary.tar.gz or cifar-10-python.tar.gz elsewhere and run `kerascnn data "
+            "import ARCHIVE`."
+        )
+    labels, train, test = read_prepared(folder)
+    mark = fingerprint(labels, train, test)
+    return assemble(
+        "cifar10",
+        title(train, mark),
+        labels,
+        train,
+        test,
+        validation=validation,
+        seed=seed,
+        mark=mark,
+    )
+
+
+def looks_like(labels, train: Images, test: Images) -> bool:
+    """Whether images have the classes, the number and the size of CIFAR-10's."""
+    return (
+        tuple(labels) == LABELS
+        and train.x.shape == (TRAIN, 32, 32, 3)
+        and test.x.shape == (TEST, 32, 32, 3)
+    )
+
+
+def title(train: Images, mark: str) -> str:
+    """Say which copy of CIFAR-10 images are.
+
+    Args:
+        train: the 50,000 training images.
+        mark: the fingerprint of all 60,000.
+
+    Returns:
+        "CIFAR-10" where the means of the channels are the published ones to 1e-6, the
+        name of a known copy, or "CIFAR-10 (altered copy)".
+    """
+    sums = train.x.reshape(-1, 3).sum(axis=0, dtype=np.int64)
+    means = sums / (train.x.size / 3 * 255)
+    if np.allclose(means, CHANNEL_MEANS, rtol=0, atol=1e-6):
+        return "CIFAR-10"
+    return COPIES.get(mark, "CIFAR-10 (altered copy)")
+
+
+def read_prepared(folder):
+    """Read what tensorflow-datasets has prepared, in the original order.
+
+    Args:
+        folder: of one version, "…/cifar10/3.0.2".
+
+    Returns:
+        The names of the classes, and Images to train and to test on.
+
+    Raises:
+        DataError: the files are damaged or incomplete, or TensorFlow is missing.
+    """
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
+            "install them, or save the arrays where they are installed "
+            "(kerascnn.data.save_arrays) and load that .npz file here"
+        ) from error
+    _leave_gpu(tf)
+    try:
+        builder = tfds.builder_from_directory(os.fspath(folder))
+        train = _read_split(tfds, builder, "train", TRAIN)
+        test = _read_split(tfds, builder, "test", TEST)
+    except (tf.errors.OpError, KeyError, ValueError, OSError) as error:
+        raise DataError(
+            f"the CIFAR-10 in {folder} is damaged: {error}; remove that folder and "
+            "prepare it anew with `kerascnn data download` or `kerascnn data import`"
+        ) from error
+    return tuple(builder.info.features["label"].names), train, test
+
+
+def _read_split(tfds, builder, split, number):
+    # Straight into arrays of bytes: 184 MB in all, and no list of 60,000 images. The
+    # files are shuffled; the number in the id is the place in the original order.
+    x = np.empty((number, 32, 32, 3), np.uint8)
+    y = np.full(number, -1, np.int64)
+    read = tfds.ReadConfig(try_autocache=False)
+    batches = builder.as_dataset(
+        split=split, batch_size=500, shuffle_files=False, read_config=read
+    )
+    for batch in tfds.as_numpy(batches):
+        places = [int(name.decode().rpartition("_")[2]) for name in batch["id"]]
+        if max(places) >= number:
+            raise ValueError(f"image {max(places)} of {number} in {split}")
+        x[places], y[places] = batch["image"], batch["label"]
+    if missing := int((y < 0).sum()):
+        raise ValueError(f"{missing:,} of {number:,} {split} images are missing")
+    return Images(x, y)
+
+
+def _leave_gpu(tf):
+    # Under another backend TensorFlow only reads files here. It would take the memory
+    # of the GPU on its first operation, and leave none to the backend.
+    if "keras" in sys.modules:
+        backend = sys.modules["keras"].config.backend()
+    else:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # too late: its devices are in use
+            tf.config.set_visible_devices([], "GPU")

@@ -1,0 +1,511 @@
+"""CIFAR-10 from its author's archives: fetched, verified, read, prepared.
+
+An archive is read where it is: its members are checked by name, kind and size, and
+nothing of it is written under a name that it brings. The pickles of the Python
+archive are read by an unpickler that can build arrays of bytes and nothing else.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import io
+import os
+import pickle
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerascnn.data import cifar10
+from kerascnn.data.fingerprint import fingerprint
+from kerascnn.data.progress import progress_bar
+from kerascnn.data.split import assemble
+from kerascnn.data.types import Data, DataError, Images
+
+HOST = "https://www.cs.toronto.edu/~kriz/"
+BATCH = 10_000  # images in each file of an archive
+TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST_FILE = "test_batch"
+LARGEST_MEMBER = 1 << 26  # bytes; the largest real one has 31 million
+MOST_MEMBERS = 100
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive as its author published it."""
+
+    name: str
+    folder: str  # in which its members lie
+    size: int  # bytes
+    sha256: str
+
+
+# Sizes and checksums: tensorflow-datasets, url_checksums/cifar10.txt, for the first;
+# keras.datasets.cifar10 and torchvision.datasets.CIFAR10 for the second.
+BINARY = Archive(
+    "cifar-10-binary.tar.gz",
+    "cifar-10-batches-bin",
+    170_052_171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
+PYTHON = Archive(
+    "cifar-10-python.tar.gz",
+    "cifar-10-batches-py",
+    170_498_071,
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+)
+ARCHIVES = (BINARY, PYTHON)
+
+
+def verify(path) -> Archive:
+    """Say which of the published archives a file is, by its SHA-256.
+
+    Raises:
+        DataError: the file does not exist, or is neither archive.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            received = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as error:
+        raise DataError(f"cannot read the archive {path}: {error.strerror}") from error
+    for archive in ARCHIVES:
+        if received == archive.sha256:
+            return archive
+    published = " or ".join(f"{a.name} ({a.size:,} bytes)" for a in ARCHIVES)
+    raise DataError(
+        f"{path} is not {published} as published, or was damaged or cut off on the "
+        f"way: it has {size:,} bytes and the SHA-256 {received}; download it again"
+    )
+
+
+def read_archive(path) -> tuple[tuple[str, ...], Images, Images]:
+    """Read an archive of CIFAR-10 as its author published it.
+
+    Args:
+        path: of cifar-10-binary.tar.gz or cifar-10-python.tar.gz; its checksum
+            decides which it is, not its name.
+
+    Returns:
+        The names of the classes, 50,000 Images to train on and 10,000 to test on, in
+        their original order.
+
+    Raises:
+        DataError: the checksum is not the published one, or the content is not what
+            it should be.
+    """
+    archive = verify(path)
+    suffix = ".bin" if archive is BINARY else ""
+    files = [*TRAIN_FILES, TEST_FILE]
+    names = {f"{archive.folder}/{file}{suffix}": file for file in files}
+    meta_name = f"{archive.folder}/batches.meta" + (".txt" if suffix else "")
+    names[meta_name] = "meta"
+    x = np.empty((len(files) * BATCH, 32, 32, 3), np.uint8)
+    y = np.empty(len(files) * BATCH, np.int64)
+    labels, missing = None, set(names.values())
+    for name, content in _members(path, archive.folder, names):
+        if names[name] not in missing:
+            raise DataError(f"{path} holds {name} twice")
+        missing.remove(names[name])
+        try:
+            if name == meta_name:
+                labels = _meta(content, archive)
+                continue
+            place = files.index(names[name]) * BATCH
+            pixels, classes = _batch(content, archive)
+        except (ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise DataError(f"{path}, {name}: {error}") from error
+        # Three planes, red first: (N, 3, 32, 32).
+        planes = pixels.reshape(BATCH, 3, 32, 32)
+        x[place : place + BATCH] = planes.transpose(0, 2, 3, 1)
+        y[place : place + BATCH] = classes
+    if missing:
+        raise DataError(f"{path} has no {', no '.join(sorted(missing))}")
+    train = len(TRAIN_FILES) * BATCH
+    return labels, Images(x[:train], y[:train]), Images(x[train:], y[train:])
+
+
+def _members(path, folder, wanted):
+    """Yield name and content of the wanted members; refuse an archive of tricks."""
+    number = 0
+    try:
+        with tarfile.open(path, "r|gz") as file:  # a stream: one pass, no seeking
+            for member in file:
+                number += 1
+                name = member.name.removeprefix("./")
+                parts = name.split("/")
+                if parts[0] != folder or ".." in parts or "\\" in name:
+                    raise DataError(f"{path} holds {name!r}, outside of {folder}/")
+                if member.isdir():
+                    continue
+                if not member.isreg():
+                    raise DataError(f"{path} holds {name!r}, which is no plain file")
+                if member.size > LARGEST_MEMBER or number > MOST_MEMBERS:
+                    raise DataError(
+                        f"{path} holds more than CIFAR-10 has: {name!r}, member "
+                        f"{number}, {member.size:,} bytes"
+                    )
+                if name in wanted:  # readme.html is passed over
+                    yield name, file.extractfile(member).read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as .tar.gz: {error}") from error
+
+
+def _batch(content, archive):
+    """Pixels uint8 (BATCH, 3072) and classes (BATCH,) of one file."""
+    if archive is BINARY:
+        records = np.frombuffer(content, np.uint8)
+        if records.size != BATCH * 3073:  # a class, then 3·32·32 pixels
+            raise ValueError(
+                f"{BATCH * 3073:,} bytes were expected, {records.size:,} received"
+            )
+        records = records.reshape(BATCH, 3073)
+        pixels, classes = records[:, 1:], records[:, 0]
+    else:
+        table = loads(content)
+        pixels, classes = _value(table, "data"), _value(table, "labels")
+        pixels = pixels.array() if isinstance(pixels, _Array) else None
+        if pixels is None or pixels.shape != (BATCH, 3072):
+            raise ValueError(f"data is not an array of {BATCH} x 3072 bytes")
+        if not isinstance(classes, list) or any(type(c) is not int for c in classes):
+            raise ValueError("labels is not a list of integers")
+        classes = np.array(classes, np.int64)
+    if classes.shape != (BATCH,) or classes.min() < 0 or classes.max() > 9:
+        raise ValueError(f"{BATCH} classes, 0 to 9, were expected")
+    return pixels, classes
+
+
+def _meta(content, archive):
+    if archive is BINARY:
+        labels = tuple(content.decode("ascii").split())
+    else:
+        names = _value(loads(content), "label_names")
+        labels = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+    if labels != cifar10.LABELS:
+        raise ValueError(f"the classes are {', '.join(labels)}")
+    return labels
+
+
+def _value(table, key):
+    """Look up a key that Python 2 wrote as bytes."""
+    if not isinstance(table, dict):
+        raise ValueError(f"the pickle is no dictionary but {type(table).__name__}")
+    return table[key] if key in table else table[key.encode()]
+
+
+# ---- Pickles of arrays --------------------------------------------------------------
+
+
+class _Dtype:
+    """Records what a pickle says of the type of an array."""
+
+    def __init__(self, code="", *_):
+        self.code = code
+
+    def __setstate__(self, state):
+        """Accept the byte order and the layout; one byte has neither."""
+
+
+class _Array:
+    """Records the shape and the bytes of a pickled array."""
+
+    def __init__(self, *_):
+        self.shape, self.content, self.code, self.fortran = (), b"", "", False
+
+    def __setstate__(self, state):
+        _, self.shape, dtype, self.fortran, self.content = state
+        self.code = dtype.code if isinstance(dtype, _Dtype) else ""
+
+    def array(self):
+        """Return uint8 of the recorded shape.
+
+        Raises:
+            ValueError: other types than bytes, or not as many as the shape says.
+        """
+        code = self.code.decode() if isinstance(self.code, bytes) else self.code
+        if code not in ("u1", "|u1") or not isinstance(self.content, bytes):
+            raise ValueError(f"an array of bytes was expected, received {code!r}")
+        order = "F" if self.fortran else "C"
+        return np.frombuffer(self.content, np.uint8).reshape(self.shape, order=order)
+
+
+# What CIFAR-10's pickles name, and a harmless stand-in for each: NumPy itself is never
+# called with what a pickle says. NumPy 2 calls its module numpy._core.
+_ADMITTED = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"the pickle wants to call {module}.{name}, which CIFAR-10 has no use "
+                "for; it was not called, and the archive is refused"
+            ) from None
+
+
+def loads(content: bytes):
+    """Unpickle numbers, text, bytes, lists, dictionaries and arrays, nothing else.
+
+    Args:
+        content: a pickle; the text of one that Python 2 wrote comes out as bytes.
+
+    Returns:
+        The object; arrays as records with a method `array()`.
+
+    Raises:
+        pickle.UnpicklingError: the pickle is damaged, or names any other function or
+            class; nothing of it was called.
+    """
+    try:
+        return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except pickle.UnpicklingError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        ImportError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise pickle.UnpicklingError(f"the pickle is damaged: {error}") from error
+
+
+# ---- Prepare ------------------------------------------------------------------------
+
+
+def load_archive(path, *, validation=None, seed=0) -> Data:
+    """Read CIFAR-10 from its author's archive; needs no TensorFlow.
+
+    Raises:
+        DataError: the file is not an archive as published.
+        ValueError: more validation images than there are to hold out.
+    """
+    labels, train, test = read_archive(path)
+    mark = fingerprint(labels, train, test)
+    title = cifar10.title(train, mark)
+    return assemble(
+        "cifar10",
+        title,
+        labels,
+        train,
+        test,
+        validation=validation,
+        seed=seed,
+        mark=mark,
+    )
+
+
+def import_cifar10(archive, data_dir=None, *, replace=False) -> Path:
+    """Prepare CIFAR-10 for tensorflow-datasets from an archive that is at hand.
+
+    Afterwards `load_data("cifar10")` and `tfds.load("cifar10", download=False)` find
+    it. It is written into a temporary folder beside its place and renamed once it is
+    complete.
+
+    Args:
+        archive: cifar-10-binary.tar.gz or cifar-10-python.tar.gz, as published.
+        data_dir: data directory of tensorflow-datasets; None for $TFDS_DATA_DIR, else
+            ~/tensorflow_datasets.
+        replace: whether to replace a CIFAR-10 that is there, of whichever copy.
+
+    Returns:
+        The prepared folder, "…/cifar10/3.0.2".
+
+    Raises:
+        DataError: the archive is not one as published, CIFAR-10 is there already, or
+            TensorFlow is not installed.
+    """
+    target = _target(data_dir, replace)
+    labels, train, test = read_archive(archive)
+    root = target.parent.parent
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".kerascnn-import-", dir=root) as folder:
+        written = _write_prepared(labels, train, test, Path(folder))
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            # Out of the way first: what lies there is one copy or the other, whole.
+            target.rename(Path(folder) / "replaced")
+        written.rename(target)
+    return target
+
+
+def _target(data_dir, replace):
+    """Where CIFAR-10 is to be prepared, unless it is there already."""
+    target = cifar10.data_dirs(data_dir)[0] / "cifar10" / cifar10.VERSION
+    if target.exists() and not replace:
+        raise DataError(
+            f"there is a CIFAR-10 in {target} already; name another data directory, or "
+            "ask for it to be replaced (replace=True)"
+        )
+    return target
+
+
+def _write_prepared(labels, train, test, data_dir):
+    """Have tensorflow-datasets write the images; returns the folder of the version."""
+    try:
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core import registered
+    except ImportError as error:
+        raise DataError(
+            f"preparing CIFAR-10 needs tensorflow and tensorflow-datasets, but {error};"
+            " without them, load_data reads the archive itself"
+        ) from error
+
+    def examples(split, images):
+        # The keys and the ids of the original builder, so that its order on disk and
+        # its ids come out too.
+        for index, (image, label) in enumerate(zip(images.x, images.y, strict=True)):
+            name = f"{split}_{index:05d}"
+            yield index, {"id": name, "image": image, "label": int(label)}
+
+    # Not registered: tfds.load("cifar10") goes on meaning the original builder, which
+    # finds these files, for they bear its name and version.
+    with registered.skip_registration():
+
+        class Cifar10(tfds.image_classification.Cifar10):
+            """CIFAR-10 from arrays in place of a download."""
+
+            # Where its module is: asked for lists of checksums, of which there are
+            # none, and not found without a package that is not always installed.
+            code_path = None
+
+            def _split_generators(self, dl_manager):
+                self.info.features["label"].names = list(labels)
+                return {
+                    "train": examples("train", train),
+                    "test": examples("test", test),
+                }
+
+    builder = Cifar10(data_dir=os.fspath(data_dir), version=cifar10.VERSION)
+    with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout may be JSON
+        builder.download_and_prepare()
+    return Path(builder.data_dir)
+
+
+# ---- Download -----------------------------------------------------------------------
+
+
+def download_cifar10(
+    data_dir=None, *, progress=True, replace=False, url=HOST + BINARY.name, patience=10
+) -> Path:
+    """Download CIFAR-10 from its author's host and prepare it.
+
+    A download that is interrupted leaves what it has got, and the next one goes on
+    from there. The archive stays in `downloads` of the data directory.
+
+    Args:
+        data_dir: data directory of tensorflow-datasets; None for $TFDS_DATA_DIR, else
+            ~/tensorflow_datasets.
+        progress: whether to show a progress bar with the time left, on stderr.
+        replace: whether to replace a CIFAR-10 that is there.
+        url: of cifar-10-binary.tar.gz or cifar-10-python.tar.gz.
+        patience: attempts in a row that bring nothing before it gives up.
+
+    Returns:
+        The prepared folder, "…/cifar10/3.0.2".
+
+    Raises:
+        DataError: the host does not answer or sends something else, or CIFAR-10 is
+            there already.
+    """
+    root = _target(data_dir, replace).parent.parent
+    archive = root / "downloads" / url.rpartition("/")[2]
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        partial = archive.with_name(archive.name + ".part")
+        _fetch(url, partial, progress, patience)
+        try:
+            verify(partial)
+        except DataError:
+            partial.unlink()  # no use in going on from it
+            raise
+        partial.replace(archive)
+    return import_cifar10(archive, data_dir, replace=replace)
+
+
+def _fetch(url, partial, progress, patience):
+    """Append to a partial file until it is complete."""
+    failures = 0
+    with progress_bar("CIFAR-10", total=None, in_bytes=True, enabled=progress) as bar:
+        while True:
+            have = partial.stat().st_size if partial.exists() else 0
+            try:
+                if _receive(url, partial, have, bar):
+                    return
+                error = "the connection closed early"
+            except urllib.error.HTTPError as failure:
+                if failure.code < 500 and failure.code not in (408, 429):
+                    raise DataError(f"{url}: {failure.code} {failure.reason}") from None
+                error = failure
+            except (OSError, http.client.HTTPException) as failure:
+                error = failure
+            got = (partial.stat().st_size if partial.exists() else 0) - have
+            failures = 0 if got > 0 else failures + 1
+            if failures >= patience:
+                raise DataError(
+                    f"{url} brought nothing in {patience} attempts: {error}; "
+                    f"{partial} holds {have:,} bytes, and the next download goes on "
+                    "from there"
+                )
+            time.sleep(min(2**failures - 1, 30))
+
+
+def _receive(url, partial, have, bar):
+    """Make one request for what is missing; returns whether the file is complete."""
+    headers = {"User-Agent": "kerascnn", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        content_range = error.headers.get("Content-Range", "")
+        if error.code == 416 and content_range == f"bytes */{have}":
+            return True  # it asked for what comes after the last byte
+        if error.code == 416:
+            partial.unlink()  # longer than what the host has: not this file
+            return False
+        raise
+    with response:
+        length = int(response.headers.get("Content-Length") or 0)
+        span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        resumes = response.status == 206 and span and int(span[1]) == have
+        start = have if resumes else 0  # a host that knows no ranges begins anew
+        total = start + length if length else None
+        bar(start, total)
+        with partial.open("ab" if resumes else "wb") as file:
+            shutil.copyfileobj(response, _Counted(file, start, total, bar), 1 << 16)
+            end = file.tell()
+    return total is None or end >= total
+
+
+class _Counted:
+    """A file that tells the progress bar what is written."""
+
+    def __init__(self, file, start, total, bar):
+        self.file, self.done, self.total, self.bar = file, start, total, bar
+
+    def write(self, content):
+        self.file.write(content)
+        self.done += len(content)
+        self.bar(self.done, self.total)

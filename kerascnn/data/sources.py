@@ -1,0 +1,189 @@
+"""The door to every source of images."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerascnn.data import cifar10, shapes
+from kerascnn.data.arrays import load_arrays
+from kerascnn.data.cifar10_archive import load_archive
+from kerascnn.data.folder import load_folder
+from kerascnn.data.split import assemble
+from kerascnn.data.types import Data, DataError, Images
+
+SOURCES = ("shapes", "cifar10")
+SHAPES = (10_000, 2_000)  # images to train and to test on
+LEAST_SHAPE = 16  # pixels; smaller ones cannot be told apart
+
+
+def load_data(
+    source="shapes",
+    *,
+    validation=None,
+    seed=0,
+    image_size=None,
+    data_dir=None,
+    images=None,
+) -> Data:
+    """Read a data set into memory, and hold validation images out of training.
+
+    Args:
+        source: "shapes", which is built in: 10,000 generated images to train and
+            2,000 to test on, of ten classes; "cifar10", where tensorflow-datasets has
+            prepared it (nothing is downloaded here); or the path of a folder with one
+            subfolder a class, of a `.npz` file (`save_arrays`), or of CIFAR-10's
+            published `.tar.gz`, which needs no TensorFlow. A folder that is named
+            like a source is "./shapes".
+        validation: number of training images to hold out, every class in proportion;
+            None for a tenth (5,000 of CIFAR-10, 500 a class), or for the validation
+            images that the source brings; 0 for none.
+        seed: of what is held out and, for "shapes", of the images.
+        image_size: height and width in pixels, one number or two: "shapes" draws and
+            a folder resizes to it. None for 32x32. The other sources have a size.
+        data_dir: for "cifar10", the data directory of tensorflow-datasets; None for
+            $TFDS_DATA_DIR and ~/tensorflow_datasets.
+        images: for "shapes", the number of training images; a fifth as many are made
+            to test on.
+
+    Returns:
+        The data set, uint8 pixels 0…255; `print` shows what it is.
+
+    Raises:
+        DataError: the source is not there or not what it should be; says what to do.
+        ValueError: an argument that is impossible, or that this source does not take.
+    """
+    name = str(source)
+    path = Path(source).expanduser()
+    options = {"validation": validation, "seed": seed}
+    if name == "shapes":
+        _refuse(name, data_dir=data_dir)
+        return _shapes(images, _size(image_size, least=LEAST_SHAPE), **options)
+    _refuse(name, images=images)
+    if name == "cifar10":
+        _fixed("CIFAR-10", (32, 32), image_size)
+        return cifar10.load_cifar10(data_dir, **options)
+    _refuse(name, data_dir=data_dir)
+    if path.is_dir():
+        return load_folder(path, image_size=_size(image_size), **options)
+    if not path.exists():
+        close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
+        raise DataError(
+            f"no data named {name!r}, and no such file or folder: "
+            + (f"did you mean {close[0]!r}? " if close else "")
+            + f"There are {' and '.join(SOURCES)}, folders of images with one "
+            "subfolder a class, .npz files, and CIFAR-10's archives"
+        )
+    if path.suffix == ".npz":
+        data = load_arrays(path, **options)
+    elif path.name.endswith((".tar.gz", ".tgz")):
+        data = load_archive(path, **options)
+    else:
+        raise DataError(
+            f"{path} is neither a folder nor a .npz file nor a .tar.gz archive"
+        )
+    _fixed(name, data.input_shape[:2], image_size)
+    return data
+
+
+def _refuse(source, **options):
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{source!r} does not take {name}; received {value!r}")
+
+
+def _size(image_size, *, least=1):
+    """Height and width, of one number or two."""
+    if image_size is None:
+        return 32, 32
+    size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or not all(isinstance(n, int) and n >= least for n in size):
+        raise ValueError(
+            f"image_size must be one or two integers (height, width), {least} pixels "
+            f"or more; received {image_size!r}"
+        )
+    return size
+
+
+def _fixed(source, size, image_size):
+    if image_size is not None and _size(image_size) != tuple(size):
+        raise ValueError(
+            f"the images of {source} are {size[0]}x{size[1]} pixels; a network can "
+            f"resize them (keras.layers.Resizing); received image_size={image_size!r}"
+        )
+
+
+def _shapes(images, image_size, *, validation, seed):
+    images, least = SHAPES[0] if images is None else images, 5 * len(shapes.LABELS)
+    if not isinstance(images, int) or images < least:
+        raise ValueError(
+            f"images must be an integer of {least} or more; received {images!r}"
+        )
+    parts = [
+        Images(*shapes.generate(number, seed=(seed, stream), image_size=image_size))
+        for stream, number in enumerate((images, images // 5))
+    ]
+    title = "shapes" if seed == 0 else f"shapes (seed {seed})"
+    return assemble(
+        "shapes", title, shapes.LABELS, *parts, validation=validation, seed=seed
+    )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that has a name, and whether it can be read on this machine.
+
+    Attributes:
+        name: what `load_data` takes.
+        title: what stands beside an accuracy.
+        there: whether `load_data` would find it.
+        where: the folder it lies in, or what to do to get it.
+        train: number of training images, validation images among them.
+        test: number of test images.
+        input_shape: (height, width, channels).
+        classes: number of classes.
+        size: bytes on the disk.
+    """
+
+    name: str
+    title: str
+    there: bool
+    where: str
+    train: int
+    test: int
+    input_shape: tuple[int, int, int]
+    classes: int
+    size: int = 0
+
+    def __str__(self) -> str:
+        height, width, channels = self.input_shape
+        return (
+            f"{self.name}: {self.title}, {self.train:,} + {self.test:,} images "
+            f"{height}x{width}x{channels}, {self.classes} classes, {self.where}"
+        )
+
+
+def available(data_dir=None, *, check: bool = False) -> list[Source]:
+    """List the sources that have names, and what is there of them.
+
+    Args:
+        data_dir: data directory of tensorflow-datasets; None for $TFDS_DATA_DIR and
+            ~/tensorflow_datasets.
+        check: whether to read CIFAR-10's pixels, half a minute or so, to say which
+            copy it is; without it, its title says that it was not checked.
+
+    Raises:
+        DataError: the CIFAR-10 to check is damaged.
+    """
+    found = [
+        Source("shapes", "shapes", True, "built in", *SHAPES, (32, 32, 3), 10),
+    ]
+    folder = cifar10.prepared(data_dir)
+    numbers = (cifar10.TRAIN, cifar10.TEST, (32, 32, 3), 10)
+    if folder is None:
+        where = "not prepared: kerascnn data download, or kerascnn data import ARCHIVE"
+        return [*found, Source("cifar10", "CIFAR-10", False, where, *numbers)]
+    title = "CIFAR-10 (not checked)"
+    if check:
+        title = cifar10.load_cifar10(data_dir).title
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return [*found, Source("cifar10", title, True, str(folder), *numbers, size)]

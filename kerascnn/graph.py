@@ -1,0 +1,194 @@
+"""A Keras model as the list of its calls: what the summary and the MLP twin read.
+
+A layer that is shared is called several times, a nested model brings calls of its own:
+`trace` follows the images through a model symbolically, allocates nothing, and records
+each call once.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer (or of a bare operation, such as `x + y`) in a model.
+
+    Tensors are `keras.KerasTensor`: a shape, batch dimension first, and a type.
+    """
+
+    operation: Any
+    parents: tuple[Any, ...]  # the nested models around it, outermost first
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    arguments: tuple[Any, ...]  # what it was called with, beside the tensors
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model's calls, each after those that it depends on."""
+
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    calls: tuple[Call, ...]  # of layers that are no models
+    nested: tuple[Call, ...]  # of models inside the model
+
+
+def functional(model):
+    """Return the graph inside a functional or Sequential model; None in any other."""
+    import keras
+
+    if isinstance(model, keras.Sequential):
+        # A Sequential model that was built keeps a functional one inside.
+        return model._functional
+    return model if hasattr(model, "_run_through_graph") else None
+
+
+def trace(model, input_shape=None) -> Graph | None:
+    """Follow the images through a model.
+
+    Args:
+        model: a built `keras.Model`.
+        input_shape: shape of one image, to fill in sizes that the model leaves open;
+            for models of one input.
+
+    Returns:
+        The graph, or None for a subclassed model, whose calls are not on record.
+
+    Raises:
+        ValueError: `input_shape` is given for a model with several inputs, or does not
+            agree with the model's own.
+    """
+    import keras
+
+    graph = functional(model)
+    if graph is None:
+        return None
+    inputs = tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in graph.inputs)
+    if input_shape is not None:
+        inputs = (_filled(model, inputs, tuple(input_shape)),)
+    calls: list[Call] = []
+    nested: list[Call] = []
+    outputs = _walk(graph, inputs, (), calls, nested)
+    return Graph(inputs, outputs, tuple(calls), tuple(nested))
+
+
+def _filled(model, inputs, shape):
+    import keras
+
+    own = inputs[0].shape[1:]
+    agrees = len(shape) == len(own) and all(
+        o in (None, s) for o, s in zip(own, shape, strict=False)
+    )
+    if len(inputs) > 1 or not agrees:
+        raise ValueError(
+            f"input_shape must agree with the inputs of {model.name}, "
+            f"{[x.shape[1:] for x in inputs]}; received {shape}"
+        )
+    return keras.KerasTensor((None, *shape), dtype=inputs[0].dtype)
+
+
+def _walk(graph, inputs, parents, calls, nested):
+    """Run a functional model on symbolic tensors; record its calls."""
+    import keras
+
+    def recorded(operation):
+        def call(*args, **kwargs):
+            flat = keras.tree.flatten((args, kwargs))
+            tensors = tuple(x for x in flat if isinstance(x, keras.KerasTensor))
+            inner = functional(operation)
+            if inner is None:
+                outputs = operation.compute_output_spec(*args, **kwargs)
+                record = calls
+            else:
+                outputs = _walk(inner, tensors, (*parents, operation), calls, nested)
+                outputs = keras.tree.pack_sequence_as(inner._outputs_struct, outputs)
+                record = nested
+            flat_outputs = tuple(keras.tree.flatten(outputs))
+            record.append(Call(operation, parents, tensors, flat_outputs, args))
+            return outputs
+
+        return call
+
+    # The documented way (`compute_output_spec`) gives the last shapes only. This one,
+    # by which Keras computes them, visits every call, in order.
+    outputs = graph._run_through_graph(list(inputs), operation_fn=recorded)
+    return tuple(keras.tree.flatten(outputs))
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Build models without allocating their weights: VGG19 in a blink.
+
+        with without_weights():
+            summary = summarize(zoo.build("vgg19_imagenet", (224, 224, 3), 1000))
+
+    Such a model has shapes and counts, so that it can be summarized inside and outside
+    of the `with`; it cannot compute, and must not be kept.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    key = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(key) or [])
+    try:
+        # Variables of a stateless scope wait for their values, here for ever: Keras
+        # would give them some at the end of the next scope, were they left in the list.
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(key, before)
+
+
+def longest(graph: Graph, counts: Iterable[Call]) -> dict[int, int]:
+    """For each tensor, the most calls among `counts` on a way from the images to it.
+
+    Args:
+        graph: what `trace` returned.
+        counts: the calls that count.
+
+    Returns:
+        The number, by `id` of the tensor.
+    """
+    counted = {id(call) for call in counts}
+    length = {id(x): 0 for x in graph.inputs}
+    for call in graph.calls:
+        before = max((length[id(x)] for x in call.inputs), default=0)
+        for x in call.outputs:
+            length[id(x)] = before + (id(call) in counted)
+    return length
+
+
+def bottlenecks(graph: Graph, output) -> list[Any]:
+    """Find the tensors that everything on the way to an output passes through.
+
+    Args:
+        graph: what `trace` returned.
+        output: one of its outputs.
+
+    Returns:
+        The tensors in their order, from the first that all inputs have met in to the
+        output itself. The branches of a block have none, its end is one.
+    """
+    makers = {id(x): call for call in graph.calls for x in call.outputs}
+    needed, queue = set(), [output]
+    while queue:
+        call = makers.get(id(queue.pop()))
+        if call is not None and id(call) not in needed:
+            needed.add(id(call))
+            queue.extend(call.inputs)
+    calls = [call for call in graph.calls if id(call) in needed]
+    last_use = {id(output): len(calls)}
+    for position, call in enumerate(calls):
+        last_use.update({id(x): position for x in call.inputs if x is not output})
+    # Walking on, keep the tensors that a later call still reads: a bottleneck is the
+    # only one of them.
+    alive = {id(x): x for x in graph.inputs if id(x) in last_use}
+    found = list(alive.values()) if len(alive) == 1 else []
+    for position, call in enumerate(calls):
+        alive.update({id(x): x for x in call.outputs if id(x) in last_use})
+        alive = {k: x for k, x in alive.items() if last_use[k] > position}
+        if len(alive) == 1 and id(call.outputs[0]) in alive:
+            found.append(call.outputs[0])
+    return found

@@ -1,0 +1,140 @@
+"""From run folders to a card: results and weights that ship are written by this."""
+
+import hashlib
+import statistics
+from pathlib import Path
+
+import zoo
+from kerascnn.data import load_data
+from kerascnn.training import Run, evaluate, load_run, recipe_for
+from zoo.shipped import read_weights, write_weights
+
+LARGEST = 12_000_000  # bytes of a weights file that ships
+
+
+def record(folders, zoo_folder: Path | None = None, *, recipe: str) -> dict:
+    """Write the mean of some runs to their network's card, and the best one's weights.
+
+    The weights that ship are those of the run with the best validation accuracy. They
+    are rounded to float16, and the accuracy on the card's `weights` is measured anew
+    with the rounded ones.
+
+    Args:
+        folders: finished runs of one network on one data set by one recipe, which
+            differ in the seed.
+        zoo_folder: where the cards lie; default: those of this installation.
+        recipe: name of the recipe on the card that the runs followed.
+
+    Returns:
+        The result that was written.
+
+    Raises:
+        ValueError: the runs differ in more than the seed, or followed another recipe.
+    """
+    import tomlkit
+
+    runs = [load_run(folder) for folder in folders]
+    if not runs:
+        raise ValueError("record needs finished run folders; received none")
+    zoo_folder = zoo_folder or Path(zoo.__file__).parent
+    result = _result(runs, recipe)
+    name = runs[0].name
+    path = zoo_folder / f"{zoo.card(name).family}.toml"
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    table = document[name]
+    same = ("data", "fingerprint", "recipe", "hardware")
+    kept = [
+        dict(old)
+        for old in table.get("results", [])
+        if any(old[key] != result[key] for key in same)
+    ]
+    table.pop("results", None)
+    results = tomlkit.aot()
+    for row in [*kept, result]:
+        results.append(tomlkit.item(row))
+    weights = _ship(runs, zoo_folder / "weights")
+    if weights:
+        table["weights"] = weights
+    table["results"] = results
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    return result
+
+
+def _result(runs: list[Run], recipe: str) -> dict:
+    first = runs[0].config
+    name = runs[0].name
+    wanted = vars(recipe_for(name, recipe))
+    for run in runs:
+        config = run.config
+        for key in ("model", "data", "recipe", "versions", "hardware"):
+            if config[key] != first[key]:
+                raise ValueError(
+                    f"{run.folder} and {runs[0].folder} differ in {key}; record runs "
+                    "that differ in the seed alone"
+                )
+        different = [
+            key
+            for key, value in config["recipe"].items()
+            if (tuple(value) if isinstance(value, list) else value) != wanted[key]
+        ]
+        if different:
+            raise ValueError(
+                f"{run.folder} did not follow the recipe {recipe!r} of {name}: "
+                f"{different[0]} is {config['recipe'][different[0]]}, the card says "
+                f"{wanted[different[0]]}"
+            )
+    seeds = [run.config["seed"] for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"runs with the same seed are one result; received {seeds}")
+    accuracies = [run.metrics["test_accuracy"] for run in runs]
+    versions = first["versions"]
+    return {
+        "data": first["data"]["name"],
+        "data_title": first["data"]["title"],
+        "fingerprint": first["data"]["fingerprint"],
+        "recipe": recipe,
+        "accuracy_mean": round(statistics.mean(accuracies), 3),
+        "accuracy_std": round(statistics.stdev(accuracies), 3)
+        if len(runs) > 1
+        else 0.0,
+        "accuracies": [round(a, 3) for a in accuracies],
+        "seeds": seeds,
+        "epochs": runs[0].metrics["epochs"],
+        "seconds": round(statistics.mean(run.metrics["seconds"] for run in runs)),
+        "hardware": first["hardware"],
+        "precision": first["precision"],
+        "versions": f"keras {versions['keras']}, {versions['backend']} "
+        f"{versions[versions['backend']]}",
+        "commit": first["commit"] or "",
+    }
+
+
+def _ship(runs: list[Run], folder: Path) -> dict:
+    """Write the best run's weights; returns what the card says of them."""
+    best = max(runs, key=lambda run: run.metrics.get("validation_accuracy", 0))
+    file = folder / f"{best.name}.npz"
+    temporary = folder / f".{best.name}.part.npz"
+    folder.mkdir(exist_ok=True)
+    write_weights(best.model, temporary)
+    if temporary.stat().st_size > LARGEST:
+        temporary.unlink()
+        return {}
+    read_weights(best.model, temporary)  # the rounded weights
+    data = load_data(best.config["data"]["source"] or best.config["data"]["name"])
+    if data.fingerprint != best.config["data"]["fingerprint"]:
+        temporary.unlink()
+        raise ValueError(
+            f"{data.title} has fingerprint {data.fingerprint}, {best.folder} was "
+            f"trained on {best.config['data']['fingerprint']}"
+        )
+    rounded = evaluate(best.model, data.test)
+    temporary.replace(file)
+    return {
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "accuracy": round(rounded.accuracy, 3),
+        "data_title": best.config["data"]["title"],
+        "fingerprint": best.config["data"]["fingerprint"],
+        "seed": best.config["seed"],
+        "labels": list(best.labels),
+    }

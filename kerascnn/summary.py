@@ -1,0 +1,451 @@
+"""One model, layer by layer: where its parameters, computations and memory are.
+
+    print(summarize(model))
+
+The rows are those of `model.summary()`; beside each number of parameters stands the
+expression that it comes from.
+"""
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kerascnn.arithmetic import BYTES, evaluate, storage
+from kerascnn.costs import ALL, depth, largest, macs, receptive_fields
+from kerascnn.graph import Call, Graph, functional, trace
+from kerascnn.tables import UNKNOWN, Column, Table, format_bytes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of a model. None is what cannot be known, never 0."""
+
+    name: str
+    type: str  # class of the layer
+    level: int  # 0, or how many nested models are around it
+    calls: int  # above 1: the layer is shared; what each call costs is added up
+    output_shape: tuple | None  # of one image; a tuple of shapes for several outputs
+    expression: str  # "5·5·3·32"; empty for none and for the sum of a nested model
+    trainable: int
+    non_trainable: int
+    macs: int | None  # multiply-accumulates, forward, one image
+    memory: int | None  # bytes of the output, one image
+    receptive_field: tuple[int, ...] | str | None  # pixels along each axis, or "all"
+    share: float  # of the model's parameters, 0…1
+
+    @property
+    def parameters(self) -> int:
+        """Trainable and non-trainable parameters; those of an earlier row left out."""
+        return self.trainable + self.non_trainable
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summarize` found; `str()` is a table, and so are the three exports."""
+
+    name: str
+    rows: tuple[Row, ...]
+    input_shape: tuple | None  # of one image; a tuple of shapes for several inputs
+    dtype: str  # of the activations
+    trainable: int
+    non_trainable: int
+    macs: int | None  # None where those of a layer are unknown
+    memory: int | None  # bytes of all activations, one image
+    depth: int | None  # layers with weights on the longest way
+    optimizer: int  # numbers of the optimizer, which are no parameters
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, as `model.count_params()` counts them."""
+        return self.trainable + self.non_trainable
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Names of the layers whose multiply-accumulates are unknown."""
+        return tuple(r.name for r in self.rows if r.level == 0 and r.macs is None)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the parameters in float32."""
+        return int(storage(self.parameters))
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """The counts of the whole model, by name."""
+        keys = ("trainable", "non_trainable", "macs", "memory", "depth", "optimizer")
+        return {
+            "parameters": self.parameters,
+            **{key: getattr(self, key) for key in keys},
+            "weight_bytes": self.weight_bytes,
+            "uncounted": list(self.uncounted),
+        }
+
+    def table(self) -> Table:
+        """Return the rows as a table, the totals as its notes."""
+        columns = [c for c in _COLUMNS if c.key != "non_trainable"]
+        if self.non_trainable:  # a column of zeros says nothing
+            columns = list(_COLUMNS)
+        rows = [{**asdict(row), "parameters": row.parameters} for row in self.rows]
+        for row, data in zip(self.rows, rows, strict=True):
+            data["layer"] = _label(row)
+            data["arithmetic"] = _arithmetic(row)
+        notes = tuple(_notes(self))
+        return Table(columns, rows, title=f"{self.name}", notes=notes)
+
+    def _data(self) -> Table:
+        rows = [{**asdict(row), "parameters": row.parameters} for row in self.rows]
+        return Table((), rows)
+
+    def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
+        """Render for a terminal; see `kerascnn.tables.Table.to_text`."""
+        return self.table().to_text(width, ascii)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def to_markdown(self) -> str:
+        """Render as a Markdown table, the totals below."""
+        return self.table().to_markdown()
+
+    def to_csv(self) -> str:
+        """Render as CSV, a line a layer; shapes are JSON lists, unknown is empty."""
+        return self._data().to_csv()
+
+    def to_json(self) -> str:
+        """Render as a JSON object: model, input_shape, dtype, totals and rows."""
+        return self._data().to_json(
+            model=self.name,
+            input_shape=self.input_shape,
+            dtype=self.dtype,
+            totals=self.totals,
+        )
+
+
+def summarize(
+    model,
+    *,
+    expand_nested: bool = False,
+    dtype: str = "float32",
+    input_shape: tuple[int, ...] | None = None,
+) -> Summary:
+    """Count what each layer of a Keras model holds, costs and sees.
+
+    Parameters are exact for any model. Multiply-accumulates are those of convolutions
+    and dense layers, forward, for one image; layers that say their own are asked
+    (`kerascnn.costs`). The memory of the activations is that of every layer's output,
+    the input's among them, as training keeps it; Flatten and Reshape give their
+    input's numbers another shape and count as none. The receptive field is the largest
+    over the branches of a graph, and not cut at the border of the image.
+
+    Args:
+        model: a built `keras.Model`: Sequential, functional or subclassed (of which
+            only the parameters can be known).
+        expand_nested: give the layers of nested models rows of their own, below the
+            row of the model, which holds their sum.
+        dtype: type of the activations, for their memory.
+        input_shape: shape of one image, for a model that leaves its size open.
+
+    Returns:
+        The rows, in the order of `model.summary()`, and the totals.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: the model is not built; `dtype` is unknown; `input_shape` does not
+            agree with the model; a layer's `parameter_expression()` is not its number
+            of parameters.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"summarize takes a keras.Model; received {type(model).__name__}"
+        )
+    if dtype not in BYTES:
+        raise ValueError(f"dtype must be one of {', '.join(BYTES)}; received {dtype!r}")
+    if not model.built:
+        raise ValueError(
+            f"the model {model.name!r} is not built: its layers have no weights yet. "
+            "Give it an Input layer, call model.build((None, 32, 32, 3)), or pass it "
+            "a batch of images, then summarize it"
+        )
+    graph = trace(model, input_shape)
+    counted = _Counter(graph, BYTES[dtype], _size(model.weights))
+    rows = counted.rows(model, (), 0, expand_nested)
+    rows += counted.own(model, rows)
+    top = [row for row in rows if row.level == 0]
+    optimizer = getattr(model, "optimizer", None)
+    return Summary(
+        name=model.name,
+        rows=tuple(rows),
+        input_shape=_shape(graph.inputs) if graph else None,
+        dtype=dtype,
+        trainable=_size(model.trainable_weights),
+        non_trainable=_size(model.non_trainable_weights),
+        macs=_sum(row.macs for row in top),
+        memory=_sum(row.memory for row in top),
+        depth=depth(graph) if graph else None,
+        optimizer=_size(optimizer.variables) if optimizer and optimizer.built else 0,
+    )
+
+
+class _Counter:
+    """Makes the rows of a model; remembers which weights were counted."""
+
+    def __init__(self, graph: Graph | None, value_bytes: int, parameters: int):
+        self.graph, self.bytes, self.parameters = graph, value_bytes, parameters
+        self.fields = receptive_fields(graph) if graph else {}
+        self.counted: set[int] = set()
+
+    def rows(self, model, parents: tuple, level: int, expand: bool) -> list[Row]:
+        rows = []
+        for layer in _listed(model):
+            before = set(self.counted)
+            rows.append(self.row(layer, parents, level))
+            if expand and _is_model(layer):
+                # The row of the model holds the sum; its layers count theirs again.
+                after, self.counted = self.counted, before
+                rows += self.rows(layer, (*parents, layer), level + 1, expand)
+                self.counted = after
+        return rows
+
+    def row(self, layer, parents: tuple, level: int) -> Row:
+        weights = getattr(layer, "weights", [])
+        new = {id(w): w for w in weights if id(w) not in self.counted}
+        self.counted |= set(new)
+        trainable = _size(
+            w for w in getattr(layer, "trainable_weights", []) if id(w) in new
+        )
+        total = _size(new.values())
+        calls = self.calls(layer, parents)
+        outputs = [_shape(call.outputs) for call in calls]
+        costs = [macs(call) for call in self.inner(layer, parents)]
+        ends = [self.fields[id(x)] for call in calls for x in call.outputs]
+        seen = _pixels(largest(ends))
+        if _is_input(layer):
+            outputs = [tuple(layer.batch_shape[1:])]
+            # A pixel is itself; what one of a nested model's inputs has seen depends
+            # on the call.
+            seen = None if parents else (1,) * (len(layer.batch_shape) - 2) or None
+        return Row(
+            name=layer.name,
+            type=type(layer).__name__,
+            level=level,
+            calls=len(calls) or 1,
+            output_shape=outputs[-1] if outputs else _built_shape(layer),
+            expression=_expression(layer, new, weights),
+            trainable=trainable,
+            non_trainable=total - trainable,
+            macs=_sum(costs) if self.graph or not weights else None,
+            memory=self.memory(layer, parents),
+            receptive_field=seen,
+            share=total / self.parameters if self.parameters else 0.0,
+        )
+
+    def own(self, model, rows: list[Row]) -> list[Row]:
+        """The weights that a subclassed model holds outside of its layers."""
+        rest = [w for w in model.weights if id(w) not in self.counted]
+        if not rest:
+            return []
+        total = _size(rest)
+        ids = {id(w) for w in rest}
+        trainable = _size(w for w in model.trainable_weights if id(w) in ids)
+        return [
+            Row(
+                name=model.name,
+                type="its own weights",
+                level=0,
+                calls=1,
+                output_shape=None,
+                expression=_products(rest),
+                trainable=trainable,
+                non_trainable=total - trainable,
+                macs=None,
+                memory=None,
+                receptive_field=None,
+                share=total / self.parameters,
+            )
+        ]
+
+    def calls(self, layer, parents: tuple) -> list[Call]:
+        """Calls of a layer or of a nested model, in the model that lists it."""
+        if self.graph is None:
+            return []
+        calls = self.graph.nested if _is_model(layer) else self.graph.calls
+        return [c for c in calls if c.operation is layer and c.parents == parents]
+
+    def inner(self, layer, parents: tuple) -> list[Call]:
+        """Calls that a row stands for: of the layer, or of all layers of the model."""
+        if self.graph is None or not _is_model(layer):
+            return self.calls(layer, parents)
+        within = (*parents, layer)
+        return [c for c in self.graph.calls if c.parents[: len(within)] == within]
+
+    def memory(self, layer, parents: tuple) -> int | None:
+        if self.graph is None:
+            return None
+        if _is_input(layer):
+            # The images that come in from outside; those of a nested model are the
+            # output of the layer before it.
+            shapes = [] if parents else [layer.batch_shape[1:]]
+            if not parents and len(self.graph.inputs) == 1:
+                shapes = [self.graph.inputs[0].shape[1:]]
+        else:
+            shapes = [
+                x.shape[1:]
+                for call in self.inner(layer, parents)
+                if type(call.operation).__name__ not in ("Flatten", "Reshape")
+                for x in call.outputs
+            ]
+        if any(None in shape for shape in shapes):
+            return None
+        return sum(math.prod(shape) for shape in shapes) * self.bytes
+
+
+def _listed(model) -> list:
+    """The layers that `model.summary()` lists, in its order."""
+    import keras
+
+    if isinstance(model, keras.Sequential) or functional(model) is None:
+        return list(model.layers)
+    # Bare operations, such as `x + y`, are among them.
+    return list(model.operations)
+
+
+def _is_model(layer) -> bool:
+    return functional(layer) is not None
+
+
+def _is_input(layer) -> bool:
+    import keras
+
+    return isinstance(layer, keras.layers.InputLayer)
+
+
+def _size(weights) -> int:
+    """Numbers in weights, each weight once."""
+    return sum(math.prod(w.shape) for w in {id(w): w for w in weights}.values())
+
+
+def _shape(tensors) -> tuple:
+    """Shape of one image, or one for each tensor."""
+    shapes = tuple(tuple(x.shape[1:]) for x in tensors)
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _built_shape(layer) -> tuple | None:
+    """Output shape of a layer of a subclassed model, where the layer can tell."""
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    if shape is None or not all(d is None or isinstance(d, int) for d in shape):
+        return None
+    try:
+        output = layer.compute_output_shape(tuple(shape))
+    except NotImplementedError:
+        return None
+    return tuple(output[1:]) if all(isinstance(d, int) for d in output[1:]) else None
+
+
+_COUNTED = "counted above"
+
+
+def _expression(layer, new: dict, weights: list) -> str:
+    """Where a layer's parameters come from, as a product of its weights' shapes."""
+    if not new:
+        return _COUNTED if weights else ""
+    if _is_model(layer):
+        return ""  # the sum over its layers
+    if hasattr(layer, "parameter_expression") and len(new) == len(weights):
+        expression, count = layer.parameter_expression(), _size(weights)
+        if evaluate(expression) != count:
+            raise ValueError(
+                f"the layer {layer.name!r} holds {count:,} parameters, its "
+                f"parameter_expression() is {expression!r}, which is "
+                f"{evaluate(expression)}: correct {type(layer).__name__}"
+            )
+        return expression
+    return _products(new.values())
+
+
+def _products(weights) -> str:
+    """ "5·5·3·32 + 32" for a kernel and its bias, "4·32" for four vectors of 32."""
+    shapes = Counter(tuple(w.shape) or (1,) for w in weights)
+    return " + ".join(
+        "·".join(map(str, (n, *shape) if n > 1 else shape))
+        for shape, n in shapes.items()
+    )
+
+
+def _sum(values) -> int | None:
+    """The sum, unknown where a value is."""
+    values = list(values)
+    return None if None in values else sum(values)
+
+
+def _pixels(field) -> tuple[int, ...] | str | None:
+    return field if field is None or field == ALL else field.pixels or None
+
+
+def _label(row: Row) -> str:
+    nested = "  " * (row.level - 1) + "└ " if row.level else ""
+    shared = f" (shared ×{row.calls})" if row.calls > 1 else ""
+    return f"{nested}{row.name}{shared}"
+
+
+def _arithmetic(row: Row) -> str:
+    count = f"{row.parameters:,}"
+    if row.expression == _COUNTED:
+        return f"{count} ({_COUNTED})"
+    # One vector of weights needs no sum.
+    alone = row.expression.isdigit() or not row.expression
+    return count if alone else f"{row.expression} = {count}"
+
+
+def show_shape(shape: tuple) -> str:
+    """Write the shape of an image, or several, for people: "32×32×3"."""
+    if shape and isinstance(shape[0], tuple):
+        return ", ".join(show_shape(s) for s in shape)
+    return "×".join("?" if n is None else str(n) for n in shape) or "1"
+
+
+def show_field(field) -> str:
+    """Write a receptive field for people: "14", "5×1", "all"."""
+    if field == ALL or len(set(field)) == 1:
+        return field if field == ALL else str(field[0])
+    return "×".join(map(str, field))
+
+
+_COLUMNS = (
+    Column("layer", "Layer", right=False),
+    Column("type", "Type", right=False, optional=3),
+    Column("output_shape", "Output", show_shape),
+    Column("arithmetic", "Parameters"),
+    Column("non_trainable", "Not trained", "{:,}".format),
+    Column("share", "Share", "{:.1%}".format, optional=4),
+    Column("macs", "MACs", "{:,}".format),
+    Column("memory", "Memory", format_bytes, optional=2),
+    Column("receptive_field", "Sees", show_field, optional=1),
+)
+
+
+def _notes(summary: Summary):
+    size = format_bytes(summary.weight_bytes)
+    yield (
+        f"Parameters: {summary.parameters:,} ({size} as float32), of them "
+        f"{summary.trainable:,} trainable, {summary.non_trainable:,} not"
+    )
+    if summary.macs is None:
+        known = sum(r.macs or 0 for r in summary.rows if r.level == 0)
+        named = ", ".join(summary.uncounted[:5])
+        more = ", …" if len(summary.uncounted) > 5 else ""
+        yield f"MACs for one image: {known:,} and those of {named}{more}: unknown"
+    else:
+        yield f"MACs for one image: {summary.macs:,}"
+    memory = UNKNOWN if summary.memory is None else format_bytes(summary.memory)
+    yield f"Activations of one image: {memory} as {summary.dtype}"
+    if summary.depth is not None:
+        yield f"Depth: {summary.depth} layers with weights"
+    if summary.optimizer:
+        yield (
+            f"Optimizer: {summary.optimizer:,} further numbers, no parameters, which "
+            "model.summary() adds to its total"
+        )

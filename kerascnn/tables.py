@@ -1,0 +1,250 @@
+"""Tables of data, rendered as text, Markdown, CSV and JSON: the one place for it."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+UNKNOWN = "-"
+
+# What stands for our signs where only ASCII can be printed.
+_ASCII = {
+    "·": "*",
+    "×": "x",
+    "−": "-",
+    "–": "-",
+    "…": "...",
+    "±": "+/-",
+    "²": "^2",
+    "³": "^3",
+    "Σ": "sum",
+    "└": "`",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: where its values come from, and how people read them."""
+
+    key: str  # in the rows, in CSV and in JSON
+    heading: str  # in text and Markdown
+    show: Callable[[Any], str] = str  # from a value that is not None
+    right: bool = True  # numbers stand right
+    optional: int = 0  # above 0: may be left out of narrow text, the highest first
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of data and the columns that people see of them.
+
+    CSV and JSON hold every key of the rows with its plain value; text and Markdown
+    show `columns`. A value of None is unknown: "-" for people, empty or null in data.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    title: str = ""
+    notes: Sequence[str] = ()  # lines under the table
+
+    def cells(self, columns: Sequence[Column] | None = None) -> list[list[str]]:
+        """Return the text of each cell of some columns (default: all), row by row."""
+        columns = self.columns if columns is None else columns
+        return [
+            [UNKNOWN if row[c.key] is None else c.show(row[c.key]) for c in columns]
+            for row in self.rows
+        ]
+
+    def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
+        """Render for a terminal.
+
+        Args:
+            width: columns of the terminal, 1 or more; default: those of the terminal
+                that standard output is, else as many as the table needs. Where a table
+                does not fit, optional columns are left out and named; where it still
+                does not, each row becomes a block of lines.
+            ascii: replace what is not ASCII; default: where standard output cannot
+                print it.
+
+        Returns:
+            Lines, each at most `width` long, without a line feed at the end.
+
+        Raises:
+            ValueError: `width` is not positive.
+        """
+        width = terminal_width() if width is None else width
+        if width is not None and width < 1:
+            raise ValueError(f"width must be 1 or more; received {width}")
+        ascii = not _prints(_SIGNS) if ascii is None else ascii
+        plain = to_ascii if ascii else str
+        body = self._grid(width, plain) if self.rows else []
+        if body is None:
+            body = self._records(width, plain)
+        # Where any width will do, the notes are as wide as the table.
+        beside = width or max([72, *map(len, body)])
+        lines = [*_wrap(plain(self.title), beside), *body]
+        for note in self.notes:
+            lines += _wrap(plain(note), beside)
+        return "\n".join(lines)
+
+    def _grid(self, width, plain) -> list[str] | None:
+        """Lines of the table; None where its columns do not fit side by side."""
+        columns = list(self.columns)
+        while (lines := _lines(columns, self._texts(columns, plain), width)) is None:
+            least = max(columns, key=lambda column: column.optional, default=None)
+            if least is None or not least.optional:
+                return None
+            columns.remove(least)
+        if left_out := [c.heading for c in self.columns if c not in columns]:
+            text = f"(left out, as {width} columns are narrow: {', '.join(left_out)})"
+            lines += _wrap(plain(text), width)
+        return lines
+
+    def _texts(self, columns, plain) -> list[list[str]]:
+        """Headings and cells of the columns, row by row."""
+        rows = [[c.heading for c in columns], *self.cells(columns)]
+        return [[plain(text) for text in row] for row in rows]
+
+    def _records(self, width, plain) -> list[str]:
+        lines = []
+        for row in self.cells():
+            for column, cell in zip(self.columns, row, strict=True):
+                lines += _wrap(plain(f"{column.heading}: {cell}"), width)
+            lines.append("")
+        return lines[:-1]
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def to_markdown(self) -> str:
+        """Render as a Markdown table, title above and notes below."""
+
+        def line(cells):
+            return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+        blocks = [f"**{self.title}**"] if self.title else []
+        rule = ["--:" if c.right else ":--" for c in self.columns]
+        rows = [[c.heading for c in self.columns], rule, *self.cells()]
+        blocks.append("\n".join(line(row) for row in rows))
+        if self.notes:
+            blocks.append("\n".join(f"- {note}" for note in self.notes))
+        return "\n\n".join(blocks) + "\n"
+
+    def to_csv(self) -> str:
+        """Render as CSV: a line of keys, then one line a row; unknown is empty."""
+        out = io.StringIO()
+        if self.rows:
+            writer = csv.DictWriter(out, list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(
+                {key: _plain(value) for key, value in row.items()} for row in self.rows
+            )
+        return out.getvalue()
+
+    def to_json(self, **beside: Any) -> str:
+        """Render as one JSON object with `rows`, and what else is given.
+
+        Args:
+            **beside: further entries, put before the rows.
+
+        Returns:
+            JSON text, indented by two.
+        """
+        data = {**beside, "rows": [dict(row) for row in self.rows]}
+        return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+_SIGNS = "".join(_ASCII)
+
+
+def to_ascii(text: str) -> str:
+    """Replace what is not ASCII: "5·5" becomes "5*5"; what has no twin, "?"."""
+    text = "".join(_ASCII.get(sign, sign) for sign in text)
+    return text.encode("ascii", "replace").decode()
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal; None where standard output is none.
+
+    The environment's COLUMNS goes first, as in other programs.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):
+        # A file, a pipe, a notebook: nothing to cut lines for.
+        return None
+
+
+def format_bytes(count: int) -> str:
+    """Write a number of bytes for people: 132,480 is "129.4 KiB"."""
+    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{count} B" if units[0] == "B" else f"{size:,.1f} {units[0]}"
+
+
+def _lines(columns, rows, width: int | None) -> list[str] | None:
+    """Lay out rows of texts, headings first; None where a word would not fit."""
+    gap = "  "
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+    words = [
+        max(len(word) for text in texts for word in text.split() or [""])
+        for texts in zip(*rows, strict=True)
+    ]
+    space = sum(widths) if width is None else width - len(gap) * (len(columns) - 1)
+    if sum(words) > space:
+        return None
+    while sum(widths) > space:
+        # Take from the column that has most to give.
+        slack = [w - least for w, least in zip(widths, words, strict=True)]
+        widths[slack.index(max(slack))] -= 1
+    lines = []
+    for row in rows:
+        cells = [
+            textwrap.wrap(text, w, break_on_hyphens=False) if len(text) > w else [text]
+            for text, w in zip(row, widths, strict=True)
+        ]
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            aligned = (
+                part.rjust(w) if column.right else part.ljust(w)
+                for column, part, w in zip(columns, parts, widths, strict=True)
+            )
+            lines.append(gap.join(aligned).rstrip())
+        if row is rows[0]:
+            lines.append(gap.join("-" * w for w in widths))
+    return lines
+
+
+def _prints(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return [
+        part
+        for line in text.splitlines()
+        for part in textwrap.wrap(line, width, break_on_hyphens=False) or [""]
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A cell of CSV: numbers as they are, sequences and tables as JSON."""
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    return int(value) if type(value) is not bool and isinstance(value, int) else value

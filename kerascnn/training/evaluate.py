@@ -1,0 +1,180 @@
+"""How good a network is, on images that it has not seen."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerascnn.data import Images
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network gets right.
+
+    Attributes:
+        accuracy: percent.
+        interval: the 95 % confidence interval of the accuracy, percent (Wilson's).
+        images: number of images.
+        loss: mean cross-entropy, in nats.
+        calibration_error: expected calibration error, percent: how far confidence and
+            accuracy are apart, over 15 bins (Guo et al. 2017, arXiv 1706.04599,
+            section 2).
+        per_class: accuracy of each class, percent, by label; absent where the class
+            has no image.
+        confusion: int (classes, classes); row: the true class, column: the answer.
+        labels: names of the classes.
+        images_per_second: throughput of `model.predict`, without its first call.
+    """
+
+    accuracy: float
+    interval: tuple[float, float]
+    images: int
+    loss: float
+    calibration_error: float
+    per_class: dict[str, float]
+    confusion: np.ndarray
+    labels: tuple[str, ...]
+    images_per_second: float
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        lines = [
+            f"accuracy {self.accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f}), "
+            f"{self.images:,} images",
+            f"loss {self.loss:.4f}, calibration error {self.calibration_error:.2f} %, "
+            f"{self.images_per_second:,.0f} images/s",
+        ]
+        lines += [
+            f"  {name:<16}{value:6.2f} %" for name, value in self.per_class.items()
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """Return everything as values that JSON can hold."""
+        return {**vars(self), "confusion": self.confusion.tolist()}
+
+    def plot(self):
+        """Draw the confusion matrix; returns a matplotlib Figure."""
+        from matplotlib.figure import Figure
+
+        n = len(self.labels)
+        side = 3 + 0.45 * n
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.subplots()
+        # Shares of a row, so that classes of unequal size can be compared.
+        share = self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
+        shown = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
+        if n <= 20:
+            for row, column in np.ndindex(n, n):
+                if count := self.confusion[row, column]:
+                    # cividis is dark below about a half.
+                    colour = "black" if share[row, column] > 0.5 else "white"
+                    axes.text(
+                        column, row, count, ha="center", va="center", color=colour
+                    )
+            axes.set_xticks(range(n), self.labels, rotation=45, ha="right")
+            axes.set_yticks(range(n), self.labels)
+        axes.set_xlabel("answer of the network")
+        axes.set_ylabel("true class")
+        axes.set_title(
+            f"Confusion: {self.accuracy:.2f} % of {self.images:,} images right"
+        )
+        figure.colorbar(shown, ax=axes, label="share of the true class")
+        return figure
+
+
+def evaluate(
+    model, images: Images, *, labels=None, batch_size: int = 256
+) -> Evaluation:
+    """Measure a network on images with known classes.
+
+    Args:
+        model: a Keras model that answers with probabilities or logits (N, classes);
+            of several outputs the first counts.
+        images: the images.
+        labels: names of the classes; default "0", "1", ….
+        batch_size: images a batch.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not len(images):
+        raise ValueError("there are no images to evaluate on; received 0")
+    model.predict(images.x[:batch_size], batch_size=batch_size, verbose=0)  # compiles
+    start = time.perf_counter()
+    probabilities = predict_probabilities(model, images.x, batch_size)
+    seconds = time.perf_counter() - start
+    classes = probabilities.shape[1]
+    labels = tuple(labels or map(str, range(classes)))
+    answers = probabilities.argmax(1)
+    confusion = np.zeros((classes, classes), int)
+    np.add.at(confusion, (images.y, answers), 1)
+    right, totals = confusion.diagonal(), confusion.sum(1)
+    number = len(images)
+    true_probability = probabilities[np.arange(number), images.y]
+    return Evaluation(
+        accuracy=100 * float(right.sum()) / number,
+        interval=wilson_interval(int(right.sum()), number),
+        images=number,
+        loss=float(-np.log(np.maximum(true_probability, 1e-12)).mean()),
+        calibration_error=calibration_error(probabilities, images.y),
+        per_class={
+            label: 100 * float(r) / int(t)
+            for label, r, t in zip(labels, right, totals, strict=True)
+            if t
+        },
+        confusion=confusion,
+        labels=labels,
+        images_per_second=number / seconds,
+    )
+
+
+def predict_probabilities(model, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """Return float32 class probabilities (N, classes) for images (N, H, W, C).
+
+    Logits, where the model ends in them, become probabilities here.
+    """
+    answers = model.predict(x, batch_size=batch_size, verbose=0)
+    if isinstance(answers, (list, tuple)):
+        answers = answers[0]
+    answers = np.asarray(answers, np.float32)
+    if (answers < 0).any() or np.abs(answers.sum(1) - 1).max() > 1e-2:
+        shifted = np.exp(answers - answers.max(1, keepdims=True))
+        answers = shifted / shifted.sum(1, keepdims=True)
+    return answers
+
+
+def wilson_interval(right: int, number: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share, in percent (Wilson 1927)."""
+    z = 1.959964
+    share = right / number
+    centre = share + z * z / (2 * number)
+    half = z * ((share * (1 - share) + z * z / (4 * number)) / number) ** 0.5
+    scale = 1 + z * z / number
+    return 100 * (centre - half) / scale, 100 * (centre + half) / scale
+
+
+def calibration_error(probabilities, classes, bins: int = 15) -> float:
+    """Return the expected calibration error in percent.
+
+    Over bins of equal width: |accuracy - mean confidence|, weighted by the share of
+    images in the bin (Guo et al. 2017, arXiv 1706.04599, equation 3).
+
+    Args:
+        probabilities: (N, classes).
+        classes: (N,), the true classes.
+        bins: number of bins.
+    """
+    confidence = probabilities.max(1)
+    right = probabilities.argmax(1) == classes
+    # The bins are (0, 1/15], …, (14/15, 1].
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    error = 0.0
+    for b in range(bins):
+        inside = place == b
+        if inside.any():
+            error += inside.mean() * abs(
+                right[inside].mean() - confidence[inside].mean()
+            )
+    return 100 * float(error)

@@ -1,0 +1,164 @@
+"""Recipes: everything about a training that is not the network or the data."""
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass
+
+import zoo
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a network. Times are in epochs, so that any data set fits.
+
+    The cards of the zoo hold named recipes; every value can be overridden.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimizer: str = "adam"  # "adam", "adamw" or "sgd"
+    learning_rate: float = 0.002  # the peak, after the warm-up
+    momentum: float = 0.9  # of sgd
+    nesterov: bool = False  # of sgd
+    schedule: str = "cosine"  # "constant", "cosine", "linear" or "steps"
+    final_rate: float = 0.0  # cosine, linear: last learning rate, as part of the peak
+    milestones: tuple[float, ...] = ()  # steps: epochs after which the rate is decayed
+    decay: float = 0.1  # steps: factor of each decay
+    warmup: float = 0.0  # epochs of linear growth from 0 to the peak
+    weight_decay: float = 0.0  # decoupled: w -= rate · weight_decay · w (AdamW)
+    l2: float = 0.0  # in the gradient: g += l2 · w, as papers with SGD mean it
+    clip_norm: float = 0.0  # largest norm of the whole gradient; 0 = off
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # momentum of the average of the weights; 0 = off
+    flip: bool = False  # mirror half of the images
+    crop: int = 0  # pad by so many pixels, then crop at random
+    crop_padding: str = "reflect"  # "reflect" or "zeros"
+    cutout: int = 0  # side of the square that is blanked; 0 = off
+    precision: str = "auto"  # "auto", "float32", "mixed_bfloat16", "mixed_float16"
+    early_stopping: int = 0  # epochs without a better validation accuracy; 0 = off
+    keep: str = "last"  # weights after the "last" epoch, or of the "best" one
+    loss_weights: tuple[float, ...] = ()  # of the outputs, where there are several
+
+    def __post_init__(self):
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}; received {value!r}"
+                )
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                limits = f"from {low} to {high}" if high < INF else f"at least {low}"
+                raise ValueError(f"{name} must be {limits}; received {value}")
+        if self.schedule == "steps" and not self.milestones:
+            raise ValueError(
+                "schedule=steps needs milestones, the epochs after which the learning "
+                "rate is decayed; received none"
+            )
+        if self.optimizer == "adamw" and not self.weight_decay:
+            raise ValueError(
+                "optimizer=adamw needs a weight_decay above 0; received 0 (or choose "
+                "adam)"
+            )
+
+    def replace(self, **overrides) -> "Recipe":
+        """Return a copy with some values changed.
+
+        Values may be strings, as the command line has them: "0.1", "true", "60,80".
+
+        Raises:
+            ValueError: a key is not known (the known ones are listed) or a value is
+                out of its range.
+        """
+        types = typing.get_type_hints(Recipe)
+        values = {}
+        for key, value in overrides.items():
+            if key not in types:
+                close = difflib.get_close_matches(key, types, n=1)
+                raise ValueError(
+                    f"a recipe has no {key!r}"
+                    + (f", did you mean {close[0]!r}?" if close else "")
+                    + f" It has {', '.join(types)}."
+                )
+            values[key] = _convert(key, value, types[key])
+        return dataclasses.replace(self, **values)
+
+
+INF = float("inf")
+CHOICES = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("constant", "cosine", "linear", "steps"),
+    "crop_padding": ("reflect", "zeros"),
+    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "keep": ("last", "best"),
+}
+RANGES = {
+    "epochs": (1, INF),
+    "batch_size": (1, INF),
+    "learning_rate": (1e-12, INF),
+    "momentum": (0, 0.9999),
+    "final_rate": (0, 1),
+    "decay": (0, 1),
+    "warmup": (0, INF),
+    "weight_decay": (0, INF),
+    "l2": (0, INF),
+    "clip_norm": (0, INF),
+    "label_smoothing": (0, 0.999),
+    "ema": (0, 0.99999),
+    "crop": (0, INF),
+    "cutout": (0, INF),
+    "early_stopping": (0, INF),
+}
+
+
+def _convert(key, value, wanted):
+    """Turn a value from TOML or from the command line into the type of its key."""
+    try:
+        if wanted is bool:
+            if isinstance(value, str):
+                return {"true": True, "false": False}[value.lower()]
+            if not isinstance(value, bool):
+                raise ValueError
+            return value
+        if wanted is int:
+            if float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if wanted is float:
+            return float(value)
+        if wanted is str:
+            return str(value)
+        # What is left are the tuples of numbers.
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(float(part) for part in parts)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise ValueError(
+            f"{key} must be {kind.get(wanted, 'numbers with commas between them')}; "
+            f"received {value!r}"
+        ) from None
+
+
+def recipe_for(name: str | None, recipe: "str | dict | Recipe" = "default") -> Recipe:
+    """Return a recipe: one of a network's card, or the given one.
+
+    Args:
+        name: name of a network; one that the zoo does not have gets `Recipe()` as its
+            recipe "default".
+        recipe: name of a recipe on the card, a dict of values, or a Recipe.
+
+    Raises:
+        ValueError: the card has no such recipe, or a value is wrong.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, dict):
+        return Recipe().replace(**recipe)
+    recipes = zoo.card(name).recipes if name in zoo.names() else {"default": {}}
+    if recipe not in recipes:
+        raise ValueError(
+            f"{name or 'this model'} has no recipe {recipe!r}; it has "
+            f"{', '.join(recipes)}"
+        )
+    return Recipe().replace(**recipes[recipe])

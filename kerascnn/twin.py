@@ -1,0 +1,147 @@
+"""The MLP twin of a CNN: the fully-connected network over the same volumes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerascnn.arithmetic import Worked, mlp_parameters, product, storage
+from kerascnn.costs import weighted
+from kerascnn.graph import bottlenecks, longest, trace
+from kerascnn.tables import format_bytes
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A fully-connected network whose layers are the volumes of a CNN.
+
+    Attributes:
+        name: the CNN.
+        input_shape: (height, width, channels) of its images.
+        volumes: shape of the volume behind each size, from the image to the classes.
+        bias: whether the parameters count one bias for each unit.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    volumes: tuple[tuple[int, ...], ...]
+    bias: bool = False
+
+    @property
+    def units(self) -> tuple[Worked, ...]:
+        """Units of each layer with their product: 16·16·32 = 8,192."""
+        return tuple(product(*volume) for volume in self.volumes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of each layer: (3072, 8192, 1024, 512, 10) for the lecture's CNN."""
+        return tuple(int(units) for units in self.units)
+
+    @property
+    def parameters(self) -> Worked:
+        """Number of parameters, with the expression that gives it."""
+        return mlp_parameters(*self.sizes, bias=self.bias)
+
+    def __str__(self) -> str:
+        lines = [f"The MLP over the volumes of {self.name}:"]
+        lines += [f"  {units}" for units in self.units]
+        return "\n".join([*lines, f"Parameters: {self.parameters}"])
+
+    def build(self, *, limit: int | None = None, **options):
+        """Build the network.
+
+        Args:
+            limit: bytes that its parameters may take in float32; default: half of the
+                memory of this computer (or of its container).
+            **options: further arguments of `zoo.dense_mlp`: `name`,
+                `classifier_activation`.
+
+        Returns:
+            A `keras.Model` from images to class probabilities, `zoo.dense_mlp`.
+
+        Raises:
+            MemoryError: the parameters take more than `limit`.
+            ValueError: the images are not (height, width, channels).
+        """
+        if len(self.input_shape) != 3:
+            raise ValueError(
+                "dense_mlp takes images (height, width, channels); the images of "
+                f"{self.name} are {self.input_shape}"
+            )
+        limit = memory() // 2 if limit is None else limit
+        needed = storage(self.parameters)
+        if needed > limit:
+            raise MemoryError(
+                f"the MLP over the volumes of {self.name} has {self.parameters:,} "
+                f"parameters: {needed:,} bytes ({format_bytes(needed)}) in float32, "
+                f"where {limit:,} bytes ({format_bytes(limit)}) are allowed; take a "
+                "smaller network or smaller images, or raise limit="
+            )
+        import zoo
+
+        return zoo.builder("dense_mlp")(
+            self.input_shape,
+            self.sizes[-1],
+            hidden=self.sizes[1:-1],
+            use_bias=self.bias,
+            **options,
+        )
+
+
+def mlp_twin(model, *, bias: bool = False) -> Twin:
+    """Find the fully-connected network over the same volumes as a CNN's.
+
+    As on the lecture's slide, a convolution and the pooling behind it are one hidden
+    layer: its units are the volume just before the next layer with weights, wherever
+    the whole network passes through one tensor. The branches of a block are no such
+    place, its end is one: a block of GoogLeNet or ResNet is one hidden layer.
+
+    Args:
+        model: a built `keras.Model`, Sequential or functional, with one input. Of
+            several outputs the first counts.
+        bias: count one bias for each unit; the lecture counts none.
+
+    Returns:
+        The sizes, the parameters and a way to build the network.
+
+    Raises:
+        ValueError: the model has several inputs, no graph, or open sizes.
+
+    Source: the lecture, slide "Parameters", where 3072·8192 + 8192·1024 + 1024·512 +
+    512·10 = 34,083,840 (the slide prints 35,107,840).
+    """
+    graph = trace(model) if model.built else None
+    if graph is None or len(graph.inputs) != 1:
+        raise ValueError(
+            "the MLP twin is made of the graph of a built Sequential or functional "
+            f"model with one input; received {model.name!r}"
+        )
+    output = graph.outputs[0]
+    # How many layers with weights lie before each place; of the places with equally
+    # many, the last is the one just before the next layer with weights.
+    before = longest(graph, [call for call in graph.calls if weighted(call)])
+    places = {before[id(x)]: x for x in bottlenecks(graph, output)}
+    places[before[id(output)]] = output
+    places[0] = graph.inputs[0]
+    volumes = tuple(tuple(places[n].shape[1:]) for n in sorted(places))
+    if any(None in volume for volume in volumes):
+        raise ValueError(
+            f"{model.name!r} leaves the size of its images open: {volumes[0]}; build "
+            "it with an input shape"
+        )
+    return Twin(model.name, volumes[0], volumes, bias)
+
+
+def memory() -> int:
+    """Return the bytes of memory of this computer, or of the container it runs in."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        found = 8 * 2**30  # a system that does not say: a common computer's memory
+    for file in (
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ):
+        path = Path(file)
+        if path.is_file() and (text := path.read_text().strip()).isdigit():
+            found = min(found, int(text))
+    return found

@@ -1,0 +1,31 @@
+"""Switches and fixtures that all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--rewrite-golden",
+        action="store_true",
+        help="write the files in tests/golden anew instead of comparing with them",
+    )
+
+
+@pytest.fixture
+def golden(request):
+    """Compare a text with a file of tests/golden: `golden("name.txt", text)`."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--rewrite-golden"):
+            GOLDEN.mkdir(exist_ok=True)
+            path.write_text(text + "\n", encoding="utf-8")
+        assert text + "\n" == path.read_text(encoding="utf-8"), (
+            f"{path} differs; look at it, then run pytest --rewrite-golden"
+        )
+
+    return compare

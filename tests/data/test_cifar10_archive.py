@@ -1,0 +1,482 @@
+import http.server
+import io
+import pickle
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerascnn.data import (
+    DataError,
+    cifar10,
+    cifar10_archive,
+    download_cifar10,
+    import_cifar10,
+    load_data,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+import archives
+
+FOLDER = "cifar-10-batches-bin"
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A function that writes an archive and makes its checksum the published one."""
+    archives.shrink(monkeypatch)
+
+    def publish(files=None, extra=(), *, kind="binary"):
+        files = files or getattr(archives, f"{kind}_files")()
+        path = archives.write(tmp_path / f"cifar-10-{kind}.tar.gz", files, extra)
+        archives.publish(monkeypatch, **{kind: path})
+        return path
+
+    return publish
+
+
+# ---- Reading ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["binary", "python"])
+def test_both_archives_hold_the_images_in_their_order(published, kind):
+    labels, train, test = cifar10_archive.read_archive(published(kind=kind))
+    x, y = archives.images()
+    assert labels == cifar10.LABELS
+    assert (np.concatenate([train.x, test.x]) == x).all()
+    assert (np.concatenate([train.y, test.y]) == y).all()
+
+
+def test_load_data_reads_an_archive_without_tensorflow(published):
+    data = load_data(str(published(kind="python")), validation=10)
+    assert (len(data.train), len(data.validation), len(data.test)) == (90, 10, 20)
+    assert (data.name, data.title) == ("cifar10", "CIFAR-10 (altered copy)")
+    with pytest.raises(ValueError, match="are 32x32 pixels"):
+        load_data(published(), image_size=64)
+
+
+def test_the_checksums_are_those_of_others():
+    tfds = pytest.importorskip("tensorflow_datasets")
+    known = Path(tfds.__file__).parent / "url_checksums" / "cifar10.txt"
+    url, size, sha256, _ = known.read_text().split()
+    archive = cifar10_archive.BINARY
+    assert url == cifar10_archive.HOST + archive.name
+    assert (int(size), sha256) == (archive.size, archive.sha256)
+    keras = Path(sys.modules["tensorflow_datasets"].__file__).parents[1] / "keras"
+    source = keras / "src" / "datasets" / "cifar10.py"
+    assert cifar10_archive.PYTHON.sha256 in source.read_text()
+
+
+# ---- Hostile and broken archives ----------------------------------------------------
+
+
+def test_another_checksum_is_refused_before_anything_is_read(published):
+    path = published()
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(DataError, match=r"is not cifar-10-binary.tar.gz.*SHA-256"):
+        import_cifar10(path)
+    with pytest.raises(DataError, match=r"cannot read the archive.*No such file"):
+        import_cifar10(path.with_name("none.tar.gz"))
+
+
+def member(name, kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (member("../outside.txt"), "outside of cifar-10-batches-bin"),
+        (member("/etc/outside.txt"), "outside of"),
+        (member(f"{FOLDER}/../../outside.txt"), "outside of"),
+        (member("other/data_batch_1.bin"), "outside of"),
+        (member(f"{FOLDER}/data", tarfile.SYMTYPE, "/etc/passwd"), "no plain file"),
+        (member(f"{FOLDER}/data", tarfile.LNKTYPE, "/etc/passwd"), "no plain file"),
+        (member(f"{FOLDER}/pipe", tarfile.FIFOTYPE), "no plain file"),
+        (member(f"{FOLDER}/test_batch.bin"), "twice"),
+    ],
+)
+def test_members_that_should_not_be_there_are_refused(
+    published, tmp_path, extra, message
+):
+    path = published(extra=[(extra, b"")])
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=message):
+        import_cifar10(path, tmp_path / "data")
+    assert not {p for p in set(tmp_path.rglob("*")) - before if p.is_file()}
+    assert not (tmp_path.parent / "outside.txt").exists()
+
+
+def test_an_archive_that_grows_is_refused(published, monkeypatch):
+    monkeypatch.setattr(cifar10_archive, "LARGEST_MEMBER", 1 << 17)
+    path = published(extra=[(member(f"{FOLDER}/large"), bytes((1 << 17) + 1))])
+    with pytest.raises(DataError, match=r"more than CIFAR-10 has.*131,073 bytes"):
+        cifar10_archive.read_archive(path)
+    many = [(member(f"{FOLDER}/{number}"), b"") for number in range(120)]
+    with pytest.raises(DataError, match=r"more than CIFAR-10 has.*member 101"):
+        cifar10_archive.read_archive(published(extra=many))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data_batch_2.bin", b"short", "61,460 bytes were expected, 5 received"),
+        ("data_batch_2.bin", b"\xff" * 61460, "20 classes, 0 to 9, were expected"),
+        ("batches.meta.txt", b"cat\ndog\n", "the classes are cat, dog"),
+        ("data_batch_2.bin", None, "has no data_batch_2"),
+        ("batches.meta.txt", None, "has no meta"),
+    ],
+)
+def test_wrong_content_is_named(published, name, content, message):
+    files = archives.binary_files()
+    files[f"{FOLDER}/{name}"] = content
+    files = {name: content for name, content in files.items() if content is not None}
+    with pytest.raises(DataError, match=message):
+        cifar10_archive.read_archive(published(files))
+
+
+def test_what_is_no_archive_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar.gz"
+    for content in (
+        b"text",
+        archives.write(path, {"a/b": b"c" * 999}).read_bytes()[:60],
+    ):
+        path.write_bytes(content)
+        archives.publish(monkeypatch, binary=path)
+        with pytest.raises(DataError, match=r"cannot be read as .tar.gz"):
+            cifar10_archive.read_archive(path)
+
+
+# ---- Hostile pickles ----------------------------------------------------------------
+
+
+class Calls:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Calls(Path.touch, Path("called")),
+        Calls(eval, "open('called', 'w')"),
+        Calls(getattr, Path, "home"),
+        Calls(np.load, "called"),
+        Calls(np.zeros, (10, 10)),
+    ],
+)
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_calls_is_refused_and_nothing_is_called(
+    published, tmp_path, monkeypatch, call, protocol
+):
+    monkeypatch.chdir(tmp_path)
+    files = archives.python_files()
+    table = {"data": call, "labels": [0] * archives.BATCH}
+    files["cifar-10-batches-py/data_batch_3"] = pickle.dumps(table, protocol)
+    with pytest.raises(DataError, match=r"data_batch_3: .*it was not called"):
+        cifar10_archive.read_archive(published(files, kind="python"))
+    assert not Path("called").exists()
+
+
+def test_an_extra_instruction_in_a_real_pickle_is_refused(published, tmp_path):
+    files = archives.python_files()
+    name = "cifar-10-batches-py/data_batch_1"
+    marker = tmp_path / "called"
+    # Before the last STOP: os.system("touch …"), its result thrown away.
+    call = f"cposix\nsystem\n(S'touch {marker}'\ntR0.".encode()
+    files[name] = files[name][:-1] + call
+    with pytest.raises(DataError, match=r"wants to call posix.system"):
+        cifar10_archive.read_archive(published(files, kind="python"))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [1, 2],
+        {"labels": [0] * 20},
+        {"labels": [0] * 20, "data": "text"},
+        {"labels": [0] * 20, "data": np.zeros((20, 3072), np.float32)},
+        {"labels": [0] * 20, "data": np.zeros((20, 3072), object)},
+        {"labels": [0] * 20, "data": np.zeros((20, 1024), np.uint8)},
+        {"labels": [0] * 19, "data": np.zeros((20, 3072), np.uint8)},
+        {"labels": [0.5] * 20, "data": np.zeros((20, 3072), np.uint8)},
+        {"labels": "0" * 20, "data": np.zeros((20, 3072), np.uint8)},
+        {"labels": [10] * 20, "data": np.zeros((20, 3072), np.uint8)},
+    ],
+)
+def test_pickles_of_other_things_are_refused(published, table):
+    files = archives.python_files()
+    files["cifar-10-batches-py/test_batch"] = archives.python_2(table)
+    with pytest.raises(DataError, match="test_batch"):
+        cifar10_archive.read_archive(published(files, kind="python"))
+
+
+def test_arrays_come_out_whole():
+    array = np.random.default_rng(0).integers(0, 256, (4, 5), np.uint8)
+    for stored in (array, np.asfortranarray(array)):
+        read = cifar10_archive.loads(archives.python_2({"data": stored}))
+        assert (read[b"data"].array() == array).all()
+
+
+def test_damaged_pickles_are_pickling_errors():
+    content = archives.python_2({"data": np.zeros((3, 4), np.uint8), "labels": [1]})
+    rng = np.random.default_rng(0)
+    for length in range(0, len(content), 3):
+        with pytest.raises(pickle.UnpicklingError):
+            cifar10_archive.loads(content[:length])
+    for _ in range(500):  # whatever a flipped byte makes of it, no other error comes
+        broken = bytearray(content)
+        broken[rng.integers(len(broken))] = rng.integers(256)
+        try:
+            cifar10_archive.loads(bytes(broken))
+        except pickle.UnpicklingError:
+            continue
+
+
+# ---- Preparing ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+def test_import_makes_what_tensorflow_datasets_finds(published, tmp_path, no_network):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    folder = import_cifar10(published(), tmp_path / "data")
+    assert folder == tmp_path / "data" / "cifar10" / "3.0.2"
+    assert [path.name for path in folder.parents[1].iterdir()] == ["cifar10"]
+
+    data = load_data("cifar10", data_dir=tmp_path / "data", validation=0)
+    x, y = archives.images()
+    assert (np.concatenate([data.train.x, data.test.x]) == x).all()
+    assert (np.concatenate([data.train.y, data.test.y]) == y).all()
+    assert data.labels == cifar10.LABELS
+    archive = load_data(published(), validation=0)
+    assert archive.fingerprint == data.fingerprint
+
+    # As its own users load it, by name, with the ids of the original builder.
+    splits, info = tfds.load(
+        "cifar10", data_dir=tmp_path / "data", download=False, with_info=True
+    )
+    assert info.full_name == "cifar10/3.0.2"
+    assert info.splits["train"].num_examples == 100
+    assert info.features["label"].names == list(cifar10.LABELS)
+    rows = {row["id"].decode(): row for row in tfds.as_numpy(splits["test"])}
+    assert sorted(rows) == [f"test_{n:05d}" for n in range(20)]
+    assert (rows["test_00007"]["image"] == x[107]).all()
+    assert rows["test_00007"]["label"] == y[107]
+
+
+def test_import_replaces_only_when_asked(published, tmp_path, monkeypatch, no_network):
+    pytest.importorskip("tensorflow_datasets")
+    there = tmp_path / "cifar10" / "3.0.2"
+    there.mkdir(parents=True)
+    (there / "old").touch()
+    path = published()
+    with pytest.raises(DataError, match=r"there is a CIFAR-10 in .* already"):
+        import_cifar10(path, tmp_path)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10_archive, "_write_prepared", fail)
+        with pytest.raises(OSError, match="disk full"):
+            import_cifar10(path, tmp_path, replace=True)
+    assert (there / "old").exists()  # a failure leaves what was there
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "cifar10"]
+    import_cifar10(path, tmp_path, replace=True)
+    assert not (there / "old").exists()
+    assert (there / "dataset_info.json").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "cifar10"]
+
+
+def test_a_failed_import_leaves_nothing(published, tmp_path, monkeypatch):
+    def fail(labels, train, test, data_dir):
+        (data_dir / "half").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cifar10_archive, "_write_prepared", fail)
+    with pytest.raises(KeyboardInterrupt):
+        import_cifar10(published(), tmp_path / "data")
+    assert not list((tmp_path / "data").iterdir())
+    assert cifar10.prepared(tmp_path / "data") is None
+
+
+# ---- Downloading --------------------------------------------------------------------
+
+
+class Host:
+    """A host on this machine that serves one file, and breaks off when told to."""
+
+    def __init__(self, content):
+        self.content, self.requests, self.ranges = content, [], True
+        self.breaks = []  # bytes after which each of the next answers ends
+        host = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                wanted = self.headers.get("Range")
+                host.requests.append(wanted)
+                start = int(wanted[6:-1]) if wanted and host.ranges else 0
+                size = len(host.content)
+                if start >= size:
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{size}")
+                    self.end_headers()
+                    return
+                self.send_response(206 if start else 200)
+                if start:
+                    span = f"bytes {start}-{size - 1}/{size}"
+                    self.send_header("Content-Range", span)
+                self.send_header("Content-Length", str(size - start))
+                self.end_headers()
+                end = start + host.breaks.pop(0) if host.breaks else size
+                self.wfile.write(host.content[start:end])
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/cifar-10-binary.tar.gz"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def host(published):
+    path = published()
+    host = Host(path.read_bytes())
+    path.unlink()
+    yield host
+    host.server.shutdown()
+    host.server.server_close()
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """What reaches the import, which another test is about."""
+    seen = []
+
+    def record(archive, data_dir, *, replace):
+        seen.append(archive.read_bytes())
+        return cifar10_archive._target(data_dir, replace)
+
+    monkeypatch.setattr(cifar10_archive, "import_cifar10", record)
+    return seen
+
+
+def test_a_download_is_verified_and_kept(host, fetched, tmp_path):
+    target = download_cifar10(tmp_path, progress=False, url=host.url)
+    assert target == tmp_path / "cifar10" / "3.0.2"
+    assert fetched == [host.content]
+    kept = tmp_path / "downloads" / "cifar-10-binary.tar.gz"
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    download_cifar10(tmp_path, progress=False, url=host.url)
+    assert host.requests == [None]  # the second one found the archive
+
+
+def test_a_broken_download_goes_on_where_it_ended(host, fetched, tmp_path):
+    host.breaks = [1000, 5000]
+    download_cifar10(tmp_path, progress=False, url=host.url)
+    assert host.requests == [None, "bytes=1000-", "bytes=6000-"]
+    assert fetched == [host.content]
+
+
+def test_the_next_download_resumes_what_an_earlier_one_left(host, fetched, tmp_path):
+    part = tmp_path / "downloads" / "cifar-10-binary.tar.gz.part"
+    part.parent.mkdir()
+    part.write_bytes(host.content[:777])
+    download_cifar10(tmp_path, progress=False, url=host.url)
+    assert host.requests == ["bytes=777-"]
+    assert fetched == [host.content]
+
+
+def test_a_host_without_ranges_begins_anew(host, fetched, tmp_path):
+    host.ranges, host.breaks = False, [1000]
+    download_cifar10(tmp_path, progress=False, url=host.url)
+    assert host.requests == [None, "bytes=1000-"]
+    assert fetched == [host.content]
+
+
+@pytest.mark.parametrize("surplus", [b"", b"more than the host has"])
+def test_a_part_that_is_complete_or_too_long(
+    host, fetched, tmp_path, surplus, monkeypatch
+):
+    monkeypatch.setattr(cifar10_archive.time, "sleep", lambda seconds: None)
+    part = tmp_path / "downloads" / "cifar-10-binary.tar.gz.part"
+    part.parent.mkdir()
+    part.write_bytes(host.content + surplus)
+    download_cifar10(tmp_path, progress=False, url=host.url)
+    assert len(host.requests) == (2 if surplus else 1)
+    assert fetched == [host.content]
+
+
+def test_something_else_is_not_kept(host, fetched, tmp_path):
+    host.content = b"<html>moved</html>"
+    with pytest.raises(DataError, match=r"is not cifar-10-binary.tar.gz"):
+        download_cifar10(tmp_path, progress=False, url=host.url)
+    assert not fetched
+    assert not list((tmp_path / "downloads").iterdir())
+
+
+def test_it_gives_up_and_says_how_to_go_on(host, fetched, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(cifar10_archive.time, "sleep", waits.append)
+    host.breaks = [500, 0, 0, 0]
+    with pytest.raises(DataError, match=r"nothing in 3 attempts.*holds 500 bytes"):
+        download_cifar10(tmp_path, progress=False, url=host.url, patience=3)
+    assert waits == [0, 1, 3]
+    host.server.shutdown()
+    host.server.server_close()
+    with pytest.raises(DataError, match="nothing in 2 attempts"):
+        download_cifar10(tmp_path, progress=False, url=host.url, patience=2)
+
+
+def test_a_missing_page_ends_it_at_once(host, tmp_path):
+    with pytest.raises(DataError, match="404"):
+        download_cifar10(tmp_path, progress=False, url=http_404(host), patience=3)
+
+
+def http_404(host):
+    class Gone(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    host.server.RequestHandlerClass = Gone
+    return host.url
+
+
+def test_a_prepared_data_set_is_not_downloaded_again(host, tmp_path):
+    (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
+    with pytest.raises(DataError, match="already"):
+        download_cifar10(tmp_path, progress=False, url=host.url)
+    assert not host.requests
+
+
+def test_the_progress_bar_counts_bytes(host, fetched, tmp_path, monkeypatch):
+    from rich.console import Console
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    download_cifar10(tmp_path, url=host.url)
+    assert "CIFAR-10" in screen.getvalue()
+    assert "kB" in screen.getvalue()

@@ -1,0 +1,169 @@
+"""Networks of the JAX backend, exported through a TensorFlow process."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from kerascnn import serving
+from kerascnn.serving import check
+
+jax = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed"
+)
+
+LAYER = """
+import keras
+
+
+@keras.saving.register_keras_serializable(package="elsewhere_test")
+class Negative(keras.layers.Layer):
+    def call(self, x):
+        return 255.0 - x
+
+
+@keras.saving.register_keras_serializable(package="elsewhere_test")
+def halved_relu(x):
+    return keras.ops.relu(x) / 2
+
+
+class Plain(keras.layers.Layer):  # not registered: found by its module
+    def call(self, x):
+        return x * 0.5
+"""
+
+SCRIPT = """
+import json, sys
+import keras, numpy as np
+from kerascnn import serving
+from elsewhere_layers import Negative, Plain, halved_relu
+
+folder, images = sys.argv[1], np.load(sys.argv[2])
+keras.utils.set_random_seed(5)
+model = keras.Sequential([
+    keras.Input((16, 16, 3)),
+    keras.layers.RandomFlip(),
+    Negative(),
+    Plain(),
+    keras.layers.Rescaling(1 / 255),
+    keras.layers.Conv2D(8, 3, activation=halved_relu),
+    keras.layers.BatchNormalization(),
+    keras.layers.Lambda(lambda x: x * 2),
+    keras.layers.GlobalAveragePooling2D(),
+    keras.layers.Dropout(0.5),
+    keras.layers.Dense(4),
+])
+version = serving.export(model, folder, labels=list("abcd"))
+logits = np.asarray(model.predict(images, verbose=0), np.float64)
+powers = np.exp(logits)
+np.save(sys.argv[3], powers / powers.sum(axis=-1, keepdims=True))
+
+
+class Local(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+try:
+    serving.export(keras.Sequential([model, Local()]), folder, from_logits=True)
+    refused = None
+except serving.ExportError as error:
+    refused = str(error)
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "tensorflow": "tensorflow" in sys.modules,
+    "version": str(version),
+    "refused": refused,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jax")
+    (folder / "elsewhere_layers.py").write_text(LAYER, encoding="utf-8")
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    images = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), np.uint8)
+    np.save(folder / "images.npy", images)
+    root = Path(serving.__file__).parents[2]
+    done = subprocess.run(
+        [
+            sys.executable,
+            folder / "script.py",
+            folder / "served",
+            folder / "images.npy",
+            folder / "expected.npy",
+        ],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(root),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)  # and nothing else was printed
+    return report, images, np.load(folder / "expected.npy"), folder / "served"
+
+
+@jax
+def test_jax_network_answers_the_same(exported):
+    report, images, expected, _ = exported
+    assert report["backend"] == "jax"
+    answer = serving.answers(report["version"], images)
+    assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
+    assert answer["label"] == ["abcd"[n] for n in expected.argmax(axis=-1)]
+    four = np.repeat(images[:1], 4, axis=0)
+    same = serving.answers(report["version"], four)["probabilities"]
+    assert np.ptp(same, axis=0).max() == 0
+
+
+@jax
+def test_jax_network_is_plain_tensorflow(exported):
+    """No XlaCallModule, which a server on a CPU does not run."""
+    served = check.load(exported[0]["version"])
+    assert set(served.signatures) == {"serving_default", "serve_bytes"}
+    content = (Path(exported[0]["version"]) / "saved_model.pb").read_bytes()
+    (graph,) = SavedModel.FromString(content).meta_graphs
+    operations = {
+        node.op
+        for function in graph.graph_def.library.function
+        for node in function.node_def
+    }
+    assert "XlaCallModule" not in operations
+    assert "Conv2D" in operations
+
+
+@jax
+def test_layers_of_a_script_are_refused(exported):
+    report, _, _, folder = exported
+    assert report["refused"].startswith("Local of __main__ cannot be imported")
+    assert "define it at the top of a module" in report["refused"]
+    assert "\n" not in report["refused"]
+    assert sorted(path.name for path in folder.iterdir()) == ["1"]
+
+
+def test_custom_classes_are_imported_by_module_and_name():
+    from kerascnn.serving.elsewhere import _classes
+
+    assert _classes([["collections", "OrderedDict"]])["OrderedDict"]
+    for module, name in [("no_such_module", "Layer"), ("collections", "NoSuchLayer")]:
+        with pytest.raises(serving.ExportError, match=rf"{name} of {module} cannot be"):
+            _classes([[module, name]])
+
+
+def test_without_tensorflow(tiny, tmp_path, monkeypatch):
+    from kerascnn.serving import elsewhere
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(serving.ExportError, match="pip install tensorflow"):
+        elsewhere.build(tiny(), tmp_path, None, None)

@@ -1,0 +1,391 @@
+"""What a version answers, from every kind of network and of source."""
+
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import zoo
+from kerascnn import serving
+from kerascnn.serving import check
+from kerascnn.serving.network import Reference, refer
+from kerascnn.serving.source import resolve
+from zoo.googlenet import googlenet_imagenet
+
+
+def probabilities(version, images):
+    return check.answers(version, images)["probabilities"]
+
+
+def leftovers(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_signatures(version):
+    signatures = tf.saved_model.load(str(version)).signatures
+    assert set(signatures) == {"serving_default", "serve_bytes"}
+    taken = {
+        name: signature.structured_input_signature[1]
+        for name, signature in signatures.items()
+    }
+    assert taken == {
+        "serving_default": {
+            "image": tf.TensorSpec((None, 32, 32, 3), tf.uint8, name="image")
+        },
+        "serve_bytes": {
+            "image_bytes": tf.TensorSpec((None,), tf.string, name="image_bytes")
+        },
+    }
+    for signature in signatures.values():
+        given = {
+            name: (tuple(spec.shape), spec.dtype)
+            for name, spec in signature.structured_outputs.items()
+        }
+        assert given["probabilities"] == ((None, 10), tf.float32)
+        assert given["class_id"] == ((None,), tf.int64)
+        assert given["label"] == ((None,), tf.string)
+        assert len(given) == 3
+
+
+def test_answers_are_those_of_the_network(version, network, images):
+    answer = serving.answers(version, images)
+    expected = network.predict(images, verbose=0)
+    assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
+    assert answer["probabilities"].dtype == np.float32
+    assert answer["class_id"].dtype == np.int64
+    assert answer["class_id"].tolist() == expected.argmax(axis=-1).tolist()
+    assert answer["label"] == [f"animal {n}" for n in expected.argmax(axis=-1)]
+
+
+def test_batches_of_one(version, images):
+    served = check.load(version)
+    all_of_them = check.ask(served, images)["probabilities"]
+    one = check.ask(served, images[:1])["probabilities"]
+    assert np.abs(one - all_of_them[:1]).max() <= 1e-5
+
+
+def test_weights_are_saved_once(version, network):
+    """Keras saves those of a tracked model twice, which doubles a version's size."""
+    saved = tf.train.list_variables(str(version / "variables" / "variables"))
+    numbers = sum(int(np.prod(shape)) for _, shape in saved if shape)
+    assert numbers == network.count_params()
+
+
+def test_labels_beside_the_version(version):
+    text = (version / "assets.extra" / "labels.txt").read_text(encoding="utf-8")
+    assert text.splitlines() == [f"animal {number}" for number in range(10)]
+
+
+def test_nothing_is_printed(tiny, tmp_path, capfd):
+    serving.export(tiny(), tmp_path)
+    assert capfd.readouterr().out == ""
+
+
+# Networks
+
+
+def test_augmentation_inside_is_off(tiny, tmp_path, tiny_images):
+    layers = keras.layers
+    model = tiny(
+        layers.RandomFlip(),
+        layers.RandomTranslation(0.3, 0.3),
+        layers.RandomCrop(8, 8),
+        layers.RandomBrightness(0.5),
+        layers.Dropout(0.5),
+    )
+    four = np.repeat(tiny_images[:1], 4, axis=0)
+    live = np.asarray(model(four))  # as `model.export` would trace it
+    assert np.ptp(live, axis=0).max() > 1e-3
+    version = serving.export(model, tmp_path)
+    same = probabilities(version, four)
+    assert np.ptp(same, axis=0).max() == 0
+    expected = model.predict(tiny_images, verbose=0)
+    assert np.abs(probabilities(version, tiny_images) - expected).max() <= 1e-5
+
+
+def test_a_layer_random_at_inference_is_refused(tiny, tmp_path):
+    class Noise(keras.layers.Layer):
+        def call(self, x):
+            return x + keras.random.uniform(keras.ops.shape(x), 0, 100)
+
+    folder = tmp_path / "served"
+    with pytest.raises(serving.ExportError, match=r"differs by .* random numbers"):
+        serving.export(tiny(Noise()), folder)
+    assert leftovers(folder) == []
+
+
+@pytest.mark.parametrize("backbone", ["functional", "sequential"])
+def test_nested_model(tiny, tmp_path, tiny_images, backbone):
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    flipped = keras.layers.RandomFlip()(image)
+    inner = tiny(keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization())
+    if backbone == "functional":
+        inner = keras.Model(inner.inputs[0], inner.outputs[0])
+    model = keras.Model(image, inner(flipped))
+    version = serving.export(model, tmp_path)
+    expected = model.predict(tiny_images, verbose=0)
+    assert np.abs(probabilities(version, tiny_images) - expected).max() <= 1e-5
+
+
+def test_mixed_precision_answers_float32(tmp_path, tiny_images):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        image = keras.Input((8, 8, 3), name="image")
+        x = keras.layers.Conv2D(8, 3, activation="relu")(image / 255.0)
+        x = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
+        model = keras.Model(image, x)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    expected = model.predict(tiny_images, verbose=0)
+    assert expected.dtype != np.float32  # the model itself answers bfloat16
+    served = probabilities(serving.export(model, tmp_path), tiny_images)
+    assert served.dtype == np.float32
+    assert np.abs(served - expected.astype(np.float32)).max() <= 1e-5
+
+
+def test_logits_get_their_softmax(tiny, tmp_path, tiny_images):
+    model = tiny(activation=None)
+    served = probabilities(serving.export(model, tmp_path), tiny_images)
+    logits = model.predict(tiny_images, verbose=0).astype(np.float64)
+    powers = np.exp(logits)
+    expected = powers / powers.sum(axis=-1, keepdims=True)
+    assert np.abs(served - expected).max() <= 1e-5
+    assert np.allclose(served.sum(axis=-1), 1, atol=1e-6)
+
+
+def test_which_outputs_are_logits(tiny):
+    layers, image = keras.layers, keras.Input((8, 8, 3))
+    flat = layers.Flatten()(image / 255.0)
+    logits, softmax = layers.Dense(3), layers.Dense(3, activation="softmax")
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3)(image / 255.0))
+    cases = [
+        (logits(flat), True),
+        (layers.Dropout(0.5)(logits(flat)), True),
+        (layers.Activation(None, name="logits")(pooled), True),
+        (softmax(flat), False),
+        (layers.Softmax()(logits(flat)), False),
+        (keras.ops.softmax(logits(flat)), False),
+        (layers.Activation("softmax")(pooled), False),
+        (layers.Activation("linear", dtype="float32")(softmax(flat)), False),
+        (tiny()(image), False),
+        (tiny(activation=None)(image), True),
+        # not told by the last layer, but they are not negative and add up to 1
+        (softmax(flat) * 1.0, False),
+    ]
+    for output, expected in cases:
+        assert refer(keras.Model(image, output)).from_logits is expected, output
+
+
+def test_outputs_that_may_be_logits(tmp_path, tiny_images):
+    image = keras.Input((8, 8, 3))
+    scaled = keras.layers.Rescaling(1 / 255)(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(scaled))
+    model = keras.Model(image, pooled)
+    with pytest.raises(ValueError, match=r"not probabilities.*from_logits=True"):
+        serving.export(model, tmp_path)
+    version = serving.export(model, tmp_path, from_logits=True)
+    expected = keras.ops.softmax(model.predict(tiny_images, verbose=0))
+    assert np.abs(probabilities(version, tiny_images) - expected).max() <= 1e-5
+
+
+def test_what_is_not_a_classifier(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"not probabilities: they add up to"):
+        serving.export(tiny(activation="sigmoid"), tmp_path)
+    with pytest.raises(ValueError, match=r"not probabilities: they add up to"):
+        serving.export(tiny(activation=None), tmp_path, from_logits=False)
+    with pytest.raises(ValueError, match="ends in a softmax"):
+        serving.export(tiny(), tmp_path, from_logits=True)
+    image = keras.Input((8, 8, 3))
+    one = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(image))
+    with pytest.raises(ValueError, match=r"two classes or more.*\(None, 1\)"):
+        serving.export(keras.Model(image, one), tmp_path)
+    maps = keras.layers.Conv2D(3, 1, activation="softmax")(image)
+    with pytest.raises(ValueError, match=r"one score a class.*\(None, 8, 8, 3\)"):
+        serving.export(keras.Model(image, maps), tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+def test_inputs_that_are_no_image_of_a_fixed_size(tmp_path):
+    dense = keras.layers.Dense(3, activation="softmax")
+    any_size = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(any_size)
+    with pytest.raises(ValueError, match=r"fixed size.*\(None, None, None, 3\)"):
+        serving.export(keras.Model(any_size, dense(pooled)), tmp_path)
+    row = keras.Input((3,))
+    with pytest.raises(ValueError, match=r"fixed size.*\(None, 3\)"):
+        serving.export(keras.Model(row, dense(row)), tmp_path)
+    with pytest.raises(ValueError, match=r"no defined input.*keras.Model\(image"):
+        serving.export(keras.Sequential([keras.layers.Flatten(), dense]), tmp_path)
+
+
+def test_answers_that_are_not_finite(tiny, tmp_path):
+    model = tiny()
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    with pytest.raises(serving.ExportError, match="NaN or infinity"):
+        serving.export(model, tmp_path)
+
+
+@pytest.mark.parametrize("structure", ["list", "dictionary"])
+def test_main_output_of_several(tmp_path, tiny_images, structure):
+    image = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    main = keras.layers.Dense(3, activation="softmax")(flat)
+    other = keras.layers.Dense(5, activation="softmax")(flat)
+    # Sorted by its keys, as `model.outputs` is, the dictionary has "auxiliary" first.
+    outputs = {
+        "list": [main, other],
+        "dictionary": {"auxiliary": other, "probabilities": main},
+    }[structure]
+    version = serving.export(keras.Model(image, outputs), tmp_path)
+    expected = keras.Model(image, main).predict(tiny_images, verbose=0)
+    assert np.abs(probabilities(version, tiny_images) - expected).max() <= 1e-5
+
+
+@pytest.mark.slow
+def test_googlenet_with_its_auxiliary_classifiers(tmp_path):
+    model = googlenet_imagenet((96, 96, 3), 10, auxiliary=True)
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    version = serving.export(model, tmp_path)
+    expected = model.predict(images, verbose=0)[0]
+    assert np.abs(probabilities(version, images) - expected).max() <= 1e-5
+
+
+def test_reference_on_a_gpu_is_not_compiled_with_xla(tiny, monkeypatch):
+    model = tiny(keras.layers.RandomFlip())
+    on_cpu = refer(model).probabilities
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    monkeypatch.setattr(model, "predict", None)
+    assert np.abs(refer(model).probabilities - on_cpu).max() <= 1e-6
+
+
+# Labels and sources
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "b"], "3 classes; received 2 labels"),
+        (["a", "b", 3], "list of strings"),
+        ("abc", "list of strings; received 'abc'"),
+        (["a", "b", "c\nd"], "one line"),
+        (["a", "b", ""], "one line"),
+    ],
+)
+def test_labels_that_do_not_fit(tiny, tmp_path, labels, message):
+    folder = tmp_path / "served"
+    with pytest.raises(ValueError, match=message):
+        serving.export(tiny(), folder, labels=labels)
+    assert leftovers(folder) == []
+
+
+def test_labels_default_to_numbers(tiny, tmp_path, tiny_images):
+    answer = serving.answers(serving.export(tiny(), tmp_path), tiny_images)
+    assert answer["label"] == [str(number) for number in answer["class_id"]]
+
+
+def test_labels_in_other_scripts(tiny, tmp_path, tiny_images):
+    names = ["Käfer", "猫", "fire truck"]
+    version = serving.export(tiny(), tmp_path, labels=names)
+    answer = serving.answers(version, tiny_images)
+    assert answer["label"] == [names[number] for number in answer["class_id"]]
+    text = (version / "assets.extra" / "labels.txt").read_text(encoding="utf-8")
+    assert text.split("\n") == [*names, ""]
+
+
+def test_run_folder_and_keras_file(tiny, tmp_path, tiny_images, monkeypatch):
+    model = tiny()
+    run = types.SimpleNamespace(
+        model=model, labels=("ant", "bee", "cow"), folder=tmp_path / "runs" / "tiny"
+    )
+    run.folder.mkdir(parents=True)
+    read = []
+
+    def load_run(folder):
+        read.append(folder)
+        return run
+
+    training = types.SimpleNamespace(load_run=load_run)
+    monkeypatch.setitem(sys.modules, "kerascnn.training", training)
+    assert resolve(run) == (model, ("ant", "bee", "cow"))
+    assert resolve(str(run.folder)) == (model, ("ant", "bee", "cow"))
+    assert read == [run.folder]
+    served = tmp_path / "served"
+    answer = serving.answers(serving.export(run, served), tiny_images)
+    assert set(answer["label"]) <= {"ant", "bee", "cow"}
+    renamed = serving.export(run, served, labels=["x", "y", "z"])
+    assert set(serving.answers(renamed, tiny_images)["label"]) <= set("xyz")
+
+    file = run.folder / "model.keras"
+    model.save(file)
+    again = probabilities(serving.export(file, served), tiny_images)
+    assert np.abs(again - answer["probabilities"]).max() <= 1e-5
+    assert leftovers(served) == ["1", "2", "3"]
+
+
+def test_name_of_the_zoo(tiny, monkeypatch):
+    model = tiny()
+    labels = ["ant", "bee", "cow"]
+    monkeypatch.setattr(zoo, "names", lambda: ["tiny", "bare"])
+    monkeypatch.setattr(zoo, "load", lambda name: model)
+    cards = {"tiny": {"labels": labels}, "bare": {}}
+    monkeypatch.setattr(
+        zoo, "card", lambda name: types.SimpleNamespace(weights=cards[name])
+    )
+    assert resolve("tiny") == (model, labels)
+    assert resolve("bare") == (model, None)
+
+
+def test_sources_that_do_not_exist(tmp_path):
+    with pytest.raises(ValueError, match=r"lecture_cn'.*lecture_cnn.*run folder"):
+        serving.export("lecture_cn", tmp_path)
+    with pytest.raises(ValueError, match=r"there is no .*gone\.keras"):
+        serving.export(tmp_path / "gone.keras", tmp_path)
+    with pytest.raises(ValueError, match="there is no runs/none"):
+        serving.export("runs/none", tmp_path)
+    with pytest.raises(TypeError, match="received int"):
+        serving.export(3, tmp_path)
+    text = tmp_path / "notes.txt"
+    text.write_text("no network", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"neither a run folder nor a \.keras file"):
+        serving.export(text, tmp_path)
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(b"no zip file")
+    with pytest.raises(ValueError, match=r"broken\.keras cannot be loaded"):
+        serving.export(broken, tmp_path / "served")
+    assert leftovers(tmp_path) == ["broken.keras", "notes.txt"]
+
+
+# The comparison itself
+
+
+def test_verification_finds_what_is_wrong(version, network):
+    from kerascnn.serving.savedmodel import verify
+
+    good = refer(network)
+    labels = [f"animal {number}" for number in range(10)]
+    verify(version, good, labels, 1e-5)
+    shifted = Reference(
+        **{**vars(good), "probabilities": good.probabilities + np.float32(2e-5)}
+    )
+    with pytest.raises(serving.ExportError, match="differs by 2"):
+        verify(version, shifted, labels, 1e-5)
+    with pytest.raises(serving.ExportError, match="labels"):
+        verify(version, good, labels[::-1], 1e-5)
+    fewer = Reference(**{**vars(good), "probabilities": good.probabilities[:, :9]})
+    with pytest.raises(serving.ExportError, match=r"shape \(4, 10\)"):
+        verify(version, fewer, labels, 1e-5)
+    broken = Reference(**{**vars(good), "probabilities": good.probabilities * np.nan})
+    with pytest.raises(serving.ExportError, match="differs by nan"):
+        verify(version, broken, labels, 1e-5)
+
+
+def test_precision_is_restored(tiny, tmp_path):
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    before = enabled()
+    with pytest.raises(ValueError, match="labels"):
+        serving.export(tiny(), tmp_path, labels=["a"])
+    assert enabled() is before

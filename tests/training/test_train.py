@@ -1,0 +1,373 @@
+"""The shared routine: what it writes, resumes, refuses and learns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import kerascnn
+import zoo
+from kerascnn.training import TrainingDivergedError, load_run, resume, train
+from kerascnn.training.optimization import set_precision
+from kerascnn.training.train import logits_model
+
+QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
+
+
+def weights(model):
+    return {v.path: np.asarray(v) for v in model.weights}
+
+
+def assert_same_weights(one, other):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    for path in one:
+        np.testing.assert_array_equal(one[path], other[path], err_msg=path)
+
+
+def busy_model(shape=(12, 12, 3), classes=3):
+    """Everything whose state a resume could lose: dropout, batch normalisation."""
+    inputs = keras.Input(shape)
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.5)(x)
+    x = keras.layers.Dense(classes, activation="softmax", name="fc")(x)
+    return keras.Model(inputs, x, name="busy")
+
+
+class Stop(keras.callbacks.Callback):
+    """Interrupts like Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_a_run_folder_holds_everything(data, tmp_path):
+    run = train("lecture_cnn", data, QUICK, runs=tmp_path, progress=False)
+    assert run.folder == tmp_path / "lecture_cnn-bands-1"
+    assert {p.name for p in run.folder.iterdir()} == {
+        "config.json",
+        "curves.png",
+        "history.csv",
+        "metrics.json",
+        "model.keras",
+        "summary.txt",
+    }
+    again = load_run(run.folder)
+    assert again.history == run.history and len(run.history) == 2
+    assert again.metrics == json.loads(json.dumps(run.metrics))
+    assert again.labels == data.labels
+    assert again.config["recipe"]["epochs"] == 2
+    assert again.config["data"]["fingerprint"] == data.fingerprint
+    np.testing.assert_array_equal(
+        again.model.predict(data.test.x, verbose=0),
+        run.model.predict(data.test.x, verbose=0),
+    )
+    assert (
+        "512·3" in (run.folder / "summary.txt").read_text()
+        or "conv1" in (run.folder / "summary.txt").read_text()
+    )
+    second = train("lecture_cnn", data, QUICK, runs=tmp_path, progress=False)
+    assert second.folder.name == "lecture_cnn-bands-2"
+    assert_same_weights(run.model, second.model)  # one seed, one result
+
+
+def test_seeds_differ(data, tmp_path):
+    one, two = (
+        train("linear", data, QUICK, runs=tmp_path, progress=False, seed=seed)
+        for seed in (1, 2)
+    )
+    kernels = [np.asarray(run.model.get_layer("fc").kernel) for run in (one, two)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+def test_it_learns_for_two_classes_and_other_sizes(data_maker, tmp_path):
+    for classes, shape in ((2, (9, 14, 1)), (5, (16, 16, 4))):
+        data = data_maker(classes, shape, train=200)
+        run = train(
+            "lecture_cnn",
+            data,
+            {**QUICK, "epochs": 8, "learning_rate": 0.005, "flip": True, "crop": 1},
+            runs=tmp_path,
+            progress=False,
+        )
+        assert run.metrics["test_accuracy"] > 80
+        assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"optimizer": "sgd", "nesterov": True, "flip": True, "crop": 2},
+        {"ema": 0.9, "keep": "best", "cutout": 4},
+        {"optimizer": "adamw", "weight_decay": 0.01, "ema": 0.9, "warmup": 1},
+    ],
+    ids=["sgd", "ema-best", "adamw-ema"],
+)
+def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
+    recipe = {**QUICK, "epochs": 4, **recipe}
+    keras.utils.set_random_seed(1)  # also seeds the dropout of the model
+    whole = train(busy_model(), data, recipe, seed=3, runs=tmp_path, progress=False)
+    keras.utils.set_random_seed(1)
+    broken = busy_model()
+    folder = tmp_path / "broken"
+    for epoch in (0, 2):
+        with pytest.raises(KeyboardInterrupt):
+            if epoch == 0:
+                train(
+                    broken,
+                    data,
+                    recipe,
+                    seed=3,
+                    folder=folder,
+                    progress=False,
+                    callbacks=[Stop(epoch)],
+                )
+            else:
+                resume(folder, data=data, progress=False, callbacks=[Stop(epoch)])
+    run = resume(folder, data=data, progress=False)
+    assert [row["epoch"] for row in run.history] == [1, 2, 3, 4]
+    for one, other in zip(whole.history, run.history, strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert one[key] == other[key]
+    assert_same_weights(whole.model, run.model)
+    assert resume(folder, data=data).metrics == load_run(folder).metrics
+
+
+KILLED = """
+import sys, keras
+import kerascnn
+sys.path.insert(0, {tests!r})
+from conftest import make_data
+class Slow(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        import time; time.sleep(0.2)
+    def on_epoch_end(self, epoch, logs=None):
+        print("epoch", epoch, flush=True)
+data = make_data()
+if sys.argv[1] == "train":
+    kerascnn.train("lecture_cnn", data, dict(epochs=3, batch_size=4),
+                   folder=sys.argv[2], progress=False,
+                   callbacks=[Slow()] if sys.argv[3] == "slow" else [])
+else:
+    kerascnn.resume(sys.argv[2], data=data, progress=False)
+"""
+
+
+def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path):
+    """kill -9, no chance to clean up: the result is that of the run left alone."""
+    script = tmp_path / "script.py"
+    script.write_text(KILLED.format(tests=os.path.dirname(__file__)))
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    process = start("train", tmp_path / "killed", "slow")
+    assert process.stdout.readline() == "epoch 0\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    with pytest.raises(ValueError, match="has not finished; continue"):
+        load_run(tmp_path / "killed")
+    whole = start("train", tmp_path / "whole", "fast")
+    resumed = start("resume", tmp_path / "killed", "fast")
+    assert (whole.wait(), resumed.wait()) == (0, 0)
+    one, other = (load_run(tmp_path / name) for name in ("whole", "killed"))
+    assert len(other.history) == 3
+    assert_same_weights(one.model, other.model)
+
+
+def test_early_stopping_and_the_best_epoch(data, tmp_path):
+    recipe = {**QUICK, "epochs": 30, "early_stopping": 2, "keep": "best"}
+    run = train("linear", data, recipe, runs=tmp_path, progress=False)
+    best = run.metrics["best_epoch"]
+    assert run.metrics["stopped_early"]
+    assert len(run.history) == best + 2 < 30
+    kept = run.metrics["validation_accuracy"]
+    assert kept == pytest.approx(100 * run.history[best - 1]["val_accuracy"], abs=1e-3)
+
+
+def test_label_smoothing_and_average_change_the_result(data, tmp_path):
+    losses = [
+        train("linear", data, {**QUICK, **more}, runs=tmp_path, progress=False)
+        for more in ({}, {"label_smoothing": 0.2}, {"ema": 0.99})
+    ]
+    kernels = [np.asarray(run.model.get_layer("fc").kernel) for run in losses]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
+    assert np.abs(kernels[0] - kernels[2]).max() > 1e-4
+
+
+def test_half_precision_trains_and_leaves_a_float32_model(data, tmp_path):
+    run = train(
+        "lecture_cnn",
+        data,
+        {**QUICK, "epochs": 4, "precision": "mixed_bfloat16"},
+        runs=tmp_path,
+        progress=False,
+    )
+    assert run.config["precision"] == "mixed_bfloat16"
+    assert {layer.compute_dtype for layer in run.model.layers} == {"float32"}
+    assert {v.dtype for v in run.model.weights} == {"float32"}
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+    trained, _ = logits_model(zoo.build("lecture_cnn"))
+    set_precision(trained, "mixed_bfloat16")
+    output = trained(np.zeros((1, 32, 32, 3), np.uint8))
+    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
+
+
+def test_float16_scales_its_loss(data, tmp_path):
+    run = train(
+        "linear",
+        data,
+        {**QUICK, "precision": "mixed_float16"},
+        runs=tmp_path,
+        progress=False,
+    )
+    assert np.isfinite(run.history[-1]["loss"])
+
+
+def test_several_outputs_with_their_weights(data, tmp_path):
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    outputs = [
+        keras.layers.Dense(3, activation="softmax", name=f"out{i}")(x) for i in range(3)
+    ]
+    model = keras.Model(inputs, outputs, name="three")
+    recipe = {**QUICK, "epochs": 6, "loss_weights": (1, 0.3, 0.3)}
+    run = train(model, data, recipe, runs=tmp_path, progress=False)
+    assert run.metrics["test_accuracy"] > 60
+    with pytest.raises(ValueError, match="3 outputs; received loss_weights"):
+        train(model, data, {**recipe, "loss_weights": (1, 2)}, runs=tmp_path)
+
+
+def test_the_model_that_is_trained_ends_in_logits():
+    model = zoo.build("lecture_cnn")
+    trained, from_logits = logits_model(model)
+    assert from_logits
+    x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    logits = keras.ops.convert_to_tensor(trained(x))
+    np.testing.assert_allclose(
+        keras.ops.softmax(logits), np.asarray(model(x)), atol=1e-6
+    )
+    sequential = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="softmax"),
+        ]
+    )
+    trained, from_logits = logits_model(sequential)
+    assert not from_logits  # the softmax is inside the dense layer
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(data, tmp_path):
+    with pytest.raises(TrainingDivergedError, match=r"epoch \d.*learning rate of 1e\+"):
+        train(
+            "lecture_cnn",
+            data,
+            {
+                "epochs": 5,
+                "optimizer": "sgd",
+                "learning_rate": 1e20,
+                "schedule": "constant",
+            },
+            runs=tmp_path,
+            progress=False,
+        )
+
+
+def test_what_does_not_fit_is_named(data, tmp_path):
+    with pytest.raises(ValueError, match=r"the images of bands are \(12, 12, 3\)"):
+        train(zoo.build("lecture_cnn"), data, QUICK, runs=tmp_path)
+    with pytest.raises(ValueError, match=r"answers with \(7,\), bands has 3 classes"):
+        train(zoo.build("lecture_cnn", (12, 12, 3), 7), data, QUICK, runs=tmp_path)
+    with pytest.raises(ValueError, match="not built"):
+        train(keras.Sequential([keras.layers.Dense(3)]), data, QUICK, runs=tmp_path)
+    with pytest.raises(ValueError, match="options are for the builder"):
+        train(busy_model(), data, QUICK, runs=tmp_path, options={"use_bias": True})
+    with pytest.raises(zoo.UnknownNetworkError, match="lecture_cnn"):
+        train("lecture_cn", data, QUICK, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []  # nothing half written
+
+
+def test_a_folder_is_never_overwritten(data, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="not overwritten"):
+        train("linear", data, QUICK, folder=tmp_path / "mine")
+
+
+def test_resume_refuses_other_data_and_empty_folders(data, data_maker, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train("linear", data, QUICK, folder=folder, progress=False, callbacks=[Stop(0)])
+    with pytest.raises(ValueError, match="the data is not the same as before"):
+        resume(folder, data=data_maker(seed=9))
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint\.npz"):
+        resume(tmp_path)
+    state = folder / "checkpoint.npz"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        resume(folder, data=data)
+
+
+def test_l2_does_not_stay_in_the_model(data, tmp_path):
+    model = busy_model()
+    train(model, data, {**QUICK, "l2": 0.1}, runs=tmp_path, progress=False)
+    assert model.losses == []
+
+
+NO_TENSORFLOW = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError("No module named 'tensorflow'")
+sys.meta_path.insert(0, Block())
+sys.path.insert(0, sys.argv[2])
+from conftest import make_data
+import kerascnn
+run = kerascnn.train("lecture_cnn", make_data(), epochs=1, runs=sys.argv[1])
+print(run.metrics["epochs"], "tensorflow" in sys.modules)
+"""
+
+
+def test_jax_trains_where_tensorflow_is_not_installed(tmp_path):
+    pytest.importorskip("jax", reason="JAX is not installed: pip install kerascnn[jax]")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            NO_TENSORFLOW,
+            str(tmp_path),
+            os.path.dirname(__file__),
+        ],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["1", "False"], done.stderr[-2000:]
+
+
+def test_kerascnn_names_are_public():
+    assert kerascnn.train is train and kerascnn.resume is resume
