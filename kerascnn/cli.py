@@ -22,6 +22,7 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
+DEBUG = "--debug"  # understood everywhere, before the command is parsed
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DataName = Annotated[
     str, typer.Option("--data", help="shapes, cifar10, a folder of images, or .npz.")
@@ -48,6 +49,25 @@ def _say_json(value: Any) -> None:
         return other.tolist() if hasattr(other, "tolist") else str(other)
 
     print(jsonlib.dumps(value, indent=2, ensure_ascii=False, default=plain))
+
+
+def _load_keras() -> None:
+    """Import Keras, without what TensorFlow tells of its start.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach the lines that are written before TensorFlow
+    has read it, so standard error is closed meanwhile. A failure to import is raised.
+    """
+    if "keras" in sys.modules or DEBUG in sys.argv:
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _pairs(pairs: list[str] | None, option: str) -> dict[str, str]:
@@ -155,6 +175,7 @@ def summary(
     json: Json = False,
 ):
     """Show each layer: output, parameters as arithmetic, MACs, memory, field."""
+    _load_keras()
     import zoo
     from kerascnn.summary import summarize
 
@@ -228,6 +249,7 @@ def train(
     json: Json = False,
 ):
     """Train a network and keep everything in a run folder."""
+    _load_keras()
     from kerascnn import training
 
     if resume:
@@ -269,6 +291,7 @@ def evaluate(
     json: Json = False,
 ):
     """Measure a trained network on the test images."""
+    _load_keras()
     from kerascnn.data import load_data
     from kerascnn.training import evaluate as measure
     from kerascnn.training import load_run, open_network
@@ -301,6 +324,7 @@ def predict(
     json: Json = False,
 ):
     """Say what images show."""
+    _load_keras()
     found: list[tuple[Path, dict[str, float]]]
     if (Path(model) / "saved_model.pb").exists():
         from kerascnn.serving import predict_files
@@ -325,6 +349,7 @@ def export(
     json: Json = False,
 ):
     """Publish the next version of a SavedModel, for a server."""
+    _load_keras()
     from kerascnn.serving import export as export_network
 
     version = export_network(model, folder)
@@ -340,6 +365,7 @@ def record(
     ] = None,
 ):
     """Write the results of runs, and their weights, to the network's card."""
+    _load_keras()
     from kerascnn.record import record as write
 
     _say_json(write(folders, zoo_folder, recipe=recipe))
@@ -355,6 +381,7 @@ def quickstart(
     json: Json = False,
 ):
     """See the lecture's CNN beat its MLP, and export it: some minutes, offline."""
+    _load_keras()
     from kerascnn.quickstart import quickstart as start
 
     quiet = (lambda text: print(text, file=sys.stderr)) if json else _say
@@ -402,9 +429,9 @@ def main() -> None:
     # TensorFlow tells its start on standard error; a user can still ask for it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = sys.argv[1:]
-    debug = "--debug" in arguments
+    debug = DEBUG in arguments
     if debug:
-        arguments.remove("--debug")
+        arguments.remove(DEBUG)
     try:
         code = app(arguments, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -72,6 +72,7 @@ def quickstart(
         said,
         data.labels,
         title=f"Test images of {data.title}: the class, and what each network says",
+        columns=5,
     ).savefig(pictures, dpi=150)
     show(f"Pictures: {curves} and {pictures}\n")
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its author's archives: fetched, verified, read, prepared.
+"""CIFAR-10 from its author's archives: verified, read, prepared.
 
 An archive is read where it is: its members are checked by name, kind and size, and
 nothing of it is written under a name that it brings. The pickles of the Python
@@ -7,31 +7,22 @@ archive are read by an unpickler that can build arrays of bytes and nothing else
 
 import contextlib
 import hashlib
-import http.client
 import io
 import os
 import pickle
-import re
-import shutil
-import sys
 import tarfile
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kerascnn.data import cifar10
+from kerascnn.data import cifar10, pickles
 from kerascnn.data.fingerprint import fingerprint
-from kerascnn.data.progress import progress_bar
 from kerascnn.data.split import assemble
 from kerascnn.data.types import Data, DataError, Images
 
-HOST = "https://www.cs.toronto.edu/~kriz/"
 BATCH = 10_000  # images in each file of an archive
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE = "test_batch"
@@ -172,9 +163,9 @@ def _batch(content, archive):
         records = records.reshape(BATCH, 3073)
         pixels, classes = records[:, 1:], records[:, 0]
     else:
-        table = loads(content)
+        table = pickles.loads(content)
         pixels, classes = _value(table, "data"), _value(table, "labels")
-        pixels = pixels.array() if isinstance(pixels, _Array) else None
+        pixels = pixels.array() if isinstance(pixels, pickles.Array) else None
         if pixels is None or pixels.shape != (BATCH, 3072):
             raise ValueError(f"data is not an array of {BATCH} x 3072 bytes")
         if not isinstance(classes, list) or any(type(c) is not int for c in classes):
@@ -189,7 +180,7 @@ def _meta(content, archive):
     if archive is BINARY:
         labels = tuple(content.decode("ascii").split())
     else:
-        names = _value(loads(content), "label_names")
+        names = _value(pickles.loads(content), "label_names")
         labels = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
     if labels != cifar10.LABELS:
         raise ValueError(f"the classes are {', '.join(labels)}")
@@ -201,96 +192,6 @@ def _value(table, key):
     if not isinstance(table, dict):
         raise ValueError(f"the pickle is no dictionary but {type(table).__name__}")
     return table[key] if key in table else table[key.encode()]
-
-
-# ---- Pickles of arrays --------------------------------------------------------------
-
-
-class _Dtype:
-    """Records what a pickle says of the type of an array."""
-
-    def __init__(self, code="", *_):
-        self.code = code
-
-    def __setstate__(self, state):
-        """Accept the byte order and the layout; one byte has neither."""
-
-
-class _Array:
-    """Records the shape and the bytes of a pickled array."""
-
-    def __init__(self, *_):
-        self.shape, self.content, self.code, self.fortran = (), b"", "", False
-
-    def __setstate__(self, state):
-        _, self.shape, dtype, self.fortran, self.content = state
-        self.code = dtype.code if isinstance(dtype, _Dtype) else ""
-
-    def array(self):
-        """Return uint8 of the recorded shape.
-
-        Raises:
-            ValueError: other types than bytes, or not as many as the shape says.
-        """
-        code = self.code.decode() if isinstance(self.code, bytes) else self.code
-        if code not in ("u1", "|u1") or not isinstance(self.content, bytes):
-            raise ValueError(f"an array of bytes was expected, received {code!r}")
-        order = "F" if self.fortran else "C"
-        return np.frombuffer(self.content, np.uint8).reshape(self.shape, order=order)
-
-
-# What CIFAR-10's pickles name, and a harmless stand-in for each: NumPy itself is never
-# called with what a pickle says. NumPy 2 calls its module numpy._core.
-_ADMITTED = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"the pickle wants to call {module}.{name}, which CIFAR-10 has no use "
-                "for; it was not called, and the archive is refused"
-            ) from None
-
-
-def loads(content: bytes):
-    """Unpickle numbers, text, bytes, lists, dictionaries and arrays, nothing else.
-
-    Args:
-        content: a pickle; the text of one that Python 2 wrote comes out as bytes.
-
-    Returns:
-        The object; arrays as records with a method `array()`.
-
-    Raises:
-        pickle.UnpicklingError: the pickle is damaged, or names any other function or
-            class; nothing of it was called.
-    """
-    try:
-        return _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    except pickle.UnpicklingError:
-        raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        ImportError,
-        LookupError,
-        MemoryError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise pickle.UnpicklingError(f"the pickle is damaged: {error}") from error
-
-
-# ---- Prepare ------------------------------------------------------------------------
 
 
 def load_archive(path, *, validation=None, seed=0) -> Data:
@@ -335,7 +236,7 @@ def import_cifar10(archive, data_dir=None, *, replace=False) -> Path:
         DataError: the archive is not one as published, CIFAR-10 is there already, or
             TensorFlow is not installed.
     """
-    target = _target(data_dir, replace)
+    target = target_folder(data_dir, replace)
     labels, train, test = read_archive(archive)
     root = target.parent.parent
     root.mkdir(parents=True, exist_ok=True)
@@ -349,7 +250,7 @@ def import_cifar10(archive, data_dir=None, *, replace=False) -> Path:
     return target
 
 
-def _target(data_dir, replace):
+def target_folder(data_dir, replace):
     """Where CIFAR-10 is to be prepared, unless it is there already."""
     target = cifar10.data_dirs(data_dir)[0] / "cifar10" / cifar10.VERSION
     if target.exists() and not replace:
@@ -397,115 +298,8 @@ def _write_prepared(labels, train, test, data_dir):
                 }
 
     builder = Cifar10(data_dir=os.fspath(data_dir), version=cifar10.VERSION)
-    with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout may be JSON
+    # It prints of a download, and of the temporary folder; its progress bar, on stderr,
+    # is enough.
+    with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
     return Path(builder.data_dir)
-
-
-# ---- Download -----------------------------------------------------------------------
-
-
-def download_cifar10(
-    data_dir=None, *, progress=True, replace=False, url=HOST + BINARY.name, patience=10
-) -> Path:
-    """Download CIFAR-10 from its author's host and prepare it.
-
-    A download that is interrupted leaves what it has got, and the next one goes on
-    from there. The archive stays in `downloads` of the data directory.
-
-    Args:
-        data_dir: data directory of tensorflow-datasets; None for $TFDS_DATA_DIR, else
-            ~/tensorflow_datasets.
-        progress: whether to show a progress bar with the time left, on stderr.
-        replace: whether to replace a CIFAR-10 that is there.
-        url: of cifar-10-binary.tar.gz or cifar-10-python.tar.gz.
-        patience: attempts in a row that bring nothing before it gives up.
-
-    Returns:
-        The prepared folder, "…/cifar10/3.0.2".
-
-    Raises:
-        DataError: the host does not answer or sends something else, or CIFAR-10 is
-            there already.
-    """
-    root = _target(data_dir, replace).parent.parent
-    archive = root / "downloads" / url.rpartition("/")[2]
-    if not archive.exists():
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        partial = archive.with_name(archive.name + ".part")
-        _fetch(url, partial, progress, patience)
-        try:
-            verify(partial)
-        except DataError:
-            partial.unlink()  # no use in going on from it
-            raise
-        partial.replace(archive)
-    return import_cifar10(archive, data_dir, replace=replace)
-
-
-def _fetch(url, partial, progress, patience):
-    """Append to a partial file until it is complete."""
-    failures = 0
-    with progress_bar("CIFAR-10", total=None, in_bytes=True, enabled=progress) as bar:
-        while True:
-            have = partial.stat().st_size if partial.exists() else 0
-            try:
-                if _receive(url, partial, have, bar):
-                    return
-                error = "the connection closed early"
-            except urllib.error.HTTPError as failure:
-                if failure.code < 500 and failure.code not in (408, 429):
-                    raise DataError(f"{url}: {failure.code} {failure.reason}") from None
-                error = failure
-            except (OSError, http.client.HTTPException) as failure:
-                error = failure
-            got = (partial.stat().st_size if partial.exists() else 0) - have
-            failures = 0 if got > 0 else failures + 1
-            if failures >= patience:
-                raise DataError(
-                    f"{url} brought nothing in {patience} attempts: {error}; "
-                    f"{partial} holds {have:,} bytes, and the next download goes on "
-                    "from there"
-                )
-            time.sleep(min(2**failures - 1, 30))
-
-
-def _receive(url, partial, have, bar):
-    """Make one request for what is missing; returns whether the file is complete."""
-    headers = {"User-Agent": "kerascnn", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        response = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        content_range = error.headers.get("Content-Range", "")
-        if error.code == 416 and content_range == f"bytes */{have}":
-            return True  # it asked for what comes after the last byte
-        if error.code == 416:
-            partial.unlink()  # longer than what the host has: not this file
-            return False
-        raise
-    with response:
-        length = int(response.headers.get("Content-Length") or 0)
-        span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        resumes = response.status == 206 and span and int(span[1]) == have
-        start = have if resumes else 0  # a host that knows no ranges begins anew
-        total = start + length if length else None
-        bar(start, total)
-        with partial.open("ab" if resumes else "wb") as file:
-            shutil.copyfileobj(response, _Counted(file, start, total, bar), 1 << 16)
-            end = file.tell()
-    return total is None or end >= total
-
-
-class _Counted:
-    """A file that tells the progress bar what is written."""
-
-    def __init__(self, file, start, total, bar):
-        self.file, self.done, self.total, self.bar = file, start, total, bar
-
-    def write(self, content):
-        self.file.write(content)
-        self.done += len(content)
-        self.bar(self.done, self.total)

@@ -105,50 +105,37 @@ def _orientation(encoded):
 
     Source: CIPA DC-008 (Exif 2.32), 4.6.2 (image file directory) and 4.6.4, tag 274.
     """
+    head = tf.strings.substr(encoded, 0, EXIF_WITHIN)
+    tiff = tf.concat([tf.strings.split(head, EXIF, maxsplit=1), [b""]], axis=0)[1]
     # Zeros behind the bytes: what a damaged file points to is no orientation then.
-    data = _bytes(tf.strings.substr(encoded, 0, EXIF_WITHIN))
-    data = tf.concat([data, tf.zeros([16], tf.int32)], axis=0)
-    last = tf.size(data) - 1
-    starts = last + 1 - len(EXIF)
-    found = [data[i : starts + i] == byte for i, byte in enumerate(EXIF)]
-    places = tf.where(tf.reduce_all(tf.stack(found), axis=0))[:, 0]  # of the segment
-    tiff = tf.cast(places[:1], tf.int32) + len(EXIF)  # (1,), or (0,) without EXIF
-
-    little = tf.gather(data, tiff) == ord("I")  # "II" is little-endian, "MM" big
+    data = tf.concat([_bytes(tiff), tf.zeros([16], tf.int32)], axis=0)
+    big = data[0] == ord("M")  # "MM" is big-endian, "II" little-endian
 
     def number(place, length):
-        places = place[:, tf.newaxis] + tf.range(length)
-        digits = tf.gather(data, tf.clip_by_value(places, 0, last))
-        digits = tf.where(little[:, tf.newaxis], digits[:, ::-1], digits)
-        return tf.reduce_sum(digits * 256 ** tf.range(length)[::-1], axis=-1)
+        digits = tf.range(length)
+        powers = tf.where(big, length - 1 - digits, digits)
+        places = tf.clip_by_value(place[..., None] + digits, 0, tf.size(data) - 1)
+        return tf.reduce_sum(tf.gather(data, places) * 256**powers, axis=-1)
 
-    directory = tiff + tf.clip_by_value(number(tiff + 4, 4), 0, EXIF_WITHIN)
+    directory = tf.clip_by_value(number(tf.constant(4), 4), 0, EXIF_WITHIN)
     # 64 entries at most: a camera's first directory has about a dozen.
-    entries = directory + 2 + 12 * tf.range(64)[: tf.size(tiff) * 64]
-    count = tf.reduce_sum(number(directory, 2))
-    wanted = (number(entries, 2) == ORIENTATION) & (tf.range(tf.size(entries)) < count)
-    values = number(tf.boolean_mask(entries, wanted) + 8, 2)
-    value = tf.reduce_sum(values[:1])
+    entries = directory + 2 + 12 * tf.range(64)
+    wanted = (number(entries, 2) == ORIENTATION) & (tf.range(64) < number(directory, 2))
+    value = tf.reduce_max(tf.where(wanted, number(entries + 8, 2), 0))
     return tf.where((value >= 1) & (value <= 8), value, 1)
 
 
 def _upright(pixels, orientation):
-    """Turn an image as its EXIF orientation, 1…8, asks."""
-    mirrored = tf.reverse(pixels, [1])
-    turned = tf.transpose(pixels, [1, 0, 2])
-    return tf.switch_case(
-        orientation - 1,
-        [
-            lambda: pixels,
-            lambda: mirrored,
-            lambda: tf.reverse(pixels, [0, 1]),
-            lambda: tf.reverse(pixels, [0]),
-            lambda: turned,
-            lambda: tf.reverse(turned, [1]),
-            lambda: tf.reverse(turned, [0, 1]),
-            lambda: tf.reverse(turned, [0]),
-        ],
-    )
+    """Turn an image as its EXIF orientation, 1…8, asks.
+
+    From 5 on rows are columns. The orientations 1 to 4, and 5 to 8 likewise, reverse
+    nothing, the columns, both and the rows.
+    """
+    rows, columns = tf.constant([0, 1, 2]), tf.constant([1, 0, 2])
+    pixels = tf.transpose(pixels, tf.where(orientation >= 5, columns, rows))
+    quarter = (orientation - 1) % 4
+    reverse = tf.stack([quarter >= 2, (quarter == 1) | (quarter == 2)])
+    return tf.reverse(pixels, tf.boolean_mask(tf.constant([0, 1]), reverse))
 
 
 def _bytes(string):

@@ -48,7 +48,8 @@ def export(source, folder, *, labels=None, from_logits=None) -> Path:
             its outputs are neither probabilities nor, beyond doubt, logits, or the
             labels do not fit the classes.
         TypeError: the source is of another type.
-        OSError: the folder cannot be written to, or is a file.
+        OSError: the folder cannot be written to, or is a file; or the source is a path
+            that is not there (FileNotFoundError).
         ExportError: the version could not be written, or answers otherwise than the
             network.
     """

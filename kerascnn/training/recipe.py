@@ -155,7 +155,8 @@ def recipe_for(name: str | None, recipe: "str | dict | Recipe" = "default") -> R
         return recipe
     if isinstance(recipe, dict):
         return Recipe().replace(**recipe)
-    recipes = zoo.card(name).recipes if name in zoo.names() else {"default": {}}
+    card = zoo.registry.cards().get(name)
+    recipes = card.recipes if card else {"default": {}}
     if recipe not in recipes:
         raise ValueError(
             f"{name or 'this model'} has no recipe {recipe!r}; it has "

@@ -80,7 +80,7 @@ def test_statistics_would_see_a_shape_with_more_ink(drawn):
 
 def test_pixels_say_little_to_a_linear_model(drawn):
     x, y = drawn
-    pixels = x.reshape(len(x), -1).astype(np.float32) / 255
+    pixels = x[:, ::2, ::2].reshape(len(x), -1).astype(np.float32) / 255  # a quarter
     assert max(accuracy(pixels, y, penalty) for penalty in (30, 300)) < 0.2
 
 

@@ -1,6 +1,6 @@
 """What a version answers, from every kind of network and of source."""
 
-import sys
+import json
 import types
 
 import keras
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import kerascnn.training
 import zoo
 from kerascnn import serving
 from kerascnn.serving import check
@@ -80,7 +81,7 @@ def test_labels_beside_the_version(version):
 
 
 def test_nothing_is_printed(tiny, tmp_path, capfd):
-    serving.export(tiny(), tmp_path)
+    serving.export(tiny(channels=3), tmp_path)
     assert capfd.readouterr().out == ""
 
 
@@ -119,7 +120,7 @@ def test_a_layer_random_at_inference_is_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize("backbone", ["functional", "sequential"])
 def test_nested_model(tiny, tmp_path, tiny_images, backbone):
-    image = keras.Input((8, 8, 3), dtype="uint8")
+    image = keras.Input((8, 8, 2), dtype="uint8")
     flipped = keras.layers.RandomFlip()(image)
     inner = tiny(keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization())
     if backbone == "functional":
@@ -134,7 +135,7 @@ def test_mixed_precision_answers_float32(tmp_path, tiny_images):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        image = keras.Input((8, 8, 3), name="image")
+        image = keras.Input((8, 8, 2), name="image")
         x = keras.layers.Conv2D(8, 3, activation="relu")(image / 255.0)
         x = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
         model = keras.Model(image, x)
@@ -158,7 +159,7 @@ def test_logits_get_their_softmax(tiny, tmp_path, tiny_images):
 
 
 def test_which_outputs_are_logits(tiny):
-    layers, image = keras.layers, keras.Input((8, 8, 3))
+    layers, image = keras.layers, keras.Input((8, 8, 2))
     flat = layers.Flatten()(image / 255.0)
     logits, softmax = layers.Dense(3), layers.Dense(3, activation="softmax")
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3)(image / 255.0))
@@ -181,7 +182,7 @@ def test_which_outputs_are_logits(tiny):
 
 
 def test_outputs_that_may_be_logits(tmp_path, tiny_images):
-    image = keras.Input((8, 8, 3))
+    image = keras.Input((8, 8, 2))
     scaled = keras.layers.Rescaling(1 / 255)(image)
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(scaled))
     model = keras.Model(image, pooled)
@@ -199,7 +200,7 @@ def test_what_is_not_a_classifier(tiny, tmp_path):
         serving.export(tiny(activation=None), tmp_path, from_logits=False)
     with pytest.raises(ValueError, match="ends in a softmax"):
         serving.export(tiny(), tmp_path, from_logits=True)
-    image = keras.Input((8, 8, 3))
+    image = keras.Input((8, 8, 2))
     one = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(image))
     with pytest.raises(ValueError, match=r"two classes or more.*\(None, 1\)"):
         serving.export(keras.Model(image, one), tmp_path)
@@ -231,7 +232,7 @@ def test_answers_that_are_not_finite(tiny, tmp_path):
 
 @pytest.mark.parametrize("structure", ["list", "dictionary"])
 def test_main_output_of_several(tmp_path, tiny_images, structure):
-    image = keras.Input((8, 8, 3))
+    image = keras.Input((8, 8, 2))
     flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
     main = keras.layers.Dense(3, activation="softmax")(flat)
     other = keras.layers.Dense(5, activation="softmax")(flat)
@@ -296,67 +297,68 @@ def test_labels_in_other_scripts(tiny, tmp_path, tiny_images):
     assert text.split("\n") == [*names, ""]
 
 
-def test_run_folder_and_keras_file(tiny, tmp_path, tiny_images, monkeypatch):
-    model = tiny()
-    run = types.SimpleNamespace(
-        model=model, labels=("ant", "bee", "cow"), folder=tmp_path / "runs" / "tiny"
-    )
-    run.folder.mkdir(parents=True)
-    read = []
+def test_run_folder_and_keras_file(tiny, tmp_path, tiny_images):
+    model, labels = tiny(), ("ant", "bee", "cow")
+    folder, served = tmp_path / "runs" / "tiny-1", tmp_path / "served"
+    folder.mkdir(parents=True)
+    file = folder / "model.keras"
+    model.save(file)
+    config = {"model": {"name": "tiny"}, "data": {"labels": labels}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "metrics.json").write_text("{}", encoding="utf-8")
+    (folder / "history.csv").write_text("epoch,loss\n1,0.5\n", encoding="utf-8")
 
-    def load_run(folder):
-        read.append(folder)
-        return run
-
-    training = types.SimpleNamespace(load_run=load_run)
-    monkeypatch.setitem(sys.modules, "kerascnn.training", training)
-    assert resolve(run) == (model, ("ant", "bee", "cow"))
-    assert resolve(str(run.folder)) == (model, ("ant", "bee", "cow"))
-    assert read == [run.folder]
-    served = tmp_path / "served"
-    answer = serving.answers(serving.export(run, served), tiny_images)
-    assert set(answer["label"]) <= {"ant", "bee", "cow"}
-    renamed = serving.export(run, served, labels=["x", "y", "z"])
+    expected = model.predict(tiny_images, verbose=0)
+    names = [labels[number] for number in expected.argmax(axis=-1)]
+    for source in (kerascnn.training.load_run(folder), folder, str(folder)):
+        answer = serving.answers(serving.export(source, served), tiny_images)
+        assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
+        assert answer["label"] == names
+    renamed = serving.export(folder, served, labels=["x", "y", "z"])
     assert set(serving.answers(renamed, tiny_images)["label"]) <= set("xyz")
 
-    file = run.folder / "model.keras"
-    model.save(file)
-    again = probabilities(serving.export(file, served), tiny_images)
-    assert np.abs(again - answer["probabilities"]).max() <= 1e-5
-    assert leftovers(served) == ["1", "2", "3"]
+    answer = serving.answers(serving.export(file, served), tiny_images)
+    assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
+    assert answer["label"] == [str(number) for number in answer["class_id"]]
+    assert leftovers(served) == ["1", "2", "3", "4", "5"]
+
+
+def test_whatever_has_a_model_and_labels(tiny):
+    model = tiny()
+    run = types.SimpleNamespace(model=model, labels=("ant", "bee", "cow"))
+    assert resolve(run) == (model, ("ant", "bee", "cow"))
+    assert resolve(model) == (model, None)
 
 
 def test_name_of_the_zoo(tiny, monkeypatch):
     model = tiny()
-    labels = ["ant", "bee", "cow"]
     monkeypatch.setattr(zoo, "names", lambda: ["tiny", "bare"])
     monkeypatch.setattr(zoo, "load", lambda name: model)
-    cards = {"tiny": {"labels": labels}, "bare": {}}
+    cards = {"tiny": {"labels": ["ant", "bee", "cow"]}, "bare": {}}
     monkeypatch.setattr(
         zoo, "card", lambda name: types.SimpleNamespace(weights=cards[name])
     )
-    assert resolve("tiny") == (model, labels)
+    assert resolve("tiny") == (model, ("ant", "bee", "cow"))
     assert resolve("bare") == (model, None)
 
 
 def test_sources_that_do_not_exist(tmp_path):
-    with pytest.raises(ValueError, match=r"lecture_cn'.*lecture_cnn.*run folder"):
-        serving.export("lecture_cn", tmp_path)
-    with pytest.raises(ValueError, match=r"there is no .*gone\.keras"):
-        serving.export(tmp_path / "gone.keras", tmp_path)
-    with pytest.raises(ValueError, match="there is no runs/none"):
-        serving.export("runs/none", tmp_path)
+    served = tmp_path / "served"
+    with pytest.raises(ValueError, match=r"lecture_cn'.*lecture_cnn"):
+        serving.export("lecture_cn", served)
+    with pytest.raises(FileNotFoundError, match=r"gone\.keras"):
+        serving.export(tmp_path / "gone.keras", served)
+    with pytest.raises(FileNotFoundError, match="there is no runs/none"):
+        serving.export("runs/none", served)
+    with pytest.raises(FileNotFoundError, match="not a run folder"):
+        serving.export(tmp_path, served)
     with pytest.raises(TypeError, match="received int"):
-        serving.export(3, tmp_path)
-    text = tmp_path / "notes.txt"
-    text.write_text("no network", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"neither a run folder nor a \.keras file"):
-        serving.export(text, tmp_path)
+        serving.export(3, served)
     broken = tmp_path / "broken.keras"
     broken.write_bytes(b"no zip file")
-    with pytest.raises(ValueError, match=r"broken\.keras cannot be loaded"):
-        serving.export(broken, tmp_path / "served")
-    assert leftovers(tmp_path) == ["broken.keras", "notes.txt"]
+    with pytest.raises(ValueError, match=r"broken\.keras"):
+        serving.export(broken, served)
+    assert leftovers(tmp_path) == ["broken.keras"]
 
 
 # The comparison itself

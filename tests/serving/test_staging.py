@@ -122,7 +122,7 @@ def test_many_at_once(tmp_path):
 
 
 def test_a_reader_sees_whole_versions_only(tiny, tmp_path):
-    model, partial, seen, done = tiny(), [], set(), threading.Event()
+    model, partial, seen, done = tiny(channels=3), [], set(), threading.Event()
 
     def watch():
         while not done.is_set():

@@ -79,7 +79,7 @@ def blueprint():
         with keras.StatelessScope(initialize_variables=False):
             model = builder(*args, **options)
         # Keras has noted the variables without values, to fill them in later: forget.
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         return model
 
     return blueprint

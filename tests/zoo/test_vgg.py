@@ -179,7 +179,7 @@ def test_plain_vgg19_learns_with_its_recipe_and_not_from_glorot(
     history = model.fit(images, labels, epochs=recipe.epochs, **options).history
     test = model.evaluate(*gratings(1000, seed=1), return_dict=True, **options)
     if initializer == "he_normal":
-        assert test["accuracy"] > 0.3
-    else:  # chance, and a loss that stays where it began: ln 10 = 2.303
+        assert test["accuracy"] > 0.5
+    else:  # chance
         assert max(history["accuracy"]) < 0.15
         assert test["accuracy"] < 0.15

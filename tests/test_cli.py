@@ -1,0 +1,162 @@
+"""The command: words, exit codes, one line an error, JSON for programs."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kerascnn
+from kerascnn import cli
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run `kerascnn …` in an empty folder; returns exit code, output, error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["kerascnn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short training, on few of the built-in images."""
+    data = kerascnn.load_data("shapes", images=300)
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return kerascnn.train(
+        "lecture_cnn", data, "quick", epochs=1, folder=folder, progress=False
+    )
+
+
+def test_models_lists_names_and_close_matches(command):
+    code, out, _ = command("models", "lecture*")
+    assert code == 0 and "lecture_cnn" in out and "33,120" in out
+    code, out, _ = command("models", "vgg*", "--json")
+    assert {"vgg19", "vgg19_bn_imagenet"} <= {card["name"] for card in json.loads(out)}
+    code, _, err = command("models", "lecture_cn")
+    assert code == 2 and "did you mean lecture_cnn" in err
+
+
+def test_summary_of_any_size_and_form(command):
+    code, out, _ = command("summary", "lecture_cnn")
+    assert code == 0 and "5·5·3·32 = 2,400" in out
+    code, out, _ = command(
+        "summary", "lecture_cnn", "--size", 64, "--classes", 7, "--json"
+    )
+    assert json.loads(out)["totals"]["parameters"] == 2400 + 25600 + 8 * 8 * 32 * 7
+    code, out, _ = command(
+        "summary", "lecture_cnn", "--option", "use_bias=true", "--csv"
+    )
+    assert code == 0 and "5·5·3·32 + 32" in out
+
+
+def test_compare_writes_a_picture(command, tmp_path):
+    code, out, _ = command(
+        "compare", "lecture_cnn", "dense_mlp", "--plot", tmp_path / "picture.png"
+    )
+    assert code == 0 and "34,083,840" in out and "35,107,840" in out
+    assert Image.open(tmp_path / "picture.png").width > 300
+
+
+def test_train_evaluate_predict_export(command, tmp_path):
+    """The whole street, on a folder of images of one's own."""
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 210)):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for i in range(30):
+            pixels = np.clip(rng.normal(level, 20, (20, 26, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(
+                tmp_path / "mine" / label / f"{i}.png"
+            )
+    code, out, err = command(
+        *("train", "lecture_cnn", "--data", "mine", "--set", "epochs=4"),
+        *("--set", "batch_size=8", "--set", "learning_rate=0.005", "--folder", "run"),
+        "--json",
+    )
+    assert code == 0, err
+    assert json.loads(out)["metrics"]["test_accuracy"] > 80
+    code, out, _ = command("evaluate", "run", "--plot", "confusion.png")
+    assert code == 0 and "accuracy" in out
+    assert (tmp_path / "confusion.png").exists()
+    code, out, _ = command("predict", "run", "mine/light/3.png", "--json")
+    (answer,) = json.loads(out)
+    assert next(iter(answer["probabilities"])) == "light"
+    code, out, err = command("export", "run", "served")
+    assert (code, out) == (0, "published served/1\n"), err
+    code, out, _ = command("predict", "served/1", "mine/light/3.png", "--json")
+    (served,) = json.loads(out)
+    for label, probability in answer["probabilities"].items():
+        # The file is decoded and resized by Pillow there and by TensorFlow here.
+        assert served["probabilities"][label] == pytest.approx(probability, abs=0.05)
+    code, _, err = command("train", "lecture_cnn", "--folder", "run")
+    assert code == 2 and "not overwritten" in err and err.count("\n") == 1
+    code, out, _ = command("train", "--resume", "run")
+    assert code == 0 and "test accuracy" in out  # it had finished
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "lecture_cnn", "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["train", "lecture_cnn", "--set", "epochs"], "takes key=value"),
+        (["train", "lecture_cnn", "--recipe", "slow"], "no recipe 'slow'"),
+        (["train"], "name a network to train, or --resume"),
+        (["train", "lecture_cnn", "--data", "nowhere"], "no data named 'nowhere'"),
+        (["train", "--resume", "nowhere"], "no checkpoint.npz"),
+        (["train", "lecture_cnn", "--resume", "nowhere"], "give the folder alone"),
+        (["train", "lecture_cnn", "--seed", "-1"], "-1"),
+        (["evaluate", "nowhere"], "no network of the zoo is named 'nowhere'"),
+        (["predict", "vgg19", "a.png"], "no trained weights ship for 'vgg19'"),
+        (["summary", "lecture_cnn", "--size", "4"], "at least 8x8"),
+        (["summary", "nowhere", "--classes", "4"], "no network of the zoo"),
+        (["fly"], "fly"),
+        (["models", "--wings"], "--wings"),
+    ],
+)
+def test_wrong_use_is_one_line_and_code_two(command, arguments, said, tmp_path):
+    code, out, err = command(*arguments)
+    assert code == 2 and out == ""
+    assert err.count("\n") == 1 and err.startswith("error: ") and said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_has_code_one_and_debug_its_traceback(command, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("kerascnn.training.train", fail)
+    code, _, err = command("train", "lecture_cnn")
+    assert (code, err) == (1, "error: the disk is full\n")
+    code, _, err = command("train", "lecture_cnn", "--debug")
+    assert code == 1 and "Traceback" in err
+
+
+def test_an_interruption_says_how_to_go_on(command, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kerascnn.training.train", interrupt)
+    code, _, err = command("train", "lecture_cnn")
+    assert code == 130 and "--resume" in err
+
+
+def test_data_shows_what_is_here(command):
+    code, out, _ = command("data")
+    assert code == 0 and "shapes" in out and "cifar10" in out
+    code, out, _ = command("data", "--json")
+    assert {"shapes", "cifar10"} <= {entry["name"] for entry in json.loads(out)}
+    code, _, err = command("data", "import", "nothing.tar.gz")
+    assert code == 2 and "nothing.tar.gz" in err and err.count("\n") == 1
+
+
+def test_evaluate_of_a_run_uses_its_own_data(command, run):
+    code, out, _ = command("evaluate", run.folder, "--data", "shapes", "--json")
+    assert code == 0
+    assert json.loads(out)["images"] == 2000

@@ -1,0 +1,39 @@
+"""What the README says of the project is true of it."""
+
+import re
+from pathlib import Path
+
+import kerascnn
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_linked_files_exist():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [link for link in links if "://" not in link]
+    assert local
+    assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+def test_the_two_commands_are_there_once():
+    commands = [
+        line.strip() for line in README.splitlines() if "python3 -m venv" in line
+    ]
+    assert len(commands) == 2
+    assert "kerascnn quickstart" in commands[0] and "pytest" in commands[1]
+
+
+def test_its_python_names_exist():
+    names = set(re.findall(r"kerascnn\.([a-z_]\w*)\(", README))
+    assert names
+    for name in names:
+        assert callable(getattr(kerascnn, name)), name
+
+
+def test_its_table_of_networks_is_that_of_the_cards():
+    start, end = "<!-- table: compare -->", "<!-- end -->"
+    shown = README.split(start)[1].split(end)[0].strip()
+    made = kerascnn.compare("lecture_cnn", "dense_mlp", "linear", notes=False)
+    table = made.to_markdown().split("\n\n")[0].strip()
+    assert table in shown, "paste: kerascnn compare lecture_cnn dense_mlp linear"
