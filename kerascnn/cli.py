@@ -37,6 +37,9 @@ Options = Annotated[
         "--option", help="An argument of the builder: use_bias=true. Repeatable."
     ),
 ]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Also where it is prepared already.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 
 
@@ -240,6 +243,10 @@ def train(
     set_: Settings = None,
     option: Options = None,
     seed: Seed = 0,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Height and width, for a folder and shapes."),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="A new folder for the run.")
     ] = None,
@@ -251,6 +258,7 @@ def train(
     """Train a network and keep everything in a run folder."""
     _load_keras()
     from kerascnn import training
+    from kerascnn.data import load_data
 
     if resume:
         if model or folder or set_ or option:
@@ -266,7 +274,7 @@ def train(
             network = training.open_network(model).model
         run = training.train(
             network,
-            data,
+            load_data(data, image_size=image_size),
             recipe,
             seed=seed,
             folder=folder,
@@ -300,9 +308,12 @@ def evaluate(
     if data is None:
         if not Path(model).is_dir():
             raise ValueError(f"say what to evaluate {model} on: --data cifar10")
-        own = load_run(model).config["data"]
-        data = own["source"] or own["name"]
-    images = load_data(data)
+        origin = load_run(model).config["data"]["origin"]
+        if not origin:
+            raise ValueError(f"{model} was trained on data of its own: give --data")
+    else:
+        origin = {"source": data}
+    images = load_data(**origin)
     result = measure(network.model, images.test, labels=images.labels)
     if plot:
         result.plot().savefig(plot, dpi=150)
@@ -407,21 +418,23 @@ def data(context: typer.Context, json: Json = False):
 def import_archive(
     archive: Annotated[Path, typer.Argument(help="cifar-10-binary.tar.gz or python.")],
     data_dir: Annotated[Path | None, typer.Option(help="Of tfds.")] = None,
+    replace: Replace = False,
 ):
     """Prepare CIFAR-10 from an official archive that you downloaded."""
     from kerascnn.data import import_cifar10
 
-    _say(f"prepared {import_cifar10(archive, data_dir)}")
+    _say(f"prepared {import_cifar10(archive, data_dir, replace=replace)}")
 
 
 @data_app.command()
 def download(
     data_dir: Annotated[Path | None, typer.Option(help="Of tfds.")] = None,
+    replace: Replace = False,
 ):
     """Download CIFAR-10 (162 MB; resumable) and prepare it."""
     from kerascnn.data import download_cifar10
 
-    _say(f"prepared {download_cifar10(data_dir)}")
+    _say(f"prepared {download_cifar10(data_dir, replace=replace)}")
 
 
 def main() -> None:

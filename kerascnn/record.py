@@ -120,7 +120,7 @@ def _ship(runs: list[Run], folder: Path) -> dict:
         temporary.unlink()
         return {}
     read_weights(best.model, temporary)  # the rounded weights
-    data = load_data(best.config["data"]["source"] or best.config["data"]["name"])
+    data = load_data(**best.config["data"]["origin"])
     if data.fingerprint != best.config["data"]["fingerprint"]:
         temporary.unlink()
         raise ValueError(

@@ -443,7 +443,8 @@ def _notes(summary: Summary):
     memory = UNKNOWN if summary.memory is None else format_bytes(summary.memory)
     yield f"Activations of one image: {memory} as {summary.dtype}"
     if summary.depth is not None:
-        yield f"Depth: {summary.depth} layers with weights"
+        layers = "layer" if summary.depth == 1 else "layers"
+        yield f"Depth: {summary.depth} {layers} with weights"
     if summary.optimizer:
         yield (
             f"Optimizer: {summary.optimizer:,} further numbers, no parameters, which "

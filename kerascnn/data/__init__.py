@@ -9,7 +9,7 @@ tensorflow-datasets has prepared imports TensorFlow.
 
 from kerascnn.data.arrays import save_arrays
 from kerascnn.data.augment import Augmentation
-from kerascnn.data.batches import batches, steps
+from kerascnn.data.batches import steps
 from kerascnn.data.cifar10_archive import import_cifar10
 from kerascnn.data.download import download_cifar10
 from kerascnn.data.folder import read_image
@@ -23,7 +23,6 @@ __all__ = [
     "Images",
     "Source",
     "available",
-    "batches",
     "download_cifar10",
     "import_cifar10",
     "load_data",

@@ -14,10 +14,11 @@ from kerascnn.data.types import Data, DataError, Images
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 VALIDATION = ("validation", "val", "valid")
 PARTS = ("train", "test", *VALIDATION)
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's words for so many channels
 MANY = 2_000  # from so many files on there is a progress bar
 
 
-def read_image(file, image_size=(32, 32)) -> np.ndarray:
+def read_image(file, image_size=(32, 32), channels=3) -> np.ndarray:
     """Read an image file as a network wants it.
 
     The image is turned upright (EXIF), and the largest window of the wanted aspect
@@ -28,11 +29,14 @@ def read_image(file, image_size=(32, 32)) -> np.ndarray:
     Args:
         file: path or open binary file of a BMP, GIF, JPEG, PNG or WebP image.
         image_size: (height, width) in pixels.
+        channels: 3 for RGB; 1 for grey (ITU-R BT.601), 4 for RGB and transparency,
+            which then stays.
 
     Returns:
-        uint8 (height, width, 3).
+        uint8 (height, width, channels).
 
     Raises:
+        ValueError: a number of channels that image files do not have.
         OSError: the file is missing, damaged or no image; some formats raise
             ValueError or SyntaxError instead.
         PIL.Image.DecompressionBombError: the image has so many pixels that it is
@@ -40,6 +44,11 @@ def read_image(file, image_size=(32, 32)) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
+    if channels not in MODES:
+        raise ValueError(
+            f"image files have 1, 3 or 4 channels, the network takes {channels}; "
+            "give it arrays"
+        )
     height, width = image_size
     with Image.open(file) as image:
         # A JPEG may be decoded at a half, a quarter or an eighth: at twice the wanted
@@ -49,14 +58,14 @@ def read_image(file, image_size=(32, 32)) -> np.ndarray:
         if image.mode.startswith("I"):  # 16 bits a pixel, 0…65,535
             grey = np.clip(np.asarray(image).astype(np.float32) / 257, 0, 255)
             image = Image.fromarray(np.rint(grey).astype(np.uint8))
-        elif image.has_transparency_data:
+        elif image.has_transparency_data and channels != 4:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         image = ImageOps.fit(
-            image.convert("RGB"), (width, height), Image.Resampling.BICUBIC
+            image.convert(MODES[channels]), (width, height), Image.Resampling.BICUBIC
         )
-        return np.asarray(image)
+        return np.asarray(image).reshape(height, width, channels)
 
 
 def load_folder(

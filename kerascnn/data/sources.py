@@ -1,5 +1,6 @@
 """The door to every source of images."""
 
+import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,20 @@ def load_data(
         DataError: the source is not there or not what it should be; says what to do.
         ValueError: an argument that is impossible, or that this source does not take.
     """
+    asked = {"image_size": image_size, "data_dir": data_dir, "images": images}
+    data = _load(source, validation=validation, seed=seed, **asked)
+    origin = {
+        "source": str(
+            source if source in SOURCES else Path(source).expanduser().resolve()
+        ),
+        "validation": validation,
+        "seed": seed,
+        **{k: v for k, v in asked.items() if v is not None},
+    }
+    return dataclasses.replace(data, origin=origin)
+
+
+def _load(source, *, validation, seed, image_size, data_dir, images) -> Data:
     name = str(source)
     path = Path(source).expanduser()
     options = {"validation": validation, "seed": seed}

@@ -1,6 +1,6 @@
 """What a source of images yields: pixels, labels, and where they came from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -85,6 +85,8 @@ class Data:
         held_out: int64, where the validation images were among the training images
             of the source, ascending; None where the source has its own validation
             images.
+        origin: the arguments of `load_data` that made it, so that a resumed training
+            finds it again; empty where it was made otherwise.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Data:
     fingerprint: str
     notes: tuple[str, ...] = ()
     held_out: np.ndarray | None = None
+    origin: dict = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -119,24 +119,34 @@ def _stage(folder: Path) -> tuple[Path, int | None]:
 def _clean(folder: Path) -> None:
     """Remove the staging directories of processes that have ended."""
     for staged in folder.glob(f"{PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if _abandoned(staged):
+        with contextlib.suppress(FileNotFoundError), _abandoned(staged) as abandoned:
+            if abandoned:
                 shutil.rmtree(staged, ignore_errors=True)
 
 
-def _abandoned(staged: Path) -> bool:
-    if fcntl is not None:
-        lock = os.open(staged, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            return False
-        except OSError:  # no locks here: see age
-            pass
-        finally:
-            os.close(lock)
-    return time.time() - staged.stat().st_mtime > ABANDONED
+@contextlib.contextmanager
+def _abandoned(staged: Path) -> Iterator[bool]:
+    """Tell whether no living process holds a staging directory.
+
+    While the answer is used the directory is locked: an export that has just made it,
+    and not locked it yet, sees that it was taken for abandoned.
+    """
+    by_age = time.time() - staged.stat().st_mtime > ABANDONED
+    if fcntl is None:
+        yield by_age
+        return
+    lock = os.open(staged, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        abandoned = True
+    except BlockingIOError:
+        abandoned = False
+    except OSError:  # the file system knows no locks
+        abandoned = by_age
+    try:
+        yield abandoned
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager

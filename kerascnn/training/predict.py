@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kerascnn.data import read_image
 from kerascnn.training.evaluate import predict_probabilities
 from kerascnn.training.source import open_network
 
@@ -53,21 +54,21 @@ def predict(
     """
     if not files:
         raise ValueError("there are no images to predict; received no files")
-    from kerascnn.data import read_image
-
     network = open_network(source)
     height, width, channels = network.model.inputs[0].shape[1:]
-    images = np.stack([read_image(f, (height, width), channels) for f in files])
-    return [
-        Prediction(Path(file), answer)
-        for file, answer in zip(
-            files,
-            ranked(
-                predict_probabilities(network.model, images), labels or network.labels
-            ),
-            strict=True,
-        )
-    ]
+    images = np.stack([_read(file, (height, width), channels) for file in files])
+    probabilities = predict_probabilities(network.model, images)
+    answers = ranked(probabilities, labels or network.labels)
+    return [Prediction(Path(f), a) for f, a in zip(files, answers, strict=True)]
+
+
+def _read(file, size, channels):
+    try:
+        return read_image(file, size, channels)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image {file}") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{file} is not a readable image: {error}") from error
 
 
 def ranked(probabilities: np.ndarray, labels=None) -> list[dict[str, float]]:

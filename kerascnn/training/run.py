@@ -81,7 +81,7 @@ def load_model(path: Path):
         raise FileNotFoundError(f"{path} does not exist")
     try:
         return keras.saving.load_model(path)
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a readable Keras model: {error}") from error
 
 

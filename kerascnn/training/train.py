@@ -85,7 +85,6 @@ def train(
         FileExistsError: `folder` is there already.
         TrainingDivergedError: the loss became infinite or not a number.
     """
-    source = None if isinstance(data, Data) else data
     data = data if isinstance(data, Data) else load_data(data)
     keras.utils.set_random_seed(seed)
     if isinstance(model, str):
@@ -109,7 +108,7 @@ def train(
             "model": {"name": model.name, "parameters": model.count_params()},
             "data": {
                 "name": data.name,
-                "source": None if source is None else str(source),
+                "origin": data.origin,
                 "title": data.title,
                 "fingerprint": data.fingerprint,
                 "input_shape": list(data.input_shape),
@@ -134,8 +133,8 @@ def resume(folder, *, data=None, progress: bool = True, callbacks=()) -> Run:
 
     Args:
         folder: the run folder.
-        data: the same data as before; needed only where the run was given a `Data`
-            object that is not built in.
+        data: the same data as before; needed where the run was given a `Data` that
+            `load_data` had not made.
         progress: as in `train`.
         callbacks: as in `train`.
 
@@ -156,8 +155,13 @@ def resume(folder, *, data=None, progress: bool = True, callbacks=()) -> Run:
         )
     config = read_json(folder / "config.json")
     before = config["data"]
+    if data is None and not before["origin"]:
+        raise ValueError(
+            f"{folder} was trained on {before['title']}, which load_data had not made; "
+            "give the same data again: resume(folder, data=data)"
+        )
     if not isinstance(data, Data):
-        data = load_data(data or before["source"] or before["name"])
+        data = load_data(**(before["origin"] if data is None else {"source": data}))
     if data.fingerprint != before["fingerprint"]:
         raise ValueError(
             f"the data is not the same as before: {data.title} has fingerprint "

@@ -137,7 +137,9 @@ def test_a_reader_sees_whole_versions_only(tiny, tmp_path):
     try:
         for _ in range(2):
             serving.export(model, tmp_path)
-        time.sleep(0.05)
+        deadline = time.monotonic() + 30
+        while seen != {1, 2} and time.monotonic() < deadline:
+            time.sleep(0.01)
     finally:
         done.set()
         watcher.join()

@@ -87,9 +87,10 @@ def test_softmax_regression_is_one_matrix(pixels, run):
     np.testing.assert_allclose(run(model, images), by_hand, rtol=1e-4, atol=1e-5)
 
 
-def test_the_mlp_treats_pixels_alike_and_the_cnn_does_not(pixels, run):
-    """Permute the pixels: the MLP with permuted weights is the same function."""
-    shape, images = (8, 8, 3), pixels((8, 8, 3))
+def test_the_mlp_does_not_see_where_a_pixel_lies(pixels, run):
+    """Permuted images and permuted weights: the same function."""
+    shape = (8, 8, 3)
+    images = pixels(shape)
     order = np.random.default_rng(0).permutation(64)
     permuted = images.reshape(2, 64, 3)[:, order].reshape(images.shape)
     mlp = zoo.build("dense_mlp", shape, hidden=(6,))

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from kerascnn.training import open_network, predict
+from kerascnn.training.predict import ranked
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_files_of_any_size_are_classified(tmp_path, channels):
+    model = zoo.build("linear", (16, 16, channels), 3)
+    files = []
+    for size in ((40, 30), (16, 16)):
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        files.append(tmp_path / f"{size[0]}.png")
+        Image.fromarray(pixels).save(files[-1])
+    labels = ("cat", "dog", "eel")
+    for prediction in predict(model, files, labels=labels):
+        assert prediction.probabilities.keys() == set(labels)
+        assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert prediction.label == max(
+            prediction.probabilities, key=prediction.probabilities.get
+        )
+    exact = Image.open(files[1]).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    pixels = np.asarray(exact).reshape(1, 16, 16, channels)
+    expected = np.asarray(model(pixels))[0]
+    found = [
+        predict(model, files[1:], labels=labels)[0].probabilities[k] for k in labels
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_is_wrong_is_named(tmp_path):
+    model = zoo.build("linear", (16, 16, 3), 3)
+    with pytest.raises(ValueError, match="received no files"):
+        predict(model, [])
+    with pytest.raises(FileNotFoundError, match=r"there is no image .*nothing\.png"):
+        predict(model, [tmp_path / "nothing.png"])
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"broken\.png is not a readable image"):
+        predict(model, [tmp_path / "broken.png"])
+    with pytest.raises(ValueError, match="3 classes; received 2 labels"):
+        ranked(np.ones((1, 3)) / 3, ("a", "b"))
+
+
+def test_sources_are_told_apart(tmp_path):
+    model = zoo.build("linear", (4, 4, 1), 2)
+    assert open_network(model).model is model
+    model.save(tmp_path / "mine.keras")
+    assert open_network(tmp_path / "mine.keras").name == "linear"
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        open_network(tmp_path / "nothing")
+    (tmp_path / "text.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"neither a run folder nor a \.keras file"):
+        open_network(tmp_path / "text.txt")
+    (tmp_path / "bad.keras").write_text("hello")
+    with pytest.raises(ValueError, match="not a readable Keras model"):
+        open_network(tmp_path / "bad.keras")
+    with pytest.raises(zoo.UnknownNetworkError, match=r"lecture_cnn.*no folder"):
+        open_network("lecture_cn")
+    with pytest.raises(TypeError, match="received int"):
+        open_network(3)
