@@ -15,7 +15,9 @@ import importlib
 
 __version__ = "0.1.0"
 
-# Where each public name lives. The networks of the zoo are found by their names.
+# Where each public name lives; the networks of the zoo are found by their names. No
+# module of this package may have the name of a public function: importing the module
+# would put it in the function's place.
 _HOMES = {
     "Card": "zoo",
     "build": "zoo",
@@ -24,7 +26,7 @@ _HOMES = {
     "register": "zoo",
     "inception_block": "zoo.googlenet",
     "summarize": "kerascnn.summary",
-    "compare": "kerascnn.compare",
+    "compare": "kerascnn.comparison",
     "mlp_twin": "kerascnn.twin",
     "Data": "kerascnn.data",
     "Images": "kerascnn.data",

@@ -22,6 +22,7 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
+INTERRUPTED = 130  # the exit code of a shell for Ctrl-C
 DEBUG = "--debug"  # understood everywhere, before the command is parsed
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DataName = Annotated[
@@ -215,8 +216,8 @@ def compare(
     json: Json = False,
 ):
     """Compare networks: parameters, MACs, size, depth, accuracy."""
-    from kerascnn.compare import COLUMNS, DEFAULT_COLUMNS
-    from kerascnn.compare import compare as compare_models
+    from kerascnn.comparison import COLUMNS, DEFAULT_COLUMNS
+    from kerascnn.comparison import compare as compare_models
 
     result = compare_models(
         *models, columns=tuple(COLUMNS) if memory else DEFAULT_COLUMNS
@@ -274,7 +275,7 @@ def train(
             network = training.open_network(model).model
         run = training.train(
             network,
-            load_data(data, image_size=image_size),
+            load_data(data, image_size=image_size) if image_size else data,
             recipe,
             seed=seed,
             folder=folder,

@@ -18,7 +18,7 @@ def scatter(comparison, human: tuple[float, float, str] | None):
     far as from 80 to 90 %.
 
     Args:
-        comparison: a `kerascnn.compare.Comparison` with at least one accuracy.
+        comparison: a `kerascnn.comparison.Comparison` with at least one accuracy.
         human: accuracy and half-width of its interval, in percent, and its source.
 
     Returns:
@@ -86,7 +86,7 @@ def bars(comparison):
     """Draw the parameters and multiply-accumulates of each model as bars.
 
     Args:
-        comparison: a `kerascnn.compare.Comparison`.
+        comparison: a `kerascnn.comparison.Comparison`.
 
     Returns:
         A `matplotlib.figure.Figure`.

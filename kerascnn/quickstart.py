@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kerascnn.compare import compare
+from kerascnn.comparison import compare
 from kerascnn.data import load_data
 from kerascnn.explain import gallery
 from kerascnn.serving import answers, check_in_fresh_process, export

@@ -111,7 +111,7 @@ def test_train_evaluate_predict_export(command, tmp_path):
         (["train", "lecture_cnn", "--data", "nowhere"], "no data named 'nowhere'"),
         (["train", "--resume", "nowhere"], "no checkpoint.npz"),
         (["train", "lecture_cnn", "--resume", "nowhere"], "give the folder alone"),
-        (["train", "lecture_cnn", "--seed", "-1"], "-1"),
+        (["train", "lecture_cnn", "--seed", "-1"], "greater than or equal to 0"),
         (["evaluate", "nowhere"], "no network of the zoo is named 'nowhere'"),
         (["predict", "vgg19", "a.png"], "no trained weights ship for 'vgg19'"),
         (["summary", "lecture_cnn", "--size", "4"], "at least 8x8"),
@@ -152,7 +152,7 @@ def test_data_shows_what_is_here(command):
     assert code == 0 and "shapes" in out and "cifar10" in out
     code, out, _ = command("data", "--json")
     assert {"shapes", "cifar10"} <= {entry["name"] for entry in json.loads(out)}
-    code, _, err = command("data", "import", "nothing.tar.gz")
+    code, _, err = command("data", "import", "nothing.tar.gz", "--data-dir", "d")
     assert code == 2 and "nothing.tar.gz" in err and err.count("\n") == 1
 
 

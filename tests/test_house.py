@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "kerascnn.cli": 4,
     "kerascnn.quickstart": 4,
-    "kerascnn.compare": 3,
+    "kerascnn.comparison": 3,
     "kerascnn.explain": 3,
     "kerascnn.pictures": 3,
     "kerascnn.record": 3,
@@ -126,3 +126,10 @@ def test_public_names_exist():
         assert getattr(kerascnn, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'lecture_cn'"):
         kerascnn.lecture_cn  # noqa: B018
+
+
+def test_no_module_hides_a_public_function():
+    import kerascnn
+
+    modules = {path.stem for path in (ROOT / "kerascnn").iterdir()}
+    assert modules & set(kerascnn.__all__) == {"arithmetic"}

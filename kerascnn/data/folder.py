@@ -51,9 +51,6 @@ def read_image(file, image_size=(32, 32), channels=3) -> np.ndarray:
         )
     height, width = image_size
     with Image.open(file) as image:
-        # A JPEG may be decoded at a half, a quarter or an eighth: at twice the wanted
-        # size or more it makes no visible difference, and large photographs are fast.
-        image.draft(None, (2 * max(height, width),) * 2)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16 bits a pixel, 0…65,535
             grey = np.clip(np.asarray(image).astype(np.float32) / 257, 0, 255)

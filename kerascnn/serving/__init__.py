@@ -13,10 +13,18 @@ _HOMES = {
     "answers": "check",
     "check_in_fresh_process": "check",
     "export": "exporting",
+    "predict_files": "check",
     "published": "staging",
 }
 
-__all__ = ["ExportError", "answers", "check_in_fresh_process", "export", "published"]
+__all__ = [
+    "ExportError",
+    "answers",
+    "check_in_fresh_process",
+    "export",
+    "predict_files",
+    "published",
+]
 
 
 def __getattr__(name: str):

@@ -75,6 +75,33 @@ def answers(version, images) -> dict:
     return ask(load(version), images)
 
 
+def predict_files(version, files) -> list[tuple[Path, dict[str, float]]]:
+    """Let a version answer image files, which it decodes and resizes itself.
+
+    Args:
+        version: folder of a version that `export` wrote.
+        files: JPEG or PNG files of any size.
+
+    Returns:
+        For each file its path and the probability of each class, the greatest first.
+
+    Raises:
+        ValueError: the folder holds no SavedModel, or a file is no JPEG or PNG.
+        FileNotFoundError: a file is not there.
+    """
+    contents = [Path(file).read_bytes() for file in files]
+    for file, content in zip(files, contents, strict=True):
+        if not content.startswith((b"\x89PNG", b"\xff\xd8")):
+            raise ValueError(f"{file} is neither a JPEG nor a PNG file")
+    probabilities = answers(version, contents)["probabilities"]
+    lines = Path(version, "assets.extra", "labels.txt").read_text(encoding="utf-8")
+    labels = lines.splitlines()
+    return [
+        (Path(file), {labels[i]: float(row[i]) for i in np.argsort(-row)})
+        for file, row in zip(files, probabilities, strict=True)
+    ]
+
+
 def check_in_fresh_process(version, images, expected_probabilities) -> float:
     """Let a process without Keras and kerascnn answer; return how far it is off.
 

@@ -80,7 +80,7 @@ def load_model(path: Path):
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a readable Keras model: {error}") from error
 

@@ -85,18 +85,19 @@ def train(
         FileExistsError: `folder` is there already.
         TrainingDivergedError: the loss became infinite or not a number.
     """
-    data = data if isinstance(data, Data) else load_data(data)
-    keras.utils.set_random_seed(seed)
-    if isinstance(model, str):
-        recipe = recipe_for(model, recipe).replace(**overrides)
-        model = zoo.build(model, data.input_shape, data.classes, **(options or {}))
+    named = isinstance(model, str)
+    if named:
+        zoo.builder(model)  # an unknown name and a wrong recipe are told at once
     elif options:
         raise ValueError(
             "options are for the builder of a named network; received a model and "
             f"options={options}"
         )
-    else:
-        recipe = recipe_for(model.name, recipe).replace(**overrides)
+    recipe = recipe_for(model if named else model.name, recipe).replace(**overrides)
+    data = data if isinstance(data, Data) else load_data(data)
+    keras.utils.set_random_seed(seed)
+    if named:
+        model = zoo.build(model, data.input_shape, data.classes, **(options or {}))
     _check_fit(model, data, recipe)
     folder = _make_folder(folder, Path(runs), f"{model.name}-{data.name}")
     write_file(folder / "architecture.json", model.to_json())

@@ -16,7 +16,7 @@ import pytest
 from keras import layers
 
 import zoo
-from kerascnn.compare import (
+from kerascnn.comparison import (
     COLUMNS,
     DEFAULT_COLUMNS,
     Accuracy,
@@ -119,7 +119,7 @@ def test_names_are_read_from_their_cards():
 
 def test_names_need_neither_keras_nor_a_build():
     code = (
-        "import sys; from kerascnn.compare import compare; "
+        "import sys; from kerascnn.comparison import compare; "
         "str(compare('lecture_cnn', 'dense_mlp')); "
         "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     )
