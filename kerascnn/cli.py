@@ -448,12 +448,11 @@ def main() -> None:
         arguments.remove(DEBUG)
     try:
         code = app(arguments, standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted; kerascnn train --resume FOLDER continues", file=sys.stderr
-        )
-        sys.exit(130)
+        code = code if isinstance(code, int) else 0
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            told = "interrupted; a training continues with kerascnn train --resume"
+            print(f"\n{told} FOLDER", file=sys.stderr)
+        sys.exit(code)
     except BrokenPipeError:
         # The reader of a pipe has seen enough (`kerascnn models | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
