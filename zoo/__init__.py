@@ -3,8 +3,8 @@
     model = zoo.build("lecture_cnn", classes=100)
     zoo.names("vgg*"), zoo.card("vgg19").trainable, zoo.load("lecture_cnn")
 
-Each builder is importable under its own name too: `zoo.lecture_cnn()`. Importing the
-zoo, listing it and reading its cards does not import Keras.
+Each builder is a function of its family's module, `zoo.vgg.vgg19`, and a name of
+`kerascnn`. Importing the zoo, listing it and reading its cards does not import Keras.
 """
 
 from zoo.registry import Card, UnknownNetworkError, builder, card, names, register
@@ -39,9 +39,3 @@ def build(name: str, /, *args, **options):
         UnknownNetworkError: no network has this name; lists close matches.
     """
     return builder(name)(*args, **options)
-
-
-def __getattr__(name: str):
-    if not name.startswith("_") and name in names():
-        return builder(name)
-    raise AttributeError(f"module 'zoo' has no attribute {name!r}")

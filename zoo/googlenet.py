@@ -8,7 +8,7 @@ the paper's network; `googlenet` and `googlenet_3x3` are for images of 32x32 pix
 
 import keras
 
-from zoo.interface import classifier, image_input, outputs
+from zoo.interface import classifier, image_input, outputs, scaled
 from zoo.layers import LocalResponseNormalization
 from zoo.registry import register
 
@@ -134,7 +134,7 @@ def googlenet_imagenet(
         ValueError: the images are too small, or `width` is not above 0.
     """
     table = _scaled_table(width)
-    stem = [_scaled(filters, width) for filters in (64, 64, 192)]
+    stem = [scaled(filters, width) for filters in (64, 64, 192)]
     # Five halvings; with the heads, 4a and 4d must have the 5x5 that they average.
     image, x = image_input(input_shape, minimum=79 if auxiliary else 31)
     # Caffe centres the first window on pixel 0; "same" would centre it on pixel 1.
@@ -230,7 +230,7 @@ def _small(input_shape, classes, width, activation, name, *, double_3x3=False):
     image, x = image_input(input_shape)
     x = _convolution(
         x,
-        _scaled(192, width),
+        scaled(192, width),
         3,
         "conv1",
         batch_normalization=True,
@@ -258,10 +258,10 @@ def _auxiliary(x, classes, activation, width, name):
     # (N, 4, 4, …) at 224x224. At sizes that 5x5 windows of stride 3 do not tile, Caffe
     # would add a smaller window at the end.
     x = keras.layers.AveragePooling2D(5, 3, name=f"{name}_pool")(x)
-    x = _caffe_convolution(x, _scaled(128, width), 1, f"{name}_conv")
+    x = _caffe_convolution(x, scaled(128, width), 1, f"{name}_conv")
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)  # (N, 2048)
     x = keras.layers.Dense(
-        _scaled(1024, width), activation="relu", name=f"{name}_fc1", **_caffe()
+        scaled(1024, width), activation="relu", name=f"{name}_fc1", **_caffe()
     )(x)
     x = keras.layers.Dropout(0.7, name=f"{name}_dropout")(x)
     x = keras.layers.Dense(classes, name=f"{name}_fc2")(x)
@@ -321,14 +321,10 @@ def _pytorch_pooling(x, name):
     return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
-def _scaled(filters, width):
-    return max(1, round(filters * width))
-
-
 def _scaled_table(width):
     if not width > 0:
         raise ValueError(f"width must be above 0; received {width!r}")
     return {
-        module: [_scaled(filters, width) for filters in row]
+        module: [scaled(filters, width) for filters in row]
         for module, row in TABLE.items()
     }

@@ -67,3 +67,8 @@ def outputs(logits, activation="softmax", *, name=None):
     """
     name = name or ("probabilities" if activation else "logits")
     return keras.layers.Activation(activation, dtype="float32", name=name)(logits)
+
+
+def scaled(width_of_paper: int, factor: float) -> int:
+    """Return the width of a layer in a slim network: at least one filter or unit."""
+    return max(1, round(width_of_paper * factor))

@@ -9,7 +9,7 @@ two months older than batch normalisation, does not.
 
 import keras
 
-from zoo.interface import classifier, image_input
+from zoo.interface import classifier, image_input, scaled
 from zoo.registry import register
 
 # Table 1: (number of 3x3 convolutions, filters of each) of the blocks, each of which
@@ -84,7 +84,7 @@ def vgg(
         for place in range(1, convolutions + 1):
             x = _convolution(
                 x,
-                _scaled(filters, width),
+                scaled(filters, width),
                 batch_normalization,
                 f"block{number}_conv{place}",
             )
@@ -93,7 +93,7 @@ def vgg(
     x = keras.layers.Flatten(name="flatten")(x)
     for number, units in enumerate(dense, start=1):
         x = keras.layers.Dense(
-            _scaled(units, width),
+            scaled(units, width),
             activation="relu",
             kernel_initializer=INITIALIZER,
             name=f"fc{number}",
@@ -119,10 +119,6 @@ def _convolution(x, filters, batch_normalization, name):
         )(x)
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
     return x
-
-
-def _scaled(filters, width):
-    return max(1, round(filters * width))
 
 
 _ARGUMENTS = """

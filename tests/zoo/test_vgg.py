@@ -177,7 +177,7 @@ def test_plain_vgg19_learns_with_its_recipe_and_not_from_glorot(
     monkeypatch.setattr("zoo.vgg.INITIALIZER", initializer)
     keras.utils.set_random_seed(0)
     model = zoo.build("vgg19", width=0.25)
-    recipe = recipe_for("vgg19", "short")
+    recipe = recipe_for("vgg19", "quick")
     images, labels = gratings(3000)
     steps = -(-len(images) // recipe.batch_size)
     optimizer = make_optimizer(recipe, model, steps)

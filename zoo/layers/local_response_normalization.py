@@ -69,6 +69,10 @@ class LocalResponseNormalization(keras.layers.Layer):
         """Return `input_shape`: nothing moves."""
         return input_shape
 
+    def window(self):
+        """Say for the receptive field that each pixel sees itself alone."""
+        return (1, 1), (1, 1)
+
     def get_config(self):
         """Return the arguments that make this layer again."""
         return {
