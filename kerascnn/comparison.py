@@ -26,6 +26,7 @@ class Accuracy:
     std: float | None = None  # over the seeds, in points
     seeds: int | None = None  # how many runs it is the mean of
     data: str = "cifar10"  # the test set
+    title: str = ""  # what exactly it was, such as "CIFAR-10 (JPEG copy)"
     source: str = ""  # paper, conditions or recipe
     confidence: str = "published"  # as on a card: published, second-hand, remembered
 
@@ -156,6 +157,9 @@ class Comparison:
         if self.data == HUMAN.data and notes:
             notes[0] += f"; a human: {HUMAN.percent:g} ± {human_interval():.1f}"
             notes[0] += f" ({HUMAN.source})"
+        titles = {e.measured.title for e in self.entries if e.measured} - {""}
+        if titles and "measured" in self.columns:
+            notes.append(f"Measured on {', '.join(sorted(titles))}")
         if self.notes:
             notes += [f"{e.name}: {note}" for e in self.entries for note in e.notes]
         for key in {"published", "measured"} & set(self.columns):
@@ -356,6 +360,7 @@ def _measured(card, data: str) -> Accuracy | None:
         std=result.get("accuracy_std") if number > 1 else None,
         seeds=number or None,
         data=data,
+        title=result.get("data_title", ""),
         source=f"recipe {result.get('recipe')}, {result.get('epochs')} epochs",
     )
 
@@ -391,7 +396,12 @@ def _from_run(run) -> Entry:
             "published": _published(zoo.card(run.name), data) if known else None,
             "measured": None
             if accuracy is None
-            else Accuracy(float(accuracy), data=data, source=f"run {run.folder}"),
+            else Accuracy(
+                float(accuracy),
+                data=data,
+                title=run.config["data"].get("title", ""),
+                source=f"run {run.folder}",
+            ),
         }
     )
 

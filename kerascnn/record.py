@@ -15,9 +15,9 @@ LARGEST = 12_000_000  # bytes of a weights file that ships
 def record(folders, zoo_folder: Path | None = None, *, recipe: str) -> dict:
     """Write the mean of some runs to their network's card, and the best one's weights.
 
-    The weights that ship are those of the run with the best validation accuracy. They
-    are rounded to float16, and the accuracy on the card's `weights` is measured anew
-    with the rounded ones.
+    The weights that ship are those of the run with the best validation accuracy of all
+    that were recorded, where they take at most 12 MB. They are rounded to float16, and
+    the accuracy on the card's `weights` is measured anew with the rounded ones.
 
     Args:
         folders: finished runs of one network on one data set by one recipe, which
@@ -52,8 +52,7 @@ def record(folders, zoo_folder: Path | None = None, *, recipe: str) -> dict:
     results = tomlkit.aot()
     for row in [*kept, result]:
         results.append(tomlkit.item(row))
-    weights = _ship(runs, zoo_folder / "weights")
-    if weights:
+    if weights := _ship(runs, zoo_folder / "weights", table.get("weights", {})):
         table["weights"] = weights
     table["results"] = results
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
@@ -87,6 +86,9 @@ def _result(runs: list[Run], recipe: str) -> dict:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"runs with the same seed are one result; received {seeds}")
     accuracies = [run.metrics["test_accuracy"] for run in runs]
+    spread = {}
+    if len(runs) > 1:  # one run has no spread
+        spread = {"accuracy_std": round(statistics.stdev(accuracies), 3)}
     versions = first["versions"]
     return {
         "data": first["data"]["name"],
@@ -94,9 +96,7 @@ def _result(runs: list[Run], recipe: str) -> dict:
         "fingerprint": first["data"]["fingerprint"],
         "recipe": recipe,
         "accuracy_mean": round(statistics.mean(accuracies), 3),
-        "accuracy_std": round(statistics.stdev(accuracies), 3)
-        if len(runs) > 1
-        else 0.0,
+        **spread,
         "accuracies": [round(a, 3) for a in accuracies],
         "seeds": seeds,
         "epochs": runs[0].metrics["epochs"],
@@ -109,9 +109,14 @@ def _result(runs: list[Run], recipe: str) -> dict:
     }
 
 
-def _ship(runs: list[Run], folder: Path) -> dict:
-    """Write the best run's weights; returns what the card says of them."""
-    best = max(runs, key=lambda run: run.metrics.get("validation_accuracy", 0))
+def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
+    """Write the best run's weights, unless they are large or better ones ship.
+
+    Returns what the card says of them, empty where nothing was written.
+    """
+    best = max(runs, key=_validation_accuracy)
+    if shipped and shipped["validation_accuracy"] >= _validation_accuracy(best):
+        return {}
     file = folder / f"{best.name}.npz"
     temporary = folder / f".{best.name}.part.npz"
     folder.mkdir(exist_ok=True)
@@ -132,9 +137,14 @@ def _ship(runs: list[Run], folder: Path) -> dict:
     return {
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "validation_accuracy": round(_validation_accuracy(best), 3),
         "accuracy": round(rounded.accuracy, 3),
         "data_title": best.config["data"]["title"],
         "fingerprint": best.config["data"]["fingerprint"],
         "seed": best.config["seed"],
         "labels": list(best.labels),
     }
+
+
+def _validation_accuracy(run: Run) -> float:
+    return run.metrics.get("validation_accuracy", 0.0)

@@ -100,3 +100,37 @@ def test_a_file_that_is_not_the_one_on_the_card_is_refused(shipping):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="is not the weights file of the card"):
         zoo.load("linear")
+
+
+SHIPPED = [name for name in zoo.names() if zoo.card(name).weights]
+
+
+def test_weights_ship():
+    assert "lecture_cnn" in SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_are_those_of_the_card(name):
+    """`load` checks the sha256; a trained network is sure of some of its answers."""
+    model = zoo.load(name)
+    weights = zoo.card(name).weights
+    assert len(weights["labels"]) == model.output_shape[1]
+    x = np.random.default_rng(0).integers(0, 256, (8, *model.input_shape[1:]), np.uint8)
+    assert np.asarray(model(x)).max() > 2 / model.output_shape[1]
+
+
+@pytest.mark.slow
+@pytest.mark.cifar10
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_reach_the_accuracy_of_the_card(name):
+    import kerascnn
+
+    weights = zoo.card(name).weights
+    try:
+        data = kerascnn.load_data("cifar10")
+    except kerascnn.data.DataError:
+        pytest.skip("CIFAR-10 is not prepared here: see `kerascnn data`")
+    if data.fingerprint != weights["fingerprint"]:
+        pytest.skip(f"the card's figure is on {weights['data_title']}")
+    measured = kerascnn.evaluate(zoo.load(name), data.test).accuracy
+    assert measured == pytest.approx(weights["accuracy"], abs=0.1)
