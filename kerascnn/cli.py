@@ -150,12 +150,12 @@ def models(
             "parameters": card.parameters,
             "macs": card.macs,
             "published": card.published[0].accuracy if card.published else None,
-            "measured": card.results[-1]["accuracy_mean"] if card.results else None,
+            "measured": (card.measured() or {}).get("accuracy_mean"),
             "weights": "ship" if card.weights else None,
         }
         for card in cards
     ]
-    titles = sorted({card.results[-1]["data_title"] for card in cards if card.results})
+    titles = sorted({r["data_title"] for card in cards if (r := card.measured())})
     notes = ["published: on CIFAR-10, as its authors or others report"]
     if titles:
         notes.append(f"measured: by this project, on {', '.join(titles)}")
@@ -316,12 +316,13 @@ def evaluate(
         origin = {"source": data}
     images = load_data(**origin)
     result = measure(network.model, images.test, labels=images.labels)
+    title = f"{network.name} on {images.title}"
     if plot:
-        result.plot().savefig(plot, dpi=150)
+        result.plot(title).savefig(plot, dpi=150)
     if json:
         _say_json({"data": images.title, **result.to_dict()})
     else:
-        _say(f"{network.name} on {images.title}: {result}")
+        _say(f"{title}: {result}")
         if plot:
             _say(f"picture: {plot}")
 

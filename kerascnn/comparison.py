@@ -346,12 +346,9 @@ def _published(card, data: str) -> Accuracy | None:
 
 def _measured(card, data: str) -> Accuracy | None:
     """The card's result on the data, of the default recipe where it has one."""
-    results = [r for r in card.results if r.get("data") == data]
-    # Not the best one: that would be a choice made on the test set.
-    results.sort(key=lambda r: r.get("recipe") != "default")
-    if not results:
+    result = card.measured(data)
+    if result is None:
         return None
-    result = results[0]
     seeds = result.get("seeds", ())
     number = seeds if isinstance(seeds, int) else len(seeds)
     return Accuracy(

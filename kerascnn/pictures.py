@@ -186,7 +186,11 @@ def _legend(figure, comparison, shown, human) -> None:
     drawn = {key for e in shown for key in _accuracies(comparison, e)}
     handles = []
     if "measured" in drawn:
-        label = "measured by this project, ± one standard deviation over the seeds"
+        found = [_accuracies(comparison, e).get("measured") for e in shown]
+        titles = sorted({a.title for a in found if a and a.title})
+        label = f"measured on {', '.join(titles) or comparison.data}"
+        if any(a and a.std is not None for a in found):
+            label += ", ± one standard deviation over the seeds"
         handles.append(Line2D([], [], color=MEASURED, marker="o", ls="", label=label))
     if "published" in drawn:
         handles.append(

@@ -76,6 +76,15 @@ class Card:
         """All parameters, as `model.count_params()` counts them."""
         return self.trainable + self.non_trainable
 
+    def measured(self, data: str = "cifar10") -> dict[str, Any] | None:
+        """Return this project's result on some data, None where there is none.
+
+        It is that of the recipe "default" where there is one, not the best: that would
+        be a choice made on the test set.
+        """
+        results = [r for r in self.results if r.get("data") == data]
+        return min(results, key=lambda r: r.get("recipe") != "default", default=None)
+
 
 def _required(field) -> bool:
     return field.default is MISSING and field.default_factory is MISSING

@@ -54,8 +54,12 @@ class Evaluation:
         """Return everything as values that JSON can hold."""
         return {**vars(self), "confusion": self.confusion.tolist()}
 
-    def plot(self):
-        """Draw the confusion matrix; returns a matplotlib Figure."""
+    def plot(self, title: str = "Confusion"):
+        """Draw the confusion matrix; returns a matplotlib Figure.
+
+        Args:
+            title: name the network and the data, on which the figures hold.
+        """
         from matplotlib.figure import Figure
 
         n = len(self.labels)
@@ -78,7 +82,7 @@ class Evaluation:
         axes.set_xlabel("answer of the network")
         axes.set_ylabel("true class")
         axes.set_title(
-            f"Confusion: {self.accuracy:.2f} % of {self.images:,} images right"
+            f"{title}: {self.accuracy:.2f} % of {self.images:,} images right"
         )
         figure.colorbar(shown, ax=axes, label="share of the true class")
         return figure
