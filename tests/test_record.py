@@ -1,0 +1,86 @@
+"""From run folders to a card."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kerascnn
+import zoo
+from kerascnn.record import record
+from zoo.shipped import read_weights
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of the quick recipe, and a run of another one."""
+    data = kerascnn.load_data("shapes", images=100)
+    folder = tmp_path_factory.mktemp("runs")
+    made = [
+        kerascnn.train(
+            "linear",
+            data,
+            "quick",
+            seed=seed,
+            folder=folder / f"{seed}",
+            progress=False,
+        )
+        for seed in (0, 1)
+    ]
+    other = kerascnn.train(
+        "linear", data, "quick", epochs=1, folder=folder / "other", progress=False
+    )
+    return *made, other
+
+
+@pytest.fixture
+def cards(tmp_path):
+    """A copy of the zoo's cards, with nothing measured on them."""
+    for card in Path(zoo.__file__).parent.glob("*.toml"):
+        shutil.copy(card, tmp_path)
+    return tmp_path
+
+
+def test_results_and_weights_are_written(runs, cards):
+    before = (cards / "dense_mlp.toml").read_text()
+    result = record([run.folder for run in runs[:2]], cards, recipe="quick")
+    accuracies = [run.metrics["test_accuracy"] for run in runs[:2]]
+    assert result["accuracy_mean"] == pytest.approx(np.mean(accuracies), abs=1e-3)
+    assert result["accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1), abs=1e-3)
+    assert result["seeds"] == [0, 1]
+    text = (cards / "dense_mlp.toml").read_text()
+    table = tomllib.loads(text)["linear"]
+    assert result in table["results"]
+    assert all(line in text.splitlines() for line in before.splitlines())
+    weights = table["weights"]
+    assert weights["labels"] == list(runs[0].labels)
+    model = zoo.build("linear")
+    read_weights(model, cards / "weights" / weights["file"])
+    best = max(runs[:2], key=lambda run: run.metrics["validation_accuracy"])
+    np.testing.assert_allclose(
+        np.asarray(model.get_layer("fc").kernel),
+        np.asarray(best.model.get_layer("fc").kernel),
+        atol=1e-3,
+    )
+    assert weights["accuracy"] == pytest.approx(best.metrics["test_accuracy"], abs=6)
+    # Recording again replaces the result and does not add to it.
+    record([run.folder for run in runs[:2]], cards, recipe="quick")
+    assert tomllib.loads((cards / "dense_mlp.toml").read_text())["linear"] == table
+
+
+def test_one_run_has_no_spread(runs, cards):
+    assert "accuracy_std" not in record([runs[0].folder], cards, recipe="quick")
+
+
+def test_what_is_not_one_result_is_refused(runs, cards):
+    with pytest.raises(ValueError, match="differ in recipe"):
+        record([runs[0].folder, runs[2].folder], cards, recipe="quick")
+    with pytest.raises(ValueError, match=r"did not follow the recipe 'quick'.* epochs"):
+        record([runs[2].folder], cards, recipe="quick")
+    with pytest.raises(ValueError, match="same seed"):
+        record([runs[0].folder] * 2, cards, recipe="quick")
+    with pytest.raises(ValueError, match="received none"):
+        record([], cards, recipe="quick")
+    assert not (cards / "weights").exists()
