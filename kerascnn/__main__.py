@@ -1,0 +1,5 @@
+"""`python -m kerascnn` is the `kerascnn` command."""
+
+from kerascnn.cli import main
+
+main()
