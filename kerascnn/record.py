@@ -112,10 +112,14 @@ def _result(runs: list[Run], recipe: str) -> dict:
 def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
     """Write the best run's weights, unless they are large or better ones ship.
 
-    Returns what the card says of them, empty where nothing was written.
+    What ships is not replaced by weights that were trained on other data. Returns what
+    the card says of the new ones, empty where nothing was written.
     """
     best = max(runs, key=_validation_accuracy)
-    if shipped and shipped["validation_accuracy"] >= _validation_accuracy(best):
+    if shipped and (
+        shipped["fingerprint"] != best.config["data"]["fingerprint"]
+        or shipped["validation_accuracy"] >= _validation_accuracy(best)
+    ):
         return {}
     file = folder / f"{best.name}.npz"
     temporary = folder / f".{best.name}.part.npz"

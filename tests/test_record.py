@@ -1,11 +1,11 @@
 """From run folders to a card."""
 
-import shutil
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomlkit
 
 import kerascnn
 import zoo
@@ -39,7 +39,11 @@ def runs(tmp_path_factory):
 def cards(tmp_path):
     """A copy of the zoo's cards, with nothing measured on them."""
     for card in Path(zoo.__file__).parent.glob("*.toml"):
-        shutil.copy(card, tmp_path)
+        document = tomlkit.parse(card.read_text(encoding="utf-8"))
+        for table in document.values():
+            table.pop("results", None)
+            table.pop("weights", None)
+        (tmp_path / card.name).write_text(tomlkit.dumps(document), encoding="utf-8")
     return tmp_path
 
 
@@ -68,6 +72,21 @@ def test_results_and_weights_are_written(runs, cards):
     # Recording again replaces the result and does not add to it.
     record([run.folder for run in runs[:2]], cards, recipe="quick")
     assert tomllib.loads((cards / "dense_mlp.toml").read_text())["linear"] == table
+
+
+def test_better_weights_and_those_of_other_data_stay(runs, cards):
+    best, worse = sorted(runs[:2], key=lambda run: -run.metrics["validation_accuracy"])
+    record([best.folder], cards, recipe="quick")
+    path = cards / "dense_mlp.toml"
+    weights = tomllib.loads(path.read_text())["linear"]["weights"]
+    record([worse.folder], cards, recipe="quick")
+    assert tomllib.loads(path.read_text())["linear"]["weights"] == weights
+    text = path.read_text().replace(weights["fingerprint"], "0" * 16)
+    lower = f"validation_accuracy = {weights['validation_accuracy']}"
+    path.write_text(text.replace(lower, "validation_accuracy = 0.0"))
+    record([best.folder], cards, recipe="quick")
+    kept = tomllib.loads(path.read_text())["linear"]["weights"]
+    assert (kept["fingerprint"], kept["validation_accuracy"]) == ("0" * 16, 0.0)
 
 
 def test_one_run_has_no_spread(runs, cards):
