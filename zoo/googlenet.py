@@ -8,7 +8,7 @@ the paper's network; `googlenet` and `googlenet_3x3` are for images of 32x32 pix
 
 import keras
 
-from zoo.interface import classifier, image_input, outputs, scaled
+from zoo.interface import classifier, convolution, image_input, outputs, scaled
 from zoo.layers import LocalResponseNormalization
 from zoo.registry import register
 
@@ -29,10 +29,6 @@ TABLE = {
 # The pooling that precedes the first module of a stage, and the modules with a head.
 POOL_BEFORE = {"4a": "pool3", "5a": "pool4"}
 AUXILIARY_AFTER = {"4a": "auxiliary1", "4d": "auxiliary2"}
-
-# PyTorch's batch normalisation (its momentum 0.1 is 0.9 in Keras), from which the
-# CIFAR-10 form comes; Keras' own defaults are 1e-3 and 0.99.
-EPSILON, MOMENTUM = 1e-5, 0.9
 
 
 def inception_block(
@@ -77,7 +73,7 @@ def inception_block(
     """
 
     def convolve(x, filters, size, column):
-        return _convolution(
+        return convolution(
             x,
             filters,
             size,
@@ -228,7 +224,7 @@ def googlenet_3x3(
 def _small(input_shape, classes, width, activation, name, *, double_3x3=False):
     table = _scaled_table(width)
     image, x = image_input(input_shape)
-    x = _convolution(
+    x = convolution(
         x,
         scaled(192, width),
         3,
@@ -280,24 +276,7 @@ def _caffe():
 
 
 def _caffe_convolution(x, filters, size, name, **options):
-    return _convolution(x, filters, size, name, False, **options, **_caffe())
-
-
-def _convolution(x, filters, size, name, batch_normalization, **options):
-    convolution = keras.layers.Conv2D(
-        filters,
-        size,
-        activation=None if batch_normalization else "relu",
-        name=name,
-        **options,
-    )
-    x = convolution(x)
-    if batch_normalization:
-        x = keras.layers.BatchNormalization(
-            epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}_bn"
-        )(x)
-        x = keras.layers.ReLU(name=f"{name}_relu")(x)
-    return x
+    return convolution(x, filters, size, name, False, **options, **_caffe())
 
 
 def _caffe_pooling(x, name):

@@ -72,3 +72,37 @@ def outputs(logits, activation="softmax", *, name=None):
 def scaled(width_of_paper: int, factor: float) -> int:
     """Return the width of a layer in a slim network: at least one filter or unit."""
     return max(1, round(width_of_paper * factor))
+
+
+# PyTorch's batch normalisation (its momentum 0.1 is 0.9 in Keras), with which the
+# published CIFAR-10 recipes were run; Keras' own defaults are 1e-3 and 0.99.
+EPSILON, MOMENTUM = 1e-5, 0.9
+
+
+def convolution(x, filters, size, name, batch_normalization=False, **options):
+    """Convolve, normalise where asked to, and apply ReLU.
+
+    Args:
+        x: tensor (N, height, width, channels).
+        filters: number of filters.
+        size: height and width of a filter.
+        name: name of the convolution; `_bn` and `_relu` are added for the others.
+        batch_normalization: normalise between convolution and ReLU.
+        **options: further arguments of `keras.layers.Conv2D`.
+
+    Returns:
+        Tensor (N, height, width, filters), after the padding and strides of `options`.
+    """
+    x = keras.layers.Conv2D(
+        filters,
+        size,
+        activation=None if batch_normalization else "relu",
+        name=name,
+        **options,
+    )(x)
+    if batch_normalization:
+        x = keras.layers.BatchNormalization(
+            epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}_bn"
+        )(x)
+        x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    return x

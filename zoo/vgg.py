@@ -9,7 +9,7 @@ two months older than batch normalisation, does not.
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.interface import classifier, convolution, image_input, scaled
 from zoo.registry import register
 
 # Table 1: (number of 3x3 convolutions, filters of each) of the blocks, each of which
@@ -33,10 +33,6 @@ DENSE = (4096, 4096)
 # telescopes to √(512/3) = 13 over the network, so either trains. Fan-in it is, because
 # the logits then start as large in VGG19 as in VGG11.
 INITIALIZER = "he_normal"
-
-# PyTorch's batch normalisation (its momentum 0.1 is 0.9 in Keras), with which the
-# published CIFAR-10 recipes were run; Keras' own defaults are 1e-3 and 0.99.
-EPSILON, MOMENTUM = 1e-5, 0.9
 
 
 def vgg(
@@ -82,11 +78,14 @@ def vgg(
     image, x = image_input(input_shape, minimum=2 ** len(blocks))
     for number, (convolutions, filters) in enumerate(blocks, start=1):
         for place in range(1, convolutions + 1):
-            x = _convolution(
+            x = convolution(
                 x,
                 scaled(filters, width),
-                batch_normalization,
+                3,
                 f"block{number}_conv{place}",
+                batch_normalization,
+                padding="same",
+                kernel_initializer=INITIALIZER,
             )
         x = keras.layers.MaxPooling2D(2, name=f"block{number}_pool")(x)
     # (N, 1, 1, 512) at 32x32, (N, 7, 7, 512) at 224x224
@@ -101,24 +100,6 @@ def vgg(
         x = keras.layers.Dropout(dropout, name=f"dropout{number}")(x)
     x = classifier(x, classes, classifier_activation)
     return keras.Model(image, x, name=name)
-
-
-def _convolution(x, filters, batch_normalization, name):
-    convolution = keras.layers.Conv2D(
-        filters,
-        3,
-        padding="same",
-        activation=None if batch_normalization else "relu",
-        kernel_initializer=INITIALIZER,
-        name=name,
-    )
-    x = convolution(x)
-    if batch_normalization:
-        x = keras.layers.BatchNormalization(
-            epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}_bn"
-        )(x)
-        x = keras.layers.ReLU(name=f"{name}_relu")(x)
-    return x
 
 
 _ARGUMENTS = """
