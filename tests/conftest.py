@@ -29,3 +29,14 @@ def golden(request):
         )
 
     return compare
+
+
+def pytest_collection_modifyitems(items):
+    """Let parallel workers take whole files, and the zoo's battery by its networks.
+
+    So what a file or a network needs is built once (pytest-xdist, --dist loadgroup).
+    """
+    for item in items:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        group = values.get("network") if item.path.stem == "test_battery" else None
+        item.add_marker(pytest.mark.xdist_group(group or item.path.stem))

@@ -47,10 +47,14 @@ def classifier(features, classes=10, activation="softmax", *, name="fc", **dense
     Raises:
         ValueError: fewer than two classes.
     """
-    if not isinstance(classes, int) or classes < 2:
-        raise ValueError(f"classes must be an integer of 2 or more; received {classes}")
+    _check_classes(classes)
     logits = keras.layers.Dense(classes, name=name, **dense)(features)
     return outputs(logits, activation)
+
+
+def _check_classes(classes):
+    if not isinstance(classes, int) or classes < 2:
+        raise ValueError(f"classes must be an integer of 2 or more; received {classes}")
 
 
 def outputs(logits, activation="softmax", *, name=None):
@@ -64,7 +68,11 @@ def outputs(logits, activation="softmax", *, name=None):
 
     Returns:
         Tensor (N, classes), float32 under mixed precision too.
+
+    Raises:
+        ValueError: fewer than two classes.
     """
+    _check_classes(logits.shape[-1])
     name = name or ("probabilities" if activation else "logits")
     return keras.layers.Activation(activation, dtype="float32", name=name)(logits)
 
@@ -79,15 +87,19 @@ def scaled(width_of_paper: int, factor: float) -> int:
 EPSILON, MOMENTUM = 1e-5, 0.9
 
 
-def convolution(x, filters, size, name, batch_normalization=False, **options):
-    """Convolve, normalise where asked to, and apply ReLU.
+def convolution(
+    x, filters, size, name, batch_normalization=False, activation="relu", **options
+):
+    """Convolve, normalise where asked to, and apply the activation.
 
     Args:
         x: tensor (N, height, width, channels).
         filters: number of filters.
         size: height and width of a filter.
-        name: name of the convolution; `_bn` and `_relu` are added for the others.
-        batch_normalization: normalise between convolution and ReLU.
+        name: name of the convolution; `_bn` and `_relu` (the name of the activation)
+            are added for the others.
+        batch_normalization: normalise between convolution and activation.
+        activation: name of an activation, such as "relu" or "elu", or None.
         **options: further arguments of `keras.layers.Conv2D`.
 
     Returns:
@@ -96,7 +108,7 @@ def convolution(x, filters, size, name, batch_normalization=False, **options):
     x = keras.layers.Conv2D(
         filters,
         size,
-        activation=None if batch_normalization else "relu",
+        activation=None if batch_normalization else activation,
         name=name,
         **options,
     )(x)
@@ -104,5 +116,8 @@ def convolution(x, filters, size, name, batch_normalization=False, **options):
         x = keras.layers.BatchNormalization(
             epsilon=EPSILON, momentum=MOMENTUM, name=f"{name}_bn"
         )(x)
-        x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        if activation == "relu":
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        elif activation:
+            x = keras.layers.Activation(activation, name=f"{name}_{activation}")(x)
     return x

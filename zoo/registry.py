@@ -68,6 +68,7 @@ class Card:
     notes: tuple[str, ...] = ()
     slim: dict[str, Any] = field(default_factory=dict)  # arguments of a small version
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)  # what `tune` searches
     results: tuple[dict[str, Any], ...] = ()  # written by `kerascnn record`
     weights: dict[str, Any] = field(default_factory=dict)  # likewise
 
@@ -75,6 +76,11 @@ class Card:
     def parameters(self) -> int:
         """All parameters, as `model.count_params()` counts them."""
         return self.trainable + self.non_trainable
+
+    @property
+    def best_published(self) -> Published | None:
+        """The highest of the published accuracies, as rankings quote it."""
+        return max(self.published, key=lambda p: p.accuracy, default=None)
 
     def measured(self, data: str = "cifar10") -> dict[str, Any] | None:
         """Return this project's result on some data, None where there is none.

@@ -16,6 +16,31 @@ if keras.config.backend() == "jax":
     # A test compiles hundreds of small operations and runs each of them twice.
     jax.config.update("jax_disable_most_optimizations", True)
 
+    def by_numpy(name, draw):
+        """Draw initial weights by NumPy: JAX would compile each shape, for a second."""
+        original = getattr(jax.random, name)
+
+        def sample(key, *args, shape=(), dtype="float32", **options):
+            if isinstance(key, jax.core.Tracer) or args:
+                return original(key, *args, shape=shape, dtype=dtype, **options)
+            rng = np.random.default_rng(np.asarray(key))
+            return jax.numpy.asarray(draw(rng, shape, **options), dtype)
+
+        setattr(jax.random, name, sample)
+
+    def truncated(rng, shape, lower, upper):
+        values = rng.normal(size=shape)
+        while (outside := (values < lower) | (values > upper)).any():
+            values[outside] = rng.normal(size=outside.sum())
+        return values
+
+    by_numpy("normal", lambda rng, shape: rng.normal(size=shape))
+    by_numpy("truncated_normal", truncated)
+    by_numpy(
+        "uniform",
+        lambda rng, shape, minval=0.0, maxval=1.0: rng.uniform(minval, maxval, shape),
+    )
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -3,8 +3,10 @@
 The declared counts are those of the full network, built without allocating its
 weights; everything else is done with the small version that the card calls `slim`.
 A network is built few times, since with a deep one that is what takes the time.
+Variants that differ from a brother by numbers in a table wait for `-m slow`.
 """
 
+import fnmatch
 import inspect
 import json
 import re
@@ -24,14 +26,52 @@ QUICK_TO_EXPORT = 10
 # Keras 3.15 copies a variable into an array in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implement:DeprecationWarning")
 
+# Variants whose code a brother runs too, with other numbers in its table. Their counts
+# are checked by default all the same.
+BROTHERS = (
+    *("vgg11_bn", "vgg11_imagenet", "vgg11_bn_imagenet", "vgg13*", "vgg16*"),
+    *("vgg19", "vgg19_bn_imagenet"),  # left: vgg11, vgg19_bn, vgg19_imagenet
+    "googlenet_3x3",
+    *("all_cnn_a*", "all_cnn_b*", "all_cnn_c_base", "all_cnn_c_convpool"),
+    *("resnet32", "resnet44", "resnet56", "resnet110", "resnet1202"),
+    *("recurrent_cnn_128", "recurrent_cnn_160", "elu_cnn_18", "maxout_nin_2"),
+    *("fractional_max_pooling_32", "fractional_max_pooling_64", "deep_cnin_100"),
+    *("airbench95", "fitnet4_relu", "fit_resnet4"),
+)
+SLOW_TO_BUILD = 150  # layers with weights
+
+
+def parametrize(argument, slow, **options):
+    return pytest.mark.parametrize(
+        argument,
+        [
+            pytest.param(name, marks=[pytest.mark.slow] * slow(name))
+            for name in zoo.names()
+        ],
+        **options,
+    )
+
+
+def deep(name):
+    return zoo.card(name).depth > SLOW_TO_BUILD
+
+
+def waits(name):
+    return any(fnmatch.fnmatch(name, brother) for brother in BROTHERS)
+
+
+def waits_to_export(name):
+    return waits(name) or zoo.card(name).depth > QUICK_TO_EXPORT
+
+
 every_name = pytest.mark.parametrize("name", zoo.names())
-every_network = pytest.mark.parametrize("network", zoo.names(), indirect=True)
+every_network = parametrize("network", waits, indirect=True)
 
 
 # --- What the card declares ---
 
 
-@every_name
+@parametrize("name", deep)
 def test_the_counts_on_the_card_are_those_of_the_network(name, blueprint, count):
     card = zoo.card(name)
     counts = count(blueprint(zoo.builder(name), card.input_shape, card.classes))
@@ -249,17 +289,7 @@ def test_a_keras_file_holds_the_whole_network(network, pixels, run, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        pytest.param(
-            name,
-            marks=[pytest.mark.slow] * (zoo.card(name).depth > QUICK_TO_EXPORT),
-        )
-        for name in zoo.names()
-    ],
-    indirect=True,
-)
+@parametrize("network", waits_to_export, indirect=True)
 @pytest.mark.skipif(not TENSORFLOW, reason="a SavedModel of JAX is tested in serving")
 def test_a_saved_model_gives_the_same_outputs(network, pixels, run, tmp_path):
     import tensorflow as tf
