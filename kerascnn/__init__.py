@@ -34,12 +34,14 @@ _HOMES = {
     "Recipe": "kerascnn.training",
     "evaluate": "kerascnn.training",
     "load_run": "kerascnn.training",
+    "lsuv": "kerascnn.training",
     "predict": "kerascnn.training",
     "resume": "kerascnn.training",
     "train": "kerascnn.training",
+    "tune": "kerascnn.tuning",
     "export": "kerascnn.serving",
 }
-_MODULES = ("arithmetic",)
+_MODULES = ("arithmetic", "explain")
 
 __all__ = [*_HOMES, *_MODULES, "layers", "models"]
 

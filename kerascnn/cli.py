@@ -41,6 +41,8 @@ Options = Annotated[
 Replace = Annotated[
     bool, typer.Option("--replace", help="Also where it is prepared already.")
 ]
+VIEWS = typer.Option(help="Views to average: 1, 2 (mirrored) or 6 (also shifted).")
+PASSES = typer.Option(help="Passes to average, of a network that draws at inference.")
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 
 
@@ -113,53 +115,21 @@ def _build(model: str, options: list[str] | None, **shape):
 @app.command()
 def models(
     pattern: Annotated[str, typer.Argument(help='Such as "vgg*".')] = "*",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")
+    ] = None,
     json: Json = False,
 ):
-    """List the networks of the zoo."""
-    import zoo
-    from kerascnn.tables import Column, Table
+    """List the networks of the zoo as a ranking; draw it."""
+    from kerascnn.ranking import ranking
 
-    names = zoo.names(pattern)
-    if not names:
-        zoo.card(pattern)  # names the close matches
-    cards = [zoo.card(name) for name in names]
+    found = ranking(pattern)
     if json:
-        _say_json([vars(card) for card in cards])
+        _say_json([vars(card) for card in found.cards])
         return
-
-    def accuracy(figures):
-        return f"{figures:.2f}"
-
-    columns = [
-        Column("name", "name", right=False),
-        Column("title", "title", right=False, optional=1),
-        Column("year", "year", optional=2),
-        Column("input", "input", right=False, optional=3),
-        Column("parameters", "parameters", lambda n: f"{n:,}"),
-        Column("macs", "MACs", lambda n: f"{n:,}"),
-        Column("published", "published %", accuracy),
-        Column("measured", "measured %", accuracy),
-        Column("weights", "weights", right=False),
-    ]
-    rows = [
-        {
-            "name": card.name,
-            "title": card.title,
-            "year": card.paper.year if card.paper else None,
-            "input": "x".join(map(str, card.input_shape)),
-            "parameters": card.parameters,
-            "macs": card.macs,
-            "published": card.published[0].accuracy if card.published else None,
-            "measured": (card.measured() or {}).get("accuracy_mean"),
-            "weights": "ship" if card.weights else None,
-        }
-        for card in cards
-    ]
-    titles = sorted({r["data_title"] for card in cards if (r := card.measured())})
-    notes = ["published: on CIFAR-10, as its authors or others report"]
-    if titles:
-        notes.append(f"measured: by this project, on {', '.join(titles)}")
-    _say(Table(columns, rows, notes=notes))
+    _say(found)
+    if plot:
+        _say(f"picture: {found.plot(plot)}")
 
 
 @app.command()
@@ -289,6 +259,77 @@ def train(
 
 
 @app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="Name of the zoo, or a .keras file.")],
+    data: DataName = "shapes",
+    recipe: Annotated[str, typer.Option(help="Where the search starts.")] = "default",
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is searched: key=low:high, key=low:high:log or key=one/other; "
+            "option:NAME is an argument of the builder. Repeatable. Default: the "
+            "card's."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 30,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each; default: the recipe's.")
+    ] = None,
+    set_: Settings = None,
+    option: Options = None,
+    seed: Seed = 0,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Height and width, for a folder and shapes."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Of the search; one that is there is continued."),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds until no trial begins.")
+    ] = None,
+    json: Json = False,
+):
+    """Search for the best recipe by validation accuracy; several shells can share."""
+    _load_keras()
+    from kerascnn.data import load_data
+    from kerascnn.training import open_network
+    from kerascnn.tuning import parse_space
+    from kerascnn.tuning import tune as search
+
+    settings: dict[str, Any] = dict(_pairs(set_, "set"))
+    if epochs is not None:
+        settings["epochs"] = epochs
+    try:
+        result = search(
+            open_network(model).model if model.endswith(".keras") else model,
+            load_data(data, image_size=image_size) if image_size else data,
+            space=parse_space(_pairs(space, "space")) if space else None,
+            recipe=recipe,
+            trials=trials,
+            folder=folder,
+            seed=seed,
+            timeout=timeout,
+            options=_options(option),
+            **settings,
+        )
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted; the same command again continues the search",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
+    pictures = result.plot()
+    if json:
+        _say_json({**result.to_dict(), "pictures": pictures})
+        return
+    _say(result)
+    for picture in pictures:
+        _say(f"picture: {picture}")
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Run folder, name or .keras file.")],
     data: Annotated[
@@ -297,10 +338,16 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix: .png, .svg, .pdf.")
     ] = None,
+    views: Annotated[int | None, VIEWS] = None,
+    passes: Annotated[int | None, PASSES] = None,
     json: Json = False,
 ):
-    """Measure a trained network on the test images."""
+    """Measure a trained network on the test images.
+
+    A run is measured by its recipe's views and passes, unless they are given.
+    """
     _load_keras()
+    import zoo
     from kerascnn.data import load_data
     from kerascnn.training import evaluate as measure
     from kerascnn.training import load_run, open_network
@@ -315,7 +362,15 @@ def evaluate(
     else:
         origin = {"source": data}
     images = load_data(**origin)
-    result = measure(network.model, images.test, labels=images.labels)
+    is_run = model not in zoo.names() and Path(model).is_dir()
+    own = load_run(model).config["recipe"] if is_run else {}
+    result = measure(
+        network.model,
+        images.test,
+        labels=images.labels,
+        views=own.get("views", 1) if views is None else views,
+        passes=own.get("passes", 1) if passes is None else passes,
+    )
     title = f"{network.name} on {images.title}"
     if plot:
         result.plot(title).savefig(plot, dpi=150)
@@ -334,25 +389,73 @@ def predict(
     ],
     images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 3,
+    views: Annotated[int, VIEWS] = 1,
+    passes: Annotated[int, PASSES] = 1,
     json: Json = False,
 ):
     """Say what images show."""
     _load_keras()
     found: list[tuple[Path, dict[str, float]]]
     if (Path(model) / "saved_model.pb").exists():
+        if (views, passes) != (1, 1):
+            raise ValueError(
+                "a SavedModel answers for one view in one pass: give the run folder, "
+                f"or leave out --views and --passes; received {views} and {passes}"
+            )
         from kerascnn.serving import predict_files
 
         found = predict_files(model, images)
     else:
         from kerascnn.training import predict as predict_images
 
-        found = [(p.file, p.probabilities) for p in predict_images(model, images)]
+        answers = predict_images(model, images, views=views, passes=passes)
+        found = [(p.file, p.probabilities) for p in answers]
     if json:
         _say_json([{"file": f, "probabilities": answer} for f, answer in found])
         return
     for file, answer in found:
         shown = ", ".join(f"{k} {v:.1%}" for k, v in list(answer.items())[:top])
         _say(f"{file}: {shown}")
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="Name, run folder or .keras file.")],
+    image: Annotated[Path, typer.Argument(help="A JPEG or PNG file.")],
+    what: Annotated[
+        str,
+        typer.Option(
+            help="pixels, slide, maps, filters, gradcam, saliency, occlusion, trace."
+        ),
+    ] = "trace",
+    layer: Annotated[
+        str | None, typer.Option(help="Name of a layer, as trace lists them.")
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="A value of the layer's output: r,c,k.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Class to explain; default: the answer.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(
+        "explained"
+    ),
+    json: Json = False,
+):
+    """Show what a network sees in an image: text, and pictures in a folder."""
+    _load_keras()
+    from kerascnn.explain.reporting import report
+
+    place = None
+    if cell is not None:
+        try:
+            place = tuple(int(part) for part in cell.split(","))
+        except ValueError:
+            raise ValueError(
+                f"--cell takes row,column,channel; received {cell!r}"
+            ) from None
+    found = report(model, image, what, layer=layer, cell=place, target=target, out=out)
+    _say_json(found.data) if json else _say(found)
 
 
 @app.command()

@@ -4,7 +4,6 @@ print(compare("lecture_cnn", "dense_mlp", "vgg19"))
 compare("lecture_cnn", my_model, run).plot("accuracy.png")
 """
 
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import zoo
 from kerascnn.arithmetic import storage
 from kerascnn.tables import Column, Table, format_bytes
 from kerascnn.twin import mlp_twin
+from zoo.references import HUMAN
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,6 @@ class Accuracy:
         if self.seeds is not None and self.seeds > 1:
             text += f" (n={self.seeds})"
         return text if self.confidence == "published" else f"{text} ({self.confidence})"
-
-
-# One person (A. Karpathy, 2011) labelled 400 test images of CIFAR-10, 94 % rightly: the
-# ranking on the lecture's slide lists it. The interval is that of a proportion.
-HUMAN = Accuracy(94.0, source="one person, 400 images, Karpathy 2011")
-HUMAN_IMAGES = 400
-
-
-def human_interval() -> float:
-    """Return the half-width of the human accuracy's 95 % interval, in points."""
-    right = HUMAN.percent / 100
-    return 100 * 1.96 * math.sqrt(right * (1 - right) / HUMAN_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -154,9 +142,10 @@ class Comparison:
         notes = []
         if any(e.published or e.measured for e in self.entries):
             notes.append(f"Accuracies on {self.data}, where nothing else is said")
-        if self.data == HUMAN.data and notes:
-            notes[0] += f"; a human: {HUMAN.percent:g} ± {human_interval():.1f}"
-            notes[0] += f" ({HUMAN.source})"
+        if self.data == "cifar10" and notes:
+            low, high = HUMAN.interval
+            notes[0] += f"; a human: {HUMAN.accuracy:g}, from {low:.1f} to {high:.1f}"
+            notes[0] += f" ({HUMAN.conditions}, Karpathy 2011)"
         titles = {e.measured.title for e in self.entries if e.measured} - {""}
         if titles and "measured" in self.columns:
             notes.append(f"Measured on {', '.join(sorted(titles))}")
@@ -209,9 +198,8 @@ class Comparison:
 
         keys = ("published", "measured")
         known = any(self.accuracy(e, key) for e in self.entries for key in keys)
-        person = (HUMAN.percent, human_interval(), HUMAN.source)
         if known:
-            figure = scatter(self, person if self.data == HUMAN.data else None)
+            figure = scatter(self, HUMAN if self.data == "cifar10" else None)
         else:
             figure = bars(self)
         figure.savefig(path, dpi=150)
@@ -236,7 +224,7 @@ def compare(
         columns: columns of the table, of "parameters", "ratio" (of the parameters to
             those of the first model), "macs", "memory" (activations of one image in
             float32), "weight_bytes" (file of the weights in float32), "depth",
-            "published" (the card's first figure), "measured".
+            "published" (the card's best figure), "measured".
         data: name of the data whose accuracies are compared; default: that of the
             runs where they all share one, else "cifar10". What was measured on other
             data is marked in the table and left out of the picture.
@@ -336,12 +324,12 @@ def _from_card(name: str, data: str, built: bool) -> Entry:
 
 
 def _published(card, data: str) -> Accuracy | None:
-    """The card's first figure; cards quote accuracies on CIFAR-10 only."""
-    if data != "cifar10" or not card.published:
+    """The card's best figure; cards quote accuracies on CIFAR-10 only."""
+    best = card.best_published
+    if data != "cifar10" or best is None:
         return None
-    first = card.published[0]
-    source = f"{first.source}, {first.conditions}"
-    return Accuracy(first.accuracy, source=source, confidence=first.confidence)
+    source = f"{best.source}, {best.conditions}"
+    return Accuracy(best.accuracy, source=source, confidence=best.confidence)
 
 
 def _measured(card, data: str) -> Accuracy | None:
@@ -404,4 +392,4 @@ def _from_run(run) -> Entry:
 
 
 # The public face finds both comparisons here.
-__all__ = ["Accuracy", "Comparison", "Entry", "compare", "human_interval", "mlp_twin"]
+__all__ = ["Accuracy", "Comparison", "Entry", "compare", "mlp_twin"]

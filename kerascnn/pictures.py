@@ -2,6 +2,8 @@
 
 import math
 
+from zoo.references import Reference
+
 # Okabe and Ito's colours, which the colour-blind tell apart; the markers differ too.
 MEASURED, PUBLISHED, HUMAN, INK = "#0072B2", "#D55E00", "#009E73", "#333333"
 COSTS = (
@@ -11,7 +13,7 @@ COSTS = (
 _TICKS = (10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5)
 
 
-def scatter(comparison, human: tuple[float, float, str] | None):
+def scatter(comparison, human: Reference | None):
     """Draw accuracy against parameters and against multiply-accumulates.
 
     The error, 100 % less the accuracy, has a logarithmic scale: from 90 to 95 % is as
@@ -19,7 +21,7 @@ def scatter(comparison, human: tuple[float, float, str] | None):
 
     Args:
         comparison: a `kerascnn.comparison.Comparison` with at least one accuracy.
-        human: accuracy and half-width of its interval, in percent, and its source.
+        human: what a human reaches on the same images, if that is known.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -28,13 +30,14 @@ def scatter(comparison, human: tuple[float, float, str] | None):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 7.5), layout="constrained")
+    shown = [e for e in comparison.entries if _accuracies(comparison, e)]
+    height = 7.5 + 0.12 * max(0, len(shown) - 12)  # room for many names
+    figure = Figure(figsize=(14, height), layout="constrained")
     FigureCanvasAgg(figure)  # measures the names, so that they do not overlap
     panels = figure.subplots(1, 2, sharey=True)
-    shown = [e for e in comparison.entries if _accuracies(comparison, e)]
     values = [a.percent for e in shown for a in _accuracies(comparison, e).values()]
     if human:
-        values += [human[0] - human[1], human[0] + human[1]]
+        values += human.interval
     low, high = _limits(values)
     for axes, (key, title) in zip(panels, COSTS, strict=True):
         points = [(getattr(e, key), e) for e in shown if getattr(e, key)]
@@ -153,9 +156,8 @@ def _none():
 
 
 def _draw_human(axes, human) -> None:
-    accuracy, half, _ = human
-    axes.axhspan(accuracy - half, accuracy + half, color=HUMAN, alpha=0.13, lw=0)
-    axes.axhline(accuracy, color=HUMAN, lw=1.2, ls="--")
+    axes.axhspan(*human.interval, color=HUMAN, alpha=0.13, lw=0)
+    axes.axhline(human.accuracy, color=HUMAN, lw=1.2, ls="--")
 
 
 def _draw_point(axes, x, accuracies) -> None:
@@ -206,17 +208,23 @@ def _legend(figure, comparison, shown, human) -> None:
             )
         )
     if human:
-        label = f"human: {human[0]:g} ± {human[1]:.1f} % ({human[2]})"
+        low, high = human.interval
+        label = f"human: {human.accuracy:g} %, 95 % interval {low:.1f} to {high:.1f}"
         handles.append(Patch(color=HUMAN, alpha=0.35, label=label))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
     )
 
 
+_NAMED = 6  # of those that are not drawn
+
+
 def _say_missing(figure, comparison, shown) -> None:
     missing = [e.name for e in comparison.entries if e not in shown]
     missing += [f"{e.name} (MACs)" for e in shown if not e.macs]
     title = f"What accuracy on {comparison.data} costs"
+    if len(missing) > _NAMED:
+        missing[_NAMED:] = [f"{len(missing) - _NAMED} more"]
     if missing:
         title += f"\nnot drawn, as unknown: {', '.join(missing)}"
     figure.suptitle(title, wrap=True)

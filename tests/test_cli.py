@@ -1,6 +1,7 @@
 """The command: words, exit codes, one line an error, JSON for programs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -99,6 +100,36 @@ def test_train_evaluate_predict_export(command, tmp_path):
     assert code == 2 and "not overwritten" in err and err.count("\n") == 1
     code, out, _ = command("train", "--resume", "run")
     assert code == 0 and "test accuracy" in out  # it had finished
+
+
+def test_views_and_passes_are_averaged(command, run, tmp_path):
+    def evaluate(*options, folder=run.folder):
+        code, out, err = command("evaluate", folder, "--json", *options)
+        assert code == 0, err
+        return json.loads(out)
+
+    plain, averaged = evaluate(), evaluate("--views", 6)
+    assert (plain["views"], averaged["views"]) == (1, 6)
+    assert plain["loss"] != averaged["loss"]
+    # A run is measured as its recipe says, unless the command says something else.
+    mine = shutil.copytree(run.folder, tmp_path / "mine")
+    config = json.loads((mine / "config.json").read_text())
+    config["recipe"]["views"] = 6
+    (mine / "config.json").write_text(json.dumps(config))
+    assert evaluate(folder=mine)["loss"] == averaged["loss"]
+    assert evaluate("--views", 1, folder=mine)["loss"] == plain["loss"]
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    answers = []
+    for options in ((), ("--views", 2, "--passes", 2)):
+        code, out, err = command("predict", mine, "image.png", "--json", *options)
+        assert code == 0, err
+        answers.append(json.loads(out)[0]["probabilities"])
+    assert answers[0] != answers[1]
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "saved_model.pb").touch()
+    code, _, err = command("predict", "served", "image.png", "--views", 2)
+    assert code == 2 and "one view in one pass" in err
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ from kerascnn.comparison import (
     Comparison,
     Entry,
     compare,
-    human_interval,
     mlp_twin,
 )
 from kerascnn.graph import bottlenecks, trace, without_weights
 from kerascnn.pictures import bars, scatter
 from kerascnn.summary import summarize
 from zoo.lecture_cnn import lecture_cnn
+from zoo.references import HUMAN
 from zoo.registry import Published
 
 
@@ -243,11 +243,6 @@ def test_columns_can_be_chosen():
     assert set(DEFAULT_COLUMNS) < set(COLUMNS)
 
 
-def test_the_human_interval():
-    # ±2.3 points: 400 images, 94 % of them right.
-    assert human_interval() == pytest.approx(2.33, abs=0.01)
-
-
 def words(figure):
     texts = [t.get_text() for axes in figure.axes for t in axes.texts]
     return texts, [t.get_text() for t in figure.legends[0].get_texts()]
@@ -271,7 +266,7 @@ def cluster(count=14):
 def test_the_picture_names_every_model_once_in_each_panel():
     entries = (*cluster(), made("small", 5_000, 10**5, measured=40.0))
     entries += (made("nobody", 10, 10), made("no_macs", 10**5, None, published=80.0))
-    figure = scatter(Comparison(entries), (94.0, 2.3, "one person"))
+    figure = scatter(Comparison(entries), HUMAN)
     parameters, macs = figure.axes
     names = sorted(e.name for e in entries if e.published or e.measured)
     assert sorted(t.get_text() for t in parameters.texts) == names
@@ -284,11 +279,11 @@ def test_the_picture_names_every_model_once_in_each_panel():
     assert "nobody" in title and "no_macs (MACs)" in title
     legend = " ".join(words(figure)[1])
     assert "measured" in legend and "published" in legend
-    assert "94 ± 2.3 %" in legend
+    assert "human: 94 %, 95 % interval 91.2 to 95.9" in legend
 
 
 def test_the_names_in_a_picture_do_not_overlap():
-    figure = scatter(Comparison(cluster()), (94.0, 2.3, "one person"))
+    figure = scatter(Comparison(cluster()), HUMAN)
     renderer = figure.canvas.get_renderer()
     for axes in figure.axes:
         frame = axes.get_window_extent(renderer)

@@ -1,6 +1,7 @@
 """Training, evaluation and prediction; what a run folder is."""
 
 from kerascnn.training.evaluate import Evaluation, evaluate
+from kerascnn.training.initialization import lsuv
 from kerascnn.training.predict import Prediction, predict
 from kerascnn.training.recipe import Recipe, recipe_for
 from kerascnn.training.run import Run, load_run
@@ -16,6 +17,7 @@ __all__ = [
     "TrainingDivergedError",
     "evaluate",
     "load_run",
+    "lsuv",
     "open_network",
     "predict",
     "recipe_for",

@@ -25,6 +25,16 @@ def values(variables) -> list[np.ndarray]:
     return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
 
+def copy(sources, targets) -> None:
+    """Give variables the values of others, each an array of its own.
+
+    With JAX, `assign` would let both hold one array, and a compiled step, which takes
+    over the arrays of one variable, would delete that of the other.
+    """
+    for target, value in zip(targets, values(sources), strict=True):
+        target.assign(value)
+
+
 def save(path: Path, model, optimizer, history: list[dict], best=None) -> None:
     """Write weights, optimizer, random states and history, whole or not at all.
 

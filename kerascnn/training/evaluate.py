@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.data import Images
+from zoo.references import wilson
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,10 @@ class Evaluation:
             has no image.
         confusion: int (classes, classes); row: the true class, column: the answer.
         labels: names of the classes.
-        images_per_second: throughput of `model.predict`, without its first call.
+        images_per_second: throughput of `model.predict`, without its first call; all
+            views and passes of an image count as one image.
+        views: views of each image that were averaged.
+        passes: passes of each view that were averaged.
     """
 
     accuracy: float
@@ -36,12 +40,14 @@ class Evaluation:
     confusion: np.ndarray
     labels: tuple[str, ...]
     images_per_second: float
+    views: int = 1
+    passes: int = 1
 
     def __str__(self) -> str:
         low, high = self.interval
         lines = [
             f"accuracy {self.accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f}), "
-            f"{self.images:,} images",
+            f"{self.images:,} images{averaged(self.views, self.passes)}",
             f"loss {self.loss:.4f}, calibration error {self.calibration_error:.2f} %, "
             f"{self.images_per_second:,.0f} images/s",
         ]
@@ -88,8 +94,20 @@ class Evaluation:
         return figure
 
 
+def averaged(views: int, passes: int) -> str:
+    """Return in words what is averaged, empty where nothing is: ", mean of 6 views"."""
+    parts = [f"{views} views"] * (views > 1) + [f"{passes} passes"] * (passes > 1)
+    return f", mean of {' and '.join(parts)}" if parts else ""
+
+
 def evaluate(
-    model, images: Images, *, labels=None, batch_size: int = 256
+    model,
+    images: Images,
+    *,
+    labels=None,
+    batch_size: int = 256,
+    views: int = 1,
+    passes: int = 1,
 ) -> Evaluation:
     """Measure a network on images with known classes.
 
@@ -99,15 +117,19 @@ def evaluate(
         images: the images.
         labels: names of the classes; default "0", "1", ….
         batch_size: images a batch.
+        views: 1, 2 or 6 views of each image, see `predict_probabilities`.
+        passes: passes of each view, for a network that draws at inference.
 
     Raises:
-        ValueError: there are no images.
+        ValueError: there are no images, or no such number of views or passes.
     """
     if not len(images):
         raise ValueError("there are no images to evaluate on; received 0")
     model.predict(images.x[:batch_size], batch_size=batch_size, verbose=0)  # compiles
     start = time.perf_counter()
-    probabilities = predict_probabilities(model, images.x, batch_size)
+    probabilities = predict_probabilities(
+        model, images.x, batch_size, views=views, passes=passes
+    )
     seconds = time.perf_counter() - start
     classes = probabilities.shape[1]
     labels = tuple(labels or map(str, range(classes)))
@@ -119,7 +141,7 @@ def evaluate(
     true_probability = probabilities[np.arange(number), images.y]
     return Evaluation(
         accuracy=100 * float(right.sum()) / number,
-        interval=wilson_interval(int(right.sum()), number),
+        interval=tuple(100 * end for end in wilson(right.sum() / number, number)),
         images=number,
         loss=float(-np.log(np.maximum(true_probability, 1e-12)).mean()),
         calibration_error=calibration_error(probabilities, images.y),
@@ -131,14 +153,65 @@ def evaluate(
         confusion=confusion,
         labels=labels,
         images_per_second=number / seconds,
+        views=views,
+        passes=passes,
     )
 
 
-def predict_probabilities(model, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict_probabilities(
+    model, x: np.ndarray, batch_size: int = 256, *, views: int = 1, passes: int = 1
+) -> np.ndarray:
     """Return float32 class probabilities (N, classes) for images (N, H, W, C).
 
-    Logits, where the model ends in them, become probabilities here.
+    Logits, where the model ends in them, become probabilities here. Of several views
+    and passes the probabilities are averaged, which suits any network, whatever the
+    scale of its logits; the code of airbench averages logits.
+
+    Args:
+        model: a Keras model; of several outputs the first counts.
+        x: the images, pixels 0…255.
+        batch_size: images a batch.
+        views: 1, the image; 2, also its mirror image; 6, both also shifted by one
+            pixel up and left, and down and right, with the edge reflected; the
+            unshifted two weigh a quarter each, the shifted four an eighth (Jordan
+            2024, arXiv 2404.00498, section 3.5).
+        passes: how often to ask the network for each view; where it draws nothing at
+            inference, every pass answers the same.
+
+    Raises:
+        ValueError: another number of views, or no pass.
     """
+    if views not in VIEWS:
+        raise ValueError(f"views must be 1, 2 or 6; received {views}")
+    if passes < 1:
+        raise ValueError(f"passes must be 1 or more; received {passes}")
+    if views == passes == 1:
+        return _probabilities(model, x, batch_size)
+    total = 0.0
+    for weight, view in _views(x, views):
+        for _ in range(passes):
+            answers = _probabilities(model, view, batch_size)
+            total = total + weight / passes * answers.astype(np.float64)
+    return total.astype(np.float32)
+
+
+VIEWS = (1, 2, 6)
+
+
+def _views(x: np.ndarray, views: int):
+    """Yield each view of the images and its weight; the weights add up to 1."""
+    places = [({1: 1, 2: 2, 6: 4}[views], x)]
+    if views == 6:
+        height, width = x.shape[1:3]
+        wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+        places += [(8, wide[:, i : i + height, i : i + width]) for i in (0, 2)]
+    for parts, image in places:
+        yield 1 / parts, image
+        if views > 1:
+            yield 1 / parts, np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _probabilities(model, x: np.ndarray, batch_size: int) -> np.ndarray:
     answers = model.predict(x, batch_size=batch_size, verbose=0)
     if isinstance(answers, (list, tuple)):
         answers = answers[0]
@@ -147,16 +220,6 @@ def predict_probabilities(model, x: np.ndarray, batch_size: int = 256) -> np.nda
         shifted = np.exp(answers - answers.max(1, keepdims=True))
         answers = shifted / shifted.sum(1, keepdims=True)
     return answers
-
-
-def wilson_interval(right: int, number: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share, in percent (Wilson 1927)."""
-    z = 1.959964
-    share = right / number
-    centre = share + z * z / (2 * number)
-    half = z * ((share * (1 - share) + z * z / (4 * number)) / number) ** 0.5
-    scale = 1 + z * z / number
-    return 100 * (centre - half) / scale, 100 * (centre + half) / scale
 
 
 def calibration_error(probabilities, classes, bins: int = 15) -> float:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from kerascnn.data import Augmentation, Images, steps
+from kerascnn.training.universum import Universum
 
 
 class Feed(keras.utils.PyDataset):
@@ -18,7 +19,15 @@ class Feed(keras.utils.PyDataset):
         batch_size: images a batch; the last batch may be smaller.
         seed: of the run.
         augmentation: what to do to each batch.
+        alternate_flip: mirror about half of the images in epoch 0, chosen by the seed,
+            the others in epoch 1, and so on: every two epochs show each image both
+            ways (Jordan 2024, arXiv 2404.00498, section 3.6). Before augmentation.
         outputs: number of outputs of the model; each gets the labels.
+        plain_from: the epoch, from 0, from which on images stay as they are; None for
+            never.
+        universum: unlabelled images; each place of a batch holds one of them, in
+            place of its labelled image, with the probability `universum.share`, so
+            that an epoch is as long as without. Labels become `universum.targets()`.
     """
 
     def __init__(
@@ -29,7 +38,10 @@ class Feed(keras.utils.PyDataset):
         *,
         seed: int,
         augmentation: Augmentation,
+        alternate_flip: bool = False,
         outputs: int = 1,
+        plain_from: int | None = None,
+        universum: Universum | None = None,
     ):
         super().__init__()
         self.images = images
@@ -37,7 +49,14 @@ class Feed(keras.utils.PyDataset):
         self.seed = seed
         self.augmentation = augmentation
         self.outputs = outputs
-        self._one_hot = np.eye(classes, dtype=np.float32)
+        self.plain_from = plain_from
+        self.universum = universum
+        self._targets = (
+            universum.targets() if universum else np.eye(classes, dtype=np.float32)
+        )
+        # Four numbers seed a stream apart from those of the epochs and the batches.
+        rng = np.random.default_rng((seed, 0, 0, 1))
+        self._first = rng.random(len(images)) < 0.5 if alternate_flip else None
         self.start(0)
 
     def start(self, epoch: int) -> None:
@@ -51,11 +70,19 @@ class Feed(keras.utils.PyDataset):
 
     def __getitem__(self, index: int):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        x = self.images.x[chosen]
-        if self.augmentation:
+        x, labels = self.images.x[chosen], self.images.y[chosen]
+        if self.universum:
+            # A stream of its own: four numbers, the last not that of alternate_flip.
+            rng = np.random.default_rng((self.seed, self.epoch, index, 2))
+            x, labels = self.universum.mix(x, labels, rng)
+        plain = self.plain_from is not None and self.epoch >= self.plain_from
+        if self._first is not None and not plain:
+            mirrored = self._first[chosen] ^ bool(self.epoch % 2)
+            x[mirrored] = x[mirrored, :, ::-1]
+        if self.augmentation and not plain:
             rng = np.random.default_rng((self.seed, self.epoch, index))
             x = self.augmentation(x, rng)
-        return x, one_hot(self.images.y[chosen], self._one_hot, self.outputs)
+        return x, one_hot(labels, self._targets, self.outputs)
 
 
 def one_hot(labels, table, outputs: int):

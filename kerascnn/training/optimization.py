@@ -1,5 +1,6 @@
 """From a recipe to a Keras optimizer, a schedule and a precision."""
 
+import itertools
 import pathlib
 import platform
 
@@ -50,21 +51,59 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         return cls(after, config["peak"], config["steps"])
 
 
+@keras.saving.register_keras_serializable(package="kerascnn")
+class Points(keras.optimizers.schedules.LearningRateSchedule):
+    """Straight lines between points; constant before the first and after the last.
+
+    Args:
+        steps: where the points are, in steps of the optimizer, increasing.
+        rates: the learning rate at each of them.
+    """
+
+    def __init__(self, steps, rates):
+        super().__init__()
+        self.steps = list(steps)
+        self.rates = list(rates)
+
+    def __call__(self, step):
+        """Return the learning rate at a step."""
+        step = keras.ops.cast(step, "float32")
+        points = list(zip(self.steps, self.rates, strict=True))
+        rate = keras.ops.full_like(step, self.rates[-1])
+        # From the last line to the first: an earlier one holds before its end.
+        for (start, low), (end, high) in reversed(list(itertools.pairwise(points))):
+            line = low + (high - low) * (step - start) / (end - start)
+            rate = keras.ops.where(step < end, line, rate)
+        return keras.ops.where(step < self.steps[0], self.rates[0], rate)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return {"steps": self.steps, "rates": self.rates}
+
+
 def learning_rate(recipe: Recipe, steps_per_epoch: int):
     """Return the learning rate of a recipe as a Keras schedule over steps."""
     schedules = keras.optimizers.schedules
     warmup = round(recipe.warmup * steps_per_epoch)
     steps = max(recipe.epochs * steps_per_epoch - warmup, 1)
-    peak = recipe.learning_rate
+    peak = float(recipe.learning_rate)  # Keras takes the dtype of a rate from it
     if recipe.schedule == "cosine":
         rate = schedules.CosineDecay(peak, steps, alpha=recipe.final_rate)
     elif recipe.schedule == "linear":
         rate = schedules.PolynomialDecay(peak, steps, peak * recipe.final_rate)
     elif recipe.schedule == "steps":
         # A milestone counts from the start of the training, warm-up included.
-        at = [round(m * steps_per_epoch) - warmup for m in recipe.milestones]
-        values = [peak * recipe.decay**n for n in range(len(at) + 1)]
+        # Keras keeps the old rate in the step of the boundary, which is counted from
+        # 0: the last step before the milestone is the boundary.
+        at = [round(m * steps_per_epoch) - warmup - 1 for m in recipe.milestones]
+        factors = recipe.rates or [recipe.decay ** (n + 1) for n in range(len(at))]
+        values = [peak, *(peak * factor for factor in factors)]
         rate = schedules.PiecewiseConstantDecay(at, values)
+    elif recipe.schedule == "exponential":
+        rate = schedules.ExponentialDecay(peak, steps_per_epoch, recipe.decay)
+    elif recipe.schedule == "points":
+        at = [m * steps_per_epoch for m in recipe.milestones]
+        rate = Points(at, [peak * factor for factor in recipe.rates])
     else:
         rate = schedules.PolynomialDecay(peak, steps, peak)
     return Warmup(rate, peak, warmup) if warmup else rate
@@ -89,6 +128,52 @@ def decayed(model) -> list:
     ]
 
 
+def offsets(model) -> list:
+    """Return the trainable offsets (beta) of the normalisation layers of a model."""
+    return [
+        layer.beta
+        for layer in model._flatten_layers()
+        if isinstance(layer, NORMALIZATION)
+        and layer.beta is not None
+        and layer.beta.trainable
+    ]
+
+
+class _ScaledRate:
+    """Give some variables of an optimizer a multiple of its learning rate.
+
+    The rate of the update is multiplied, after the gradients have been clipped: exact
+    with every optimizer, where a multiple of the gradient would be none with Adam.
+    Weight decay, which uses the rate too, stays as it is.
+    """
+
+    scaled: frozenset = frozenset()
+    factor = 1.0
+
+    def scale_rate(self, variables, factor: float) -> None:
+        """Choose the variables and the factor; before the first step."""
+        self.scaled = frozenset(self._var_key(v) for v in variables)
+        self.factor = factor
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update one variable, as Keras asks for it."""
+        if self._var_key(variable) in self.scaled:
+            learning_rate = learning_rate * self.factor
+        super().update_step(gradient, variable, learning_rate)
+
+
+class ScaledSGD(_ScaledRate, keras.optimizers.SGD):
+    """SGD, with a rate of its own for some variables."""
+
+
+class ScaledAdam(_ScaledRate, keras.optimizers.Adam):
+    """Adam, with a rate of its own for some variables."""
+
+
+class ScaledAdamW(_ScaledRate, keras.optimizers.AdamW):
+    """AdamW, with a rate of its own for some variables."""
+
+
 def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
     """Return the Keras optimizer of a recipe for a built model.
 
@@ -103,13 +188,15 @@ def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
         "ema_momentum": recipe.ema or 0.99,
     }
     if recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
+        optimizer = ScaledSGD(
             momentum=recipe.momentum, nesterov=recipe.nesterov, **options
         )
     elif recipe.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(**options)
+        optimizer = ScaledAdamW(**options)
     else:
-        optimizer = keras.optimizers.Adam(**options)
+        optimizer = ScaledAdam(**options)
+    if recipe.bias_rate != 1:
+        optimizer.scale_rate(offsets(model), recipe.bias_rate)
     shrinking = {id(variable) for variable in decayed(model)}
     spared = [v for v in model.trainable_variables if id(v) not in shrinking]
     if recipe.weight_decay and spared:

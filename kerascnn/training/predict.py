@@ -35,7 +35,12 @@ class Prediction:
 
 
 def predict(
-    source, files: Sequence[str | os.PathLike], *, labels=None
+    source,
+    files: Sequence[str | os.PathLike],
+    *,
+    labels=None,
+    views: int = 1,
+    passes: int = 1,
 ) -> list[Prediction]:
     """Classify image files.
 
@@ -47,9 +52,13 @@ def predict(
             a `.keras` file.
         files: JPEG or PNG files of any size.
         labels: names of the classes, where the source does not know them.
+        views: 1, 2 or 6 views of each image whose probabilities are averaged, see
+            `kerascnn.training.evaluate.predict_probabilities`.
+        passes: passes of each view, for a network that draws at inference.
 
     Raises:
-        ValueError: no files, an unreadable image, or a wrong number of labels.
+        ValueError: no files, an unreadable image, a wrong number of labels, or no such
+            number of views or passes.
         FileNotFoundError: an image is not there.
     """
     if not files:
@@ -57,7 +66,9 @@ def predict(
     network = open_network(source)
     height, width, channels = network.model.inputs[0].shape[1:]
     images = np.stack([_read(file, (height, width), channels) for file in files])
-    probabilities = predict_probabilities(network.model, images)
+    probabilities = predict_probabilities(
+        network.model, images, views=views, passes=passes
+    )
     answers = ranked(probabilities, labels or network.labels)
     return [Prediction(Path(f), a) for f, a in zip(files, answers, strict=True)]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import typing
 from dataclasses import dataclass
 
@@ -21,45 +22,118 @@ class Recipe:
     learning_rate: float = 0.002  # the peak, after the warm-up
     momentum: float = 0.9  # of sgd
     nesterov: bool = False  # of sgd
-    schedule: str = "cosine"  # "constant", "cosine", "linear" or "steps"
+    schedule: str = "cosine"  # "constant", "cosine", "linear", "steps", "exponential"
+    # or "points": straight lines through (milestones[i] epochs, rates[i] · peak),
+    # constant before the first and after the last point, a warm-up included
     final_rate: float = 0.0  # cosine, linear: last learning rate, as part of the peak
     milestones: tuple[float, ...] = ()  # steps: epochs after which the rate is decayed
-    decay: float = 0.1  # steps: factor of each decay
+    decay: float = 0.1  # steps: factor of each decay; exponential: factor an epoch,
+    # continuous: peak · decay^(epochs since the warm-up)
+    rates: tuple[float, ...] = ()  # factors of the peak; steps: after each milestone,
+    # in place of powers of decay; points: at each milestone
+    bias_rate: float = 1.0  # factor of the learning rate of the offsets (beta) of
+    # normalisation layers, with any optimizer (arXiv 2404.00498, section 3.4: 64)
     warmup: float = 0.0  # epochs of linear growth from 0 to the peak
     weight_decay: float = 0.0  # decoupled: w -= rate · weight_decay · w (AdamW)
     l2: float = 0.0  # in the gradient: g += l2 · w, as papers with SGD mean it
     clip_norm: float = 0.0  # largest norm of the whole gradient; 0 = off
     label_smoothing: float = 0.0
     ema: float = 0.0  # momentum of the average of the weights; 0 = off
+    lookahead: int = 0  # steps between blendings of the weights with a slow average,
+    # which is the result (arXiv 2404.00498, section 3.4); 0 = off
     flip: bool = False  # mirror half of the images
+    alternate_flip: bool = False  # mirror half of the images in the first epoch, the
+    # other half in the next, and so on (arXiv 2404.00498, section 3.6)
     crop: int = 0  # pad by so many pixels, then crop at random
     crop_padding: str = "reflect"  # "reflect" or "zeros"
     cutout: int = 0  # side of the square that is blanked; 0 = off
+    affine: float = 0.0  # strength of random stretches, shears and turns (Graham: 0.2)
+    color: float = (
+        0.0  # grey levels of random offsets and slopes of colour (Graham: 25)
+    )
+    plain_epochs: int = 0  # last epochs, which see the images without augmentation
+    initialization: str = ""  # "lsuv": see `lsuv`; of networks built by their name
+    universum: str = ""  # what the network learns to say of unlabelled images:
+    # "uniform", "dustbin" or "background" (arXiv 1511.03719)
+    universum_data: str = ""  # the unlabelled images: what `load_data` takes
+    universum_share: float = 0.2  # probability that a training sample is one of them
+    universum_logit: float = 0.0  # background: the constant logit
     precision: str = "auto"  # "auto", "float32", "mixed_bfloat16", "mixed_float16"
     early_stopping: int = 0  # epochs without a better validation accuracy; 0 = off
     keep: str = "last"  # weights after the "last" epoch, or of the "best" one
     loss_weights: tuple[float, ...] = ()  # of the outputs, where there are several
+    views: int = 1  # views of a test image whose probabilities are averaged: 1; 2 =
+    # also mirrored; 6 = also shifted by one pixel (see `evaluate`)
+    passes: int = 1  # passes averaged at test, for networks that draw there
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)}; received {value!r}"
-                )
+                choices = ", ".join(str(choice) or '""' for choice in allowed)
+                raise ValueError(f"{name} must be one of {choices}; received {value!r}")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 limits = f"from {low} to {high}" if high < INF else f"at least {low}"
                 raise ValueError(f"{name} must be {limits}; received {value}")
-        if self.schedule == "steps" and not self.milestones:
+        self._check_schedule()
+        if self.flip and self.alternate_flip:
             raise ValueError(
-                "schedule=steps needs milestones, the epochs after which the learning "
-                "rate is decayed; received none"
+                "flip and alternate_flip are two ways to mirror the same images: set "
+                "one of them to false; received both"
+            )
+        if self.ema and self.lookahead:
+            raise ValueError(
+                "ema and lookahead are two averages of the weights, of which one is "
+                f"kept: set one to 0; received ema={self.ema} and "
+                f"lookahead={self.lookahead}"
+            )
+        if self.universum_data and not self.universum:
+            raise ValueError(
+                "universum_data is of use with universum=uniform, dustbin or "
+                f"background; received universum={self.universum!r}"
             )
         if self.optimizer == "adamw" and not self.weight_decay:
             raise ValueError(
                 "optimizer=adamw needs a weight_decay above 0; received 0 (or choose "
                 "adam)"
+            )
+
+    def _check_schedule(self):
+        """Check what the schedules with milestones, and a decay an epoch, need."""
+        milestones, rates = self.milestones, self.rates
+        if self.schedule == "exponential" and not self.decay:
+            raise ValueError(
+                "schedule=exponential needs a decay above 0, the factor of the "
+                "learning rate an epoch; received 0"
+            )
+        if self.schedule not in ("steps", "points"):
+            return
+        if not milestones:
+            raise ValueError(
+                f"schedule={self.schedule} needs milestones, the epochs at which the "
+                "learning rate is decayed or given; received none"
+            )
+        if any(not 0 <= m < INF for m in milestones) or any(
+            later <= earlier for earlier, later in itertools.pairwise(milestones)
+        ):
+            raise ValueError(
+                "milestones must be epochs from 0 on, each later than the one before; "
+                f"received {milestones}"
+            )
+        if any(not 0 <= rate < INF for rate in rates):
+            raise ValueError(
+                f"rates must be factors of the peak, 0 or more; received {rates}"
+            )
+        if (rates or self.schedule == "points") and len(rates) != len(milestones):
+            raise ValueError(
+                f"schedule={self.schedule} needs as many rates as milestones; received "
+                f"{len(rates)} rates and {len(milestones)} milestones"
+            )
+        if self.schedule == "points" and self.warmup:
+            raise ValueError(
+                "schedule=points holds the warm-up in its points: set warmup to 0; "
+                f"received warmup={self.warmup}"
             )
 
     def replace(self, **overrides) -> "Recipe":
@@ -88,10 +162,13 @@ class Recipe:
 INF = float("inf")
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
-    "schedule": ("constant", "cosine", "linear", "steps"),
+    "schedule": ("constant", "cosine", "linear", "steps", "exponential", "points"),
     "crop_padding": ("reflect", "zeros"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "keep": ("last", "best"),
+    "views": (1, 2, 6),
+    "initialization": ("", "lsuv"),
+    "universum": ("", "uniform", "dustbin", "background"),
 }
 RANGES = {
     "epochs": (1, INF),
@@ -108,7 +185,15 @@ RANGES = {
     "ema": (0, 0.99999),
     "crop": (0, INF),
     "cutout": (0, INF),
+    "affine": (0, 0.99),
+    "color": (0, 255),
+    "plain_epochs": (0, INF),
+    "universum_share": (0, 0.99),
+    "universum_logit": (-1000, 1000),
     "early_stopping": (0, INF),
+    "bias_rate": (1e-6, INF),
+    "lookahead": (0, INF),
+    "passes": (1, INF),
 }
 
 

@@ -5,8 +5,11 @@ import functools
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from kerascnn.training.evaluate import averaged
 
 COLUMNS = (
     "epoch",
@@ -31,6 +34,8 @@ class Run:
             val_accuracy, learning_rate, seconds.
         metrics: what was measured at the end, as in metrics.json: test_accuracy
             (percent) and its interval, per_class, validation_accuracy, seconds, …
+            Where the recipe averages views or passes at test, so does test_accuracy;
+            test_accuracy_averaged is the same and test_accuracy_single is without.
         labels: names of the classes.
     """
 
@@ -53,9 +58,11 @@ class Run:
         m, data = self.metrics, self.config["data"]["title"]
         lines = [f"{self.name} on {data}, seed {self.config['seed']}: {self.folder}"]
         low, high = m["test_interval"]
+        recipe = self.config["recipe"]
+        protocol = averaged(recipe.get("views", 1), recipe.get("passes", 1))
         lines.append(
             f"  test accuracy {m['test_accuracy']:.2f} % (95 % interval {low:.2f} to "
-            f"{high:.2f}, {m['test_images']:,} images)"
+            f"{high:.2f}, {m['test_images']:,} images{protocol})"
         )
         if "validation_accuracy" in m:
             lines.append(f"  validation accuracy {m['validation_accuracy']:.2f} %")
@@ -79,6 +86,8 @@ def load_model(path: Path):
 
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist")
+    # Keras walks a graph by recursion, and ResNet-1202 is deeper than Python's limit.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -13,11 +14,15 @@ import zoo
 from kerascnn.data import Augmentation, Data, load_data
 from kerascnn.summary import summarize
 from kerascnn.training import checkpoint
+from kerascnn.training.adaptation import adapt_layers, finalize_layers
 from kerascnn.training.curves import plot_history
 from kerascnn.training.evaluate import evaluate
 from kerascnn.training.feed import Feed, one_hot
+from kerascnn.training.initialization import lsuv
+from kerascnn.training.lookahead import Lookahead, TrainedModel
 from kerascnn.training.optimization import (
     make_optimizer,
+    offsets,
     resolve_precision,
     set_precision,
 )
@@ -34,6 +39,12 @@ from kerascnn.training.run import (
     write_file,
     write_history,
     write_json,
+)
+from kerascnn.training.universum import (
+    LabelledAccuracy,
+    open_universum,
+    reopen_universum,
+    without_dustbin,
 )
 
 # Steps that Keras runs in one call: fewer returns to Python, same result.
@@ -55,6 +66,7 @@ def train(
     options: dict | None = None,
     progress: bool = True,
     callbacks=(),
+    universum_data=None,
     **overrides,
 ) -> Run:
     """Train a network and keep everything about it in a run folder.
@@ -65,7 +77,9 @@ def train(
     Args:
         model: a name of the zoo, or a built Keras model from images (N, height, width,
             channels), pixels 0…255, to one probability or logit a class. A model is
-            trained in place, from the weights that it has.
+            trained in place, from the weights that it has. In a named network the
+            layers with a method `adapt` (`keras.layers.Normalization`) are adapted to
+            the first 5,000 training images; in a model of yours that is up to you.
         data: a `Data`, or what `load_data` takes: "shapes", "cifar10", a folder.
         recipe: name of a recipe on the network's card, a dict, or a `Recipe`.
         seed: of the weights, the order of the images, augmentation and dropout.
@@ -75,10 +89,20 @@ def train(
         progress: show a line an epoch and the time left, on standard error.
         callbacks: further Keras callbacks; at the end of an epoch their logs hold
             the validation figures and the learning rate.
+        universum_data: with the recipe's `universum`, the unlabelled images: a `Data`,
+            whose training images are taken, `Images`, a uint8 array (N, height, width,
+            channels), or what `load_data` takes, which the recipe can name as well.
+            The history's loss is of all training samples, its accuracy of the labelled
+            ones alone; validation and test are as ever. With universum=dustbin a
+            network is built with one class more, and a model of yours has to have one
+            more; the network of the run answers with the others.
         **overrides: single values of the recipe, such as `epochs=5`.
 
     Returns:
-        The finished run.
+        The finished run. `metrics["test_accuracy"]` and what goes with it are by the
+        recipe's own protocol, its `views` and `passes`; where these average,
+        `test_accuracy_averaged` repeats the accuracy and `test_accuracy_single` is
+        that of one pass of the images as they are. Validation figures are of one pass.
 
     Raises:
         ValueError: unknown name, recipe or value; model and data do not fit.
@@ -93,15 +117,30 @@ def train(
             "options are for the builder of a named network; received a model and "
             f"options={options}"
         )
+    if isinstance(universum_data, str | os.PathLike):
+        overrides["universum_data"], universum_data = str(universum_data), None
     recipe = recipe_for(model if named else model.name, recipe).replace(**overrides)
+    if recipe.initialization and not named:
+        raise ValueError(
+            f"a model that is given, {model.name}, is trained from the weights that it "
+            "has: call kerascnn.lsuv(model, data.train) before, and train it with "
+            f'initialization=""; received initialization={recipe.initialization!r}'
+        )
     data = data if isinstance(data, Data) else load_data(data)
+    universum = open_universum(recipe, data, universum_data)
     keras.utils.set_random_seed(seed)
     if named:
-        model = zoo.build(model, data.input_shape, data.classes, **(options or {}))
+        classes = data.classes + (recipe.universum == "dustbin")
+        model = zoo.build(model, data.input_shape, classes, **(options or {}))
     _check_fit(model, data, recipe)
+    if named:
+        adapt_layers(model, data.train.x)
+    if recipe.initialization == "lsuv":
+        lsuv(model, data.train, seed=seed)
     folder = _make_folder(folder, Path(runs), f"{model.name}-{data.name}")
     write_file(folder / "architecture.json", model.to_json())
-    summary = summarize(model).to_text(width=160, ascii=False)
+    answering = _answering(model, logits_model(model)[0], data, recipe)
+    summary = summarize(answering).to_text(width=160, ascii=False)
     write_file(folder / "summary.txt", summary + "\n")
     write_json(
         folder / "config.json",
@@ -118,6 +157,7 @@ def train(
                 "validation": len(data.validation),
                 "test": len(data.test),
             },
+            **({"universum": universum.describe()} if universum else {}),
             "recipe": vars(recipe),
             "precision": resolve_precision(recipe.precision),
             "seed": seed,
@@ -126,10 +166,14 @@ def train(
             "commit": commit(),
         },
     )
-    return _run(model, data, recipe, seed, folder, progress, callbacks)
+    return _run(
+        model, data, recipe, seed, folder, progress, callbacks, universum=universum
+    )
 
 
-def resume(folder, *, data=None, progress: bool = True, callbacks=()) -> Run:
+def resume(
+    folder, *, data=None, progress: bool = True, callbacks=(), universum_data=None
+) -> Run:
     """Continue an interrupted training to what it would have been without the break.
 
     Args:
@@ -138,6 +182,8 @@ def resume(folder, *, data=None, progress: bool = True, callbacks=()) -> Run:
             `load_data` had not made.
         progress: as in `train`.
         callbacks: as in `train`.
+        universum_data: the same unlabelled images as before; needed where they were
+            not made by `load_data`.
 
     Returns:
         The finished run; a run that had finished is returned as it is.
@@ -173,6 +219,7 @@ def resume(folder, *, data=None, progress: bool = True, callbacks=()) -> Run:
 
     model = keras.models.model_from_json((folder / "architecture.json").read_text())
     recipe = recipe_for(None, config["recipe"])
+    universum = reopen_universum(recipe, data, config.get("universum"), universum_data)
     return _run(
         model,
         data,
@@ -183,6 +230,7 @@ def resume(folder, *, data=None, progress: bool = True, callbacks=()) -> Run:
         callbacks,
         precision=config["precision"],
         resumed=True,
+        universum=universum,
     )
 
 
@@ -197,16 +245,29 @@ def _check_fit(model, data: Data, recipe: Recipe) -> None:
             f"{model.name} takes {[tuple(i.shape[1:]) for i in model.inputs]}, the "
             f"images of {data.title} are {data.input_shape}"
         )
+    dustbin = recipe.universum == "dustbin"
     for output in model.outputs:
-        if tuple(output.shape[1:]) != (data.classes,):
+        if tuple(output.shape[1:]) != (data.classes + dustbin,):
             raise ValueError(
                 f"{model.name} answers with {tuple(output.shape[1:])}, {data.title} "
                 f"has {data.classes} classes: {', '.join(data.labels[:12])}"
+                + (", and universum=dustbin needs one more" if dustbin else "")
             )
+    if recipe.universum in ("dustbin", "background") and not logits_model(model)[1]:
+        raise ValueError(
+            f"universum={recipe.universum} works on logits: let {model.name} end in "
+            "them, or in a softmax that is a layer of its own; received a model whose "
+            "last layer has the softmax inside"
+        )
     if recipe.loss_weights and len(recipe.loss_weights) != len(model.outputs):
         raise ValueError(
             f"{model.name} has {len(model.outputs)} outputs; received "
             f"loss_weights={recipe.loss_weights}"
+        )
+    if recipe.bias_rate != 1 and not offsets(model):
+        raise ValueError(
+            f"bias_rate is for the offsets of normalisation layers, and {model.name} "
+            f"trains none: set it to 1; received {recipe.bias_rate:g}"
         )
     decides = recipe.early_stopping or recipe.keep == "best"
     if decides and not len(data.validation):
@@ -255,8 +316,15 @@ def logits_model(model) -> tuple[keras.Model, bool]:
             f"the outputs of {model.name} are logits and probabilities mixed; let all "
             "end in a softmax or none"
         )
-    trained = keras.Model(model.inputs[0], ends if len(ends) > 1 else ends[0])
+    trained = TrainedModel(model.inputs[0], ends if len(ends) > 1 else ends[0])
     return trained, logits[0]
+
+
+def _answering(model, trained, data: Data, recipe: Recipe):
+    """Return the network that a run leaves: `model`, without its dustbin if any."""
+    if recipe.universum == "dustbin":
+        return without_dustbin(model, trained, data.classes)
+    return model
 
 
 def _run(
@@ -269,20 +337,34 @@ def _run(
     callbacks,
     precision=None,
     resumed=False,
+    universum=None,
 ) -> Run:
     """Train until the end of the recipe, then measure and write the results."""
     precision = precision or resolve_precision(recipe.precision)
     trained, from_logits = logits_model(model)
+    model = _answering(model, trained, data, recipe)
     outputs = len(model.outputs)
+    judged = trained  # what is validated
+    if universum:
+        trained = universum.extend(trained)
+        judged = universum.labelled(trained)
     feed = Feed(
         data.train,
         data.classes,
         recipe.batch_size,
         seed=seed,
         augmentation=Augmentation(
-            recipe.flip, recipe.crop, recipe.crop_padding, recipe.cutout
+            recipe.flip,
+            recipe.crop,
+            recipe.crop_padding,
+            recipe.cutout,
+            recipe.affine,
+            recipe.color,
         ),
+        alternate_flip=recipe.alternate_flip,
         outputs=outputs,
+        plain_from=recipe.epochs - recipe.plain_epochs,
+        universum=universum,
     )
     with _borrowed(trained, precision):
         optimizer = make_optimizer(recipe, trained, len(feed))
@@ -292,7 +374,10 @@ def _run(
             )
             for _ in range(outputs)
         ]
-        accuracy = [["accuracy"], *([[]] * (outputs - 1))]
+        figure = LabelledAccuracy(data.classes) if universum else "accuracy"
+        accuracy, plain = (
+            [[first], *([[]] * (outputs - 1))] for first in (figure, "accuracy")
+        )
         trained.compile(
             optimizer,
             loss if outputs > 1 else loss[0],
@@ -301,8 +386,17 @@ def _run(
             steps_per_execution=min(STEPS_PER_CALL, len(feed)),
         )
         trained.optimizer.build(trained.trainable_variables)
+        if judged is not trained:
+            judged.compile(
+                loss=loss if outputs > 1 else loss[0],
+                loss_weights=list(recipe.loss_weights) or None,
+                metrics=plain if outputs > 1 else plain[0],
+            )
+        if recipe.lookahead:
+            total = recipe.epochs * len(feed)
+            trained.lookahead = Lookahead(trained, recipe.lookahead, total)
         epochs = _Epochs(folder, data, recipe, feed, resumed)
-        epochs.begin(trained)
+        epochs.begin(trained, judged)
         done = len(epochs.history)
         bar = [TrainingProgress(recipe.epochs, done)] if progress else []
         if done < recipe.epochs and not epochs.should_stop():
@@ -354,12 +448,19 @@ class _Epochs(keras.callbacks.Callback):
         self.history: list[dict] = []
         self.best: list[np.ndarray] = []
 
-    def begin(self, model) -> None:
-        """Take up the saved state, or save the first one."""
+    def begin(self, model, judged) -> None:
+        """Take up the saved state, or save the first one.
+
+        Args:
+            model: the model that is trained.
+            judged: the model, of the same weights, that is validated.
+        """
         self.trained = model
+        self.judged = judged
         path = self.folder / "checkpoint.npz"
         if self.resumed:
             self.history, self.best = checkpoint.restore(path, model, model.optimizer)
+            finalize_layers(model)
         else:
             checkpoint.save(path, model, model.optimizer, self.history)
 
@@ -371,11 +472,12 @@ class _Epochs(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            rate = float(self.trained.optimizer.learning_rate)
+            # The rate of this step cannot be read: JAX holds the variables meanwhile.
+            rate = self.recipe.learning_rate
             raise TrainingDivergedError(
-                f"the loss is {loss} in epoch {self._epoch + 1}, at a learning rate of "
-                f"{rate:g}: train again with a lower learning_rate, a longer warmup or "
-                "clip_norm=1"
+                f"the loss is {loss} in epoch {self._epoch + 1}, with a peak learning "
+                f"rate of {rate:g}: train again with a lower learning_rate, a longer "
+                "warmup or clip_norm=1"
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -403,7 +505,7 @@ class _Epochs(keras.callbacks.Callback):
 
     def _validate(self) -> dict:
         """Measure on the validation images; with an average of weights, that one."""
-        model, images = self.trained, self.data.validation
+        model, images = self.judged, self.data.validation
         table = np.eye(self.data.classes, dtype=np.float32)
         with self._averaged():
             logs = model.evaluate(
@@ -416,23 +518,31 @@ class _Epochs(keras.callbacks.Callback):
             accuracy = float(_accuracy(logs))
             earlier = [row["val_accuracy"] for row in self.history]
             if self.recipe.keep == "best" and accuracy > max(earlier, default=-1.0):
-                self.best = checkpoint.values(model.weights)
+                self.best = checkpoint.values(self.trained.weights)
         return {"val_loss": float(logs["loss"]), "val_accuracy": accuracy}
 
     @contextlib.contextmanager
     def _averaged(self):
         """Put the average of the weights in place of the weights, for a while."""
-        if not self.recipe.ema:
+        if not (self.recipe.ema or self.recipe.lookahead):
             yield
             return
-        weights = self.trained.trainable_variables
+        weights = self.trained.weights
         own = checkpoint.values(weights)
-        self.trained.optimizer.finalize_variable_values(weights)
+        self._take_average()
         try:
             yield
         finally:
             for variable, value in zip(weights, own, strict=True):
                 variable.assign(value)
+
+    def _take_average(self) -> None:
+        if self.recipe.lookahead:
+            self.trained.lookahead.take_slow()
+        else:
+            weights = self.trained.trainable_variables
+            self.trained.optimizer.finalize_variable_values(weights)
+            checkpoint.copy(weights, weights)  # the average keeps its arrays
 
     def should_stop(self) -> bool:
         """Tell whether the validation accuracy has not grown for too long."""
@@ -447,9 +557,8 @@ class _Epochs(keras.callbacks.Callback):
         if self.best:
             for variable, value in zip(self.trained.weights, self.best, strict=True):
                 variable.assign(value)
-        elif self.recipe.ema:
-            weights = self.trained.trainable_variables
-            self.trained.optimizer.finalize_variable_values(weights)
+        elif self.recipe.ema or self.recipe.lookahead:
+            self._take_average()
 
 
 def _accuracy(logs: dict) -> float:
@@ -465,7 +574,15 @@ def best_epoch(history: list[dict]) -> int:
 def _measure(model, data: Data, recipe: Recipe, epochs: _Epochs, folder: Path) -> Run:
     """Read the test images, once, and write what the run folder keeps."""
     history = epochs.history
-    result = evaluate(model, data.test, labels=data.labels)
+    result = single = evaluate(model, data.test, labels=data.labels)
+    if recipe.views > 1 or recipe.passes > 1:
+        result = evaluate(
+            model,
+            data.test,
+            labels=data.labels,
+            views=recipe.views,
+            passes=recipe.passes,
+        )
     seconds = sum(row["seconds"] for row in history)
     metrics = {
         "test_accuracy": result.accuracy,
@@ -479,6 +596,9 @@ def _measure(model, data: Data, recipe: Recipe, epochs: _Epochs, folder: Path) -
         "images_per_second": len(data.train) * len(history) / seconds,
         "stopped_early": len(history) < recipe.epochs,
     }
+    if result is not single:
+        metrics["test_accuracy_averaged"] = result.accuracy
+        metrics["test_accuracy_single"] = single.accuracy
     if len(data.validation):
         kept = evaluate(model, data.validation, labels=data.labels)
         metrics["validation_accuracy"] = kept.accuracy

@@ -4,7 +4,10 @@ import pytest
 
 from kerascnn.data import Images
 from kerascnn.training import evaluate
-from kerascnn.training.evaluate import calibration_error, wilson_interval
+from kerascnn.training.evaluate import (
+    calibration_error,
+    predict_probabilities,
+)
 
 
 def constant_model(row):
@@ -31,15 +34,6 @@ def test_figures_of_a_known_answer():
     assert "60.00 %" in str(result)
 
 
-def test_wilson_interval_against_published_values():
-    """The 95 % interval of 15 of 20: 0.5313 to 0.8881 (Newcombe 1998's method 3)."""
-    low, high = wilson_interval(15, 20)
-    assert low == pytest.approx(53.13, abs=0.01)
-    assert high == pytest.approx(88.81, abs=0.01)
-    assert wilson_interval(0, 10)[0] == pytest.approx(0, abs=1e-9)
-    assert wilson_interval(10, 10)[1] == pytest.approx(100, abs=1e-9)
-
-
 def test_calibration_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
     classes = np.array([0, 1, 1, 1])
@@ -52,6 +46,87 @@ def test_no_images_are_refused():
     images = Images(np.zeros((0, 2, 2, 1), np.uint8), np.zeros(0, int))
     with pytest.raises(ValueError, match="no images"):
         evaluate(constant_model([0, 0]), images)
+
+
+def random_model(shape=(5, 4, 3), noise=False):
+    """A softmax of all pixels; with noise, another one in every pass."""
+    inputs = keras.Input(shape)
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    if noise:
+        x = AlwaysNoise()(x)
+    initializer = keras.initializers.RandomNormal(stddev=0.5, seed=1)
+    dense = keras.layers.Dense(3, kernel_initializer=initializer, activation="softmax")
+    return keras.Model(inputs, dense(keras.layers.Flatten()(x)))
+
+
+class AlwaysNoise(keras.layers.Layer):
+    """Draws in inference too."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seed_generator = keras.random.SeedGenerator(3)
+
+    def call(self, inputs):
+        shape = keras.ops.shape(inputs)
+        return inputs + keras.random.normal(shape, seed=self.seed_generator)
+
+
+def pixels(number=7, shape=(5, 4, 3)):
+    return np.random.default_rng(0).integers(0, 256, (number, *shape), np.uint8)
+
+
+def shifted(image, step):
+    """One image moved by `step` pixels on both axes, the edge reflected."""
+    height, width, _ = image.shape
+    result = np.empty_like(image)
+    for i, j in np.ndindex(height, width):
+        row, column = abs(i + step), abs(j + step)
+        row = 2 * (height - 1) - row if row >= height else row
+        column = 2 * (width - 1) - column if column >= width else column
+        result[i, j] = image[row, column]
+    return result
+
+
+def test_views_are_weighted_as_in_the_paper():
+    model, x = random_model(), pixels()
+
+    def ask(images):
+        return np.asarray(model(np.stack(images)), np.float64)
+
+    plain = ask(x)
+    both = (plain + ask(x[:, :, ::-1])) / 2
+    moved = [[shifted(image, step) for image in x] for step in (-1, 1)]
+    four = sum(ask(m) + ask([i[:, ::-1] for i in m]) for m in moved) / 4
+    for views, expected in ((1, plain), (2, both), (6, (both + four) / 2)):
+        found = predict_probabilities(model, x, 4, views=views)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(both - plain).max() > 1e-2 and np.abs(four - both).max() > 1e-2
+
+
+def test_passes_of_a_network_that_draws_are_averaged():
+    x = pixels()
+    model = random_model(noise=True)
+    answers = [predict_probabilities(model, x) for _ in range(3)]
+    assert np.abs(answers[0] - answers[1]).max() > 1e-2
+    again = random_model(noise=True)  # from the same seed
+    found = predict_probabilities(again, x, passes=3)
+    np.testing.assert_allclose(found, np.mean(answers, 0), atol=1e-6)
+
+
+def test_an_evaluation_says_what_it_averages():
+    model, images = random_model(), Images(pixels(), np.arange(7) % 3)
+    result = evaluate(model, images, views=6, passes=2)
+    expected = predict_probabilities(model, images.x, views=6)
+    loss = -np.log(expected[np.arange(7), images.y]).mean()
+    assert result.loss == pytest.approx(loss, rel=1e-5)
+    assert "7 images, mean of 6 views and 2 passes" in str(result)
+    assert (result.to_dict()["views"], result.to_dict()["passes"]) == (6, 2)
+    assert "mean of" not in str(evaluate(model, images))
+    with pytest.raises(ValueError, match="views must be 1, 2 or 6; received 3"):
+        evaluate(model, images, views=3)
+    with pytest.raises(ValueError, match="passes must be 1 or more; received 0"):
+        evaluate(model, images, passes=0)
 
 
 def test_the_confusion_is_drawn():

@@ -8,7 +8,7 @@ IMAGES = Images(
 )
 
 
-def feed(seed=0, outputs=1, **augmentation):
+def feed(seed=0, outputs=1, alternate_flip=False, **augmentation):
     return Feed(
         IMAGES,
         10,
@@ -16,6 +16,7 @@ def feed(seed=0, outputs=1, **augmentation):
         seed=seed,
         augmentation=Augmentation(**augmentation),
         outputs=outputs,
+        alternate_flip=alternate_flip,
     )
 
 
@@ -58,6 +59,34 @@ def test_augmentation_spares_the_images():
     plain, _ = epoch(feed())
     plain[:] = 0
     assert (IMAGES.x == before).all()
+
+
+def mirrored(made, number):
+    """Which images are mirrored in an epoch, in the order of the images."""
+    x, y = epoch(made, number)
+    same = (x == IMAGES.x[y]).all((1, 2, 3))
+    other = (x == IMAGES.x[y][:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ other).all()
+    return other[np.argsort(y)].tolist()
+
+
+def test_alternate_flip_shows_both_ways_in_two_epochs():
+    first = mirrored(feed(alternate_flip=True), 0)
+    assert 0 < sum(first) < 10
+    made = feed(alternate_flip=True)
+    opposite = [not way for way in first]
+    for number in (3, 0, 2, 1):  # as after a resume, in any order
+        assert mirrored(made, number) == (opposite if number % 2 else first)
+    assert mirrored(feed(seed=1, alternate_flip=True), 0) != first
+
+
+def test_alternate_flip_comes_before_the_other_changes():
+    one = feed(alternate_flip=True, cutout=2, crop=1)
+    plain = feed(cutout=2, crop=1)
+    way = np.array(mirrored(feed(alternate_flip=True), 0))
+    (x, y), (expected, _) = epoch(one), epoch(plain)
+    assert (x[~way[y]] == expected[~way[y]]).all()
+    assert (x[way[y]] != expected[way[y]]).any()
 
 
 def test_each_output_gets_the_labels():

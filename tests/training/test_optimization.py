@@ -5,9 +5,11 @@ import pytest
 import zoo
 from kerascnn.training import Recipe
 from kerascnn.training.optimization import (
+    Points,
     decayed,
     learning_rate,
     make_optimizer,
+    offsets,
     resolve_precision,
 )
 
@@ -44,6 +46,112 @@ def test_constant_stays():
     np.testing.assert_allclose(found, 0.002, rtol=1e-6)
 
 
+def test_steps_decay_with_the_first_step_of_an_epoch():
+    found = rates(Recipe(epochs=4, learning_rate=1, schedule="steps", milestones=(2,)))
+    np.testing.assert_allclose(found, [1] * 20 + [0.1] * 20, rtol=1e-6)
+
+
+def test_steps_have_rates_of_their_own():
+    recipe = Recipe(
+        epochs=4,
+        learning_rate=2,
+        schedule="steps",
+        milestones=(1, 2.5),
+        rates=(0.5, 0.2),
+    )
+    expected = [2] * 10 + [1] * 15 + [0.4] * 15
+    np.testing.assert_allclose(rates(recipe), expected, rtol=1e-6)
+
+
+def test_exponential_decays_in_every_step():
+    recipe = Recipe(epochs=4, learning_rate=0.5, schedule="exponential", decay=0.8)
+    expected = [0.5 * 0.8 ** (step / 10) for step in range(40)]
+    np.testing.assert_allclose(rates(recipe), expected, rtol=1e-5)
+    found = rates(recipe.replace(warmup=1))
+    np.testing.assert_allclose(found[10:], expected[:30], rtol=1e-5)
+
+
+def test_points_are_joined_by_straight_lines():
+    recipe = Recipe(
+        epochs=10,
+        learning_rate=3,
+        schedule="points",
+        milestones=(1, 2.3, 8),
+        rates=(0.2, 1, 0),
+    )
+    expected = 3 * np.interp(np.arange(100), [10, 23, 80], [0.2, 1, 0])
+    found = rates(recipe)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert found[80:] == [0] * 20  # exactly, and never below
+    one = Recipe(epochs=1, schedule="points", milestones=(0,), rates=(0.5,))
+    np.testing.assert_allclose(rates(one), 0.001, rtol=1e-6)
+
+
+def compiled(function):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function)
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "points", "steps"])
+def test_schedules_are_kept_and_compiled(schedule):
+    recipe = Recipe(
+        epochs=4, schedule=schedule, milestones=(1, 3), rates=(1, 0.1), decay=0.7
+    )
+    made = learning_rate(recipe, 5)
+    config = keras.saving.serialize_keras_object(made)
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is type(made)
+    assert isinstance(made, Points) == (schedule == "points")
+    quick = compiled(made)
+    for step in (0, 4, 5, 9, 14, 15, 19, 40):
+        expected = float(made(step))
+        assert float(again(step)) == expected
+        tensor = keras.ops.convert_to_tensor(step, "int32")
+        assert float(quick(tensor)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_offsets_have_a_rate_of_their_own(optimizer):
+    """Also after clipping, and beside weight decay."""
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(2, 3, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.LayerNormalization(center=False, name="layer_norm")(x)
+    model = keras.Model(inputs, x)
+    assert [v.path for v in offsets(model)] == ["norm/beta"]
+    recipe = Recipe(
+        optimizer=optimizer,
+        nesterov=True,
+        learning_rate=0.01,
+        weight_decay=0.1,
+        clip_norm=1,
+    )
+    start = [np.array(v) for v in model.trainable_variables]
+    moves = []
+    for factor in (1, 64):
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)
+        made = make_optimizer(recipe.replace(bias_rate=factor), model, 10)
+        for number in (1.0, 3.0):
+            gradients = [number * keras.ops.ones_like(v) for v in start]
+            made.apply(gradients, model.trainable_variables)
+        moves.append(
+            {
+                v.path: np.asarray(v) - value
+                for v, value in zip(model.trainable_variables, start, strict=True)
+            }
+        )
+    for path, move in moves[0].items():
+        assert np.abs(move).min() > 1e-4
+        factor = 64 if path == "norm/beta" else 1
+        np.testing.assert_allclose(moves[1][path], factor * move, rtol=1e-4)
+
+
 def test_weight_decay_spares_biases_and_normalisation():
     inputs = keras.Input((4, 4, 3))
     x = keras.layers.Conv2D(2, 3, name="conv")(inputs)
@@ -60,9 +168,9 @@ def test_decoupled_decay_shrinks_kernels_alone(optimizer):
         optimizer=optimizer, learning_rate=0.1, schedule="constant", weight_decay=0.01
     )
     for variable in model.trainable_variables:
-        variable.assign(keras.ops.ones_like(variable))
+        variable.assign(keras.ops.ones(variable.shape))
     made = make_optimizer(recipe, model, 10)
-    zeros = [keras.ops.zeros_like(v) for v in model.trainable_variables]
+    zeros = [keras.ops.zeros(v.shape) for v in model.trainable_variables]
     made.apply(zeros, model.trainable_variables)
     for variable in model.trainable_variables:
         expected = 1.0 if "bias" in variable.name else 1 - 0.1 * 0.01

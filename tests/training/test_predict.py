@@ -31,6 +31,19 @@ def test_files_of_any_size_are_classified(tmp_path, channels):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_views_of_files_are_averaged(tmp_path):
+    model = zoo.build("linear", (8, 8, 3), 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    both = np.asarray(model(np.stack([pixels, pixels[:, ::-1]])))
+    assert np.abs(both[0] - both[1]).max() > 1e-2
+    (found,) = predict(model, [tmp_path / "image.png"], views=2)
+    for label, probability in found.probabilities.items():
+        assert probability == pytest.approx(both.mean(0)[int(label)], abs=1e-6)
+    with pytest.raises(ValueError, match="passes must be 1 or more"):
+        predict(model, [tmp_path / "image.png"], passes=0)
+
+
 def test_what_is_wrong_is_named(tmp_path):
     model = zoo.build("linear", (16, 16, 3), 3)
     with pytest.raises(ValueError, match="received no files"):

@@ -38,11 +38,53 @@ def test_unknown_key_is_refused_with_the_known_ones():
         ("schedule", "steps", "milestones"),
         ("precision", "float8", "mixed_bfloat16"),
         ("milestones", "a,b", "numbers with commas"),
+        ("lookahead", -1, "at least 0"),
+        ("bias_rate", 0, "at least"),
+        ("alternate_flip", "perhaps", "true or false"),
+        ("views", 3, "1, 2, 6; received 3"),
+        ("passes", 0, "at least 1"),
+        ("schedule", "points", "points needs milestones"),
     ],
 )
 def test_wrong_value_is_named(key, value, said):
     with pytest.raises(ValueError, match=said):
         Recipe().replace(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"schedule": "points", "milestones": (0, 2), "rates": (1,)},
+            "as many rates as milestones; received 1 rates and 2 milestones",
+        ),
+        ({"schedule": "points", "milestones": (0, 2)}, "received 0 rates and 2"),
+        (
+            {"schedule": "steps", "milestones": (1, 2), "rates": (1, 1, 1)},
+            "schedule=steps needs as many rates",
+        ),
+        ({"schedule": "steps", "milestones": (2, 1)}, "each later than the one before"),
+        ({"schedule": "steps", "milestones": (2, 2)}, "each later than the one before"),
+        (
+            {"schedule": "points", "milestones": (-1, 2), "rates": (1, 1)},
+            "epochs from 0 on",
+        ),
+        (
+            {"schedule": "points", "milestones": (0, 2), "rates": (1, -1)},
+            r"0 or more; received \(1.0, -1.0\)",
+        ),
+        (
+            {"schedule": "points", "milestones": (1,), "rates": (1,), "warmup": 2},
+            "set warmup to 0; received warmup=2",
+        ),
+        ({"schedule": "exponential", "decay": 0}, "a decay above 0"),
+        ({"flip": True, "alternate_flip": True}, "flip and alternate_flip"),
+        ({"ema": 0.9, "lookahead": 5}, "received ema=0.9 and lookahead=5"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(values, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe().replace(**values)
 
 
 def test_a_card_has_its_recipes_and_others_are_refused():

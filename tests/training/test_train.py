@@ -13,7 +13,15 @@ import pytest
 
 import kerascnn
 import zoo
-from kerascnn.training import TrainingDivergedError, load_run, resume, train
+from kerascnn.data import Augmentation
+from kerascnn.training import (
+    TrainingDivergedError,
+    evaluate,
+    load_run,
+    resume,
+    train,
+)
+from kerascnn.training.feed import Feed
 from kerascnn.training.optimization import set_precision
 from kerascnn.training.train import logits_model
 
@@ -31,14 +39,14 @@ def assert_same_weights(one, other):
         np.testing.assert_array_equal(one[path], other[path], err_msg=path)
 
 
-def busy_model(shape=(12, 12, 3), classes=3):
+def busy_model(shape=(12, 12, 3), classes=3, dropout=0.5):
     """Everything whose state a resume could lose: dropout, batch normalisation."""
     inputs = keras.Input(shape)
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(x)
     x = keras.layers.BatchNormalization(name="norm")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dropout(0.5)(x)
+    x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(classes, activation="softmax", name="fc")(x)
     return keras.Model(inputs, x, name="busy")
 
@@ -116,9 +124,27 @@ def test_it_learns_for_two_classes_and_other_sizes(data_maker, tmp_path):
     [
         {"optimizer": "sgd", "nesterov": True, "flip": True, "crop": 2},
         {"ema": 0.9, "keep": "best", "cutout": 4},
-        {"optimizer": "adamw", "weight_decay": 0.01, "ema": 0.9, "warmup": 1},
+        {
+            "optimizer": "adamw",
+            "weight_decay": 0.01,
+            "ema": 0.9,
+            "warmup": 1,
+            "schedule": "exponential",
+            "decay": 0.7,
+        },
+        {
+            "optimizer": "sgd",
+            "nesterov": True,
+            "schedule": "points",
+            "milestones": (0, 1, 4),
+            "rates": (0.2, 1, 0.1),
+            "lookahead": 3,
+            "bias_rate": 8,
+            "alternate_flip": True,
+            "keep": "best",
+        },
     ],
-    ids=["sgd", "ema-best", "adamw-ema"],
+    ids=["sgd", "ema-best", "adamw-ema", "airbench-best"],
 )
 def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
     recipe = {**QUICK, "epochs": 4, **recipe}
@@ -216,6 +242,98 @@ def test_label_smoothing_and_average_change_the_result(data, tmp_path):
     kernels = [np.asarray(run.model.get_layer("fc").kernel) for run in losses]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
     assert np.abs(kernels[0] - kernels[2]).max() > 1e-4
+
+
+def test_the_recipe_reaches_the_training(data, tmp_path):
+    recipe = {**QUICK, "epochs": 1, "schedule": "points", "milestones": (0, 2)}
+    runs = [
+        train("linear", data, {**recipe, **more}, runs=tmp_path, progress=False)
+        for more in ({"rates": (1, 1)}, {"rates": (1, 1), "alternate_flip": True})
+    ]
+    assert runs[0].history[0]["loss"] != runs[1].history[0]["loss"]
+    run = train("linear", data, {**recipe, "rates": (1, 0)}, runs=tmp_path)
+    assert run.history[0]["learning_rate"] == pytest.approx(0.005, rel=1e-5)
+    with pytest.raises(ValueError, match="linear trains none: set it to 1; received 2"):
+        train("linear", data, {**QUICK, "bias_rate": 2}, runs=tmp_path)
+
+
+def test_lookahead_against_a_plain_loop(data, tmp_path):
+    """Blended after 4 and 8 of 10 steps, 5 an epoch, all of which Keras runs at once.
+
+    What counts, at the end of an epoch and of the training, are the slow weights.
+    """
+    recipe = {
+        "epochs": 2,
+        "batch_size": 16,
+        "optimizer": "sgd",
+        "learning_rate": 0.5,
+        "schedule": "constant",
+        "lookahead": 4,
+        "precision": "float32",
+    }
+    model = busy_model(dropout=0)
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    run = train(model, data, recipe, seed=3, runs=tmp_path, progress=False)
+
+    feed = Feed(data.train, 3, 16, seed=3, augmentation=Augmentation())
+    trained, from_logits = logits_model(other)
+    trained.compile(
+        keras.optimizers.SGD(0.5, momentum=0.9),
+        keras.losses.CategoricalCrossentropy(from_logits=from_logits),
+    )
+    slow, step, total = other.get_weights(), 0, 2 * len(feed)
+    assert total == 10
+    for row in run.history:
+        feed.start(row["epoch"] - 1)
+        for i in range(len(feed)):
+            trained.train_on_batch(*feed[i])
+            step += 1
+            if step % 4 == 0:
+                decay = 0.95**4 * (step / total) ** 3
+                pairs = zip(slow, other.get_weights(), strict=True)
+                slow = [decay * s + (1 - decay) * w for s, w in pairs]
+                other.set_weights(slow)
+        fast = other.get_weights()
+        other.set_weights(slow)
+        table = np.eye(3, dtype=np.float32)
+        loss = trained.evaluate(data.validation.x, table[data.validation.y], verbose=0)
+        assert row["val_loss"] == pytest.approx(loss, rel=1e-3)
+        other.set_weights(fast)
+    for found, expected, other in zip(model.get_weights(), slow, fast, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        assert np.abs(other - expected).max() > 1e-3
+
+
+def test_float16_with_lookahead(data, tmp_path):
+    run = train(
+        busy_model(),
+        data,
+        {**QUICK, "precision": "mixed_float16", "lookahead": 2, "bias_rate": 2},
+        runs=tmp_path,
+        progress=False,
+    )
+    assert np.isfinite(run.history[-1]["loss"])
+
+
+def test_the_test_set_is_measured_by_the_protocol_of_the_recipe(data, tmp_path):
+    recipe = {**QUICK, "views": 6, "passes": 2}
+    run = train("linear", data, recipe, runs=tmp_path, progress=False)
+    single = evaluate(run.model, data.test)
+    averaged = evaluate(run.model, data.test, views=6, passes=2)
+    assert averaged.loss != single.loss
+    assert run.metrics["test_loss"] == pytest.approx(averaged.loss, rel=1e-5)
+    assert run.metrics["test_accuracy"] == averaged.accuracy
+    assert run.metrics["test_accuracy_averaged"] == averaged.accuracy
+    assert run.metrics["test_accuracy_single"] == single.accuracy
+    assert "20 images, mean of 6 views and 2 passes" in str(run)
+    config = load_run(run.folder).config["recipe"]
+    assert (config["views"], config["passes"]) == (6, 2)
+    plain = train("linear", data, QUICK, runs=tmp_path, progress=False)
+    assert "test_accuracy_single" not in plain.metrics
+    assert plain.metrics["test_loss"] == pytest.approx(
+        evaluate(plain.model, data.test).loss, rel=1e-5
+    )
 
 
 def test_half_precision_trains_and_leaves_a_float32_model(data, tmp_path):

@@ -1,0 +1,269 @@
+"""Images as points: the last features of a network in two dimensions."""
+
+import importlib.util
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerascnn.explain.answers import images_of
+from kerascnn.explain.drawing import CYCLE, save
+from kerascnn.explain.recording import batch, has_kernels, record
+from kerascnn.tables import Column, Table
+
+METHODS = ("auto", "tsne", "pca")
+_MARKERS = "os^Dv<>pP*X"
+_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Images as points in the plane.
+
+    Attributes:
+        title: the network and the data.
+        layer: whose output, or input, the features are.
+        method: "t-SNE" or "PCA".
+        note: which method, and why; what it keeps.
+        points: float32 (N, 2).
+        features: float32 (N, features).
+        classes: int (N,).
+        labels: names of the classes.
+    """
+
+    title: str
+    layer: str
+    method: str
+    note: str
+    points: np.ndarray
+    features: np.ndarray
+    classes: np.ndarray
+    labels: tuple[str, ...]
+
+    def neighbours(self, values: np.ndarray) -> np.ndarray:
+        """Tell for each image whether its nearest other image is of its class.
+
+        Args:
+            values: `points` or `features`, (N, n).
+        """
+        squares = (values.astype(np.float64) ** 2).sum(1)
+        apart = squares[:, None] + squares[None] - 2.0 * (values @ values.T)
+        np.fill_diagonal(apart, np.inf)
+        return self.classes[apart.argmin(1)] == self.classes
+
+    @property
+    def table(self) -> Table:
+        """A row for each class: where its points lie, and how many have near kin."""
+        columns = [
+            Column("label", "class", right=False),
+            Column("images", "images"),
+            Column("x", "middle x", lambda v: f"{v:.1f}"),
+            Column("y", "middle y", lambda v: f"{v:.1f}"),
+            Column("near", "nearest point of the class %", lambda v: f"{v:.0f}"),
+            Column("deep", "nearest features of the class %", lambda v: f"{v:.0f}"),
+        ]
+        near, deep = self.neighbours(self.points), self.neighbours(self.features)
+        rows = []
+        for k, label in enumerate(self.labels):
+            own = self.classes == k
+            if own.any():
+                x, y = self.points[own].mean(0)
+                rows.append(
+                    {
+                        "label": label,
+                        "images": int(own.sum()),
+                        "x": float(x),
+                        "y": float(y),
+                        "near": 100 * float(near[own].mean()),
+                        "deep": 100 * float(deep[own].mean()),
+                    }
+                )
+        count = self.features.shape[1]
+        title = (
+            f"{self.title}: {count} features ({self.layer}) as points by {self.method}"
+        )
+        return Table(columns, rows, title=title, notes=[self.note])
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+    def to_dict(self) -> dict:
+        """Return points, classes and table as values that JSON can hold."""
+        return {
+            "title": self.title,
+            "layer": self.layer,
+            "method": self.method,
+            "note": self.note,
+            "labels": list(self.labels),
+            "points": self.points.tolist(),
+            "classes": self.classes.tolist(),
+            "rows": [dict(row) for row in self.table.rows],
+        }
+
+    def plot(self, path=None):
+        """Draw the points, a colour and a marker for each class.
+
+        Args:
+            path: where to write it too: .png, .svg or .pdf.
+
+        Returns:
+            A matplotlib Figure.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.5, 7), layout="constrained")
+        axes = figure.subplots()
+        for k, label in enumerate(self.labels):
+            own = self.classes == k
+            if own.any():
+                axes.scatter(
+                    *self.points[own].T,
+                    s=22,
+                    marker=_MARKERS[k % len(_MARKERS)],
+                    color=CYCLE[k % len(CYCLE)],
+                    edgecolors="#333333",
+                    linewidths=0.3,
+                    alpha=0.8,
+                    label=label,
+                )
+        axes.set_xlabel(f"{self.method}, first dimension (no unit)")
+        axes.set_ylabel(f"{self.method}, second dimension (no unit)")
+        axes.set_title(
+            f"{self.title}\n{self.layer}; {self.note}", fontsize=10, wrap=True
+        )
+        if len(self.labels) <= 30:
+            figure.legend(loc="outside right center", frameon=False, title="class")
+        save(figure, path, str(self))
+        return figure
+
+
+def embedding(
+    model,
+    data,
+    layer=None,
+    *,
+    method: str = "auto",
+    images: int = 500,
+    part: str = "test",
+    labels=None,
+    seed: int = 0,
+) -> Embedding:
+    """Lay out images in the plane by the last features that a network has of them.
+
+    Args:
+        model: a Keras model of one image.
+        data: a `kerascnn.Data`, `kerascnn.Images`, or a pair of arrays (x, y).
+        layer: whose output to take; feature maps are averaged over their places.
+            Default: what goes into the last layer with weights, the classifier.
+        method: "tsne" (needs scikit-learn: pip install kerascnn[explain]), "pca", or
+            "auto": t-SNE where scikit-learn is installed, else PCA; `.note` says which.
+        images: the most images, chosen at random from more; 3 or more.
+        part: of a `Data`: "train", "validation" or "test".
+        labels: names of the classes; default: the data's, else their numbers.
+        seed: of the choice, and of t-SNE.
+
+    Returns:
+        An `Embedding`: `print` it, `.plot()` it.
+
+    Raises:
+        ValueError: fewer than 3 images, or no such method, part or layer.
+        ImportError: "tsne" without scikit-learn.
+        TypeError: the data are something else.
+
+    Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (JMLR 2008).
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is one of {', '.join(METHODS)}; received {method!r}")
+    found, own, title = images_of(data, part)
+    count = min(images, len(found.y))
+    if count < 3:
+        raise ValueError(f"points need 3 images or more; received {count}")
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.permutation(len(found.y))[:count])
+    x, classes = np.asarray(found.x)[chosen], np.asarray(found.y)[chosen]
+    parts, name = [], ""
+    for start in range(0, count, _BATCH):
+        some, name = _features(model, x[start : start + _BATCH], layer)
+        parts.append(some)
+    features = np.concatenate(parts)
+    points, word, note = _laid_out(features, method, seed)
+    names = tuple(labels or own or map(str, range(int(classes.max()) + 1)))
+    return Embedding(
+        f"{model.name} on {count} images of {title}",
+        name,
+        word,
+        note,
+        points,
+        features,
+        classes,
+        names,
+    )
+
+
+def _features(model, x, layer) -> tuple[np.ndarray, str]:
+    """Features (N, n) of images, and what they are."""
+    seen = record(model, batch(model, x))
+    if layer is not None:
+        position = seen.find(layer)
+        values, name = seen.values(position), f"output of {seen.names[position]}"
+    else:
+        able = range(len(seen.calls))
+        if seen.connected:
+            able = sorted(seen.ancestors(seen.output(0)))
+        heavy = [i for i in able if has_kernels(seen.calls[i])]
+        if not heavy:
+            raise ValueError(f"{model.name} has no layer with weights: name a layer")
+        values = seen.array(seen.calls[heavy[-1]].inputs[0])
+        name = f"input of {seen.names[heavy[-1]]}"
+    if values.ndim == 4:
+        values, name = values.mean((1, 2)), f"{name}, averaged over its places"
+    return values.reshape(len(values), -1), name
+
+
+def _laid_out(features, method, seed) -> tuple[np.ndarray, str, str]:
+    """Points (N, 2), the method, and a line about it."""
+    if method != "pca":
+        if importlib.util.find_spec("sklearn") is None:
+            if method == "tsne":
+                raise ImportError(
+                    "t-SNE needs scikit-learn: pip install 'kerascnn[explain]', or "
+                    'method="pca"'
+                )
+            points, share = principal_components(features)
+            return (
+                points,
+                "PCA",
+                "PCA, as scikit-learn (for t-SNE) is not installed: "
+                f"{100 * share:.0f} % of the variance is in the two dimensions",
+            )
+        from sklearn.manifold import TSNE
+
+        near = float(min(30, (len(features) - 1) / 3))
+        tsne = TSNE(perplexity=near, init="pca", random_state=seed)
+        note = (
+            f"t-SNE of scikit-learn, perplexity {near:g}: near points are alike; "
+            "distances between groups mean little"
+        )
+        return tsne.fit_transform(features).astype(np.float32), "t-SNE", note
+    points, share = principal_components(features)
+    note = f"PCA: {100 * share:.0f} % of the variance is in the two dimensions"
+    return points, "PCA", note
+
+
+def principal_components(features) -> tuple[np.ndarray, float]:
+    """Project features (N, n) on the two directions of greatest variance.
+
+    Returns:
+        float32 (N, 2), and the share of the variance that they hold. A direction is
+        turned so that its greatest weight is positive: the signs do not depend on the
+        machine.
+    """
+    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[:2]
+    signs = [np.sign(d[np.abs(d).argmax()]) or 1.0 for d in directions]
+    points = centred @ (directions * np.array(signs)[:, None]).T
+    if points.shape[1] < 2:  # one feature: it is a line
+        points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+    total = float((lengths**2).sum())
+    share = float((lengths[:2] ** 2).sum()) / total if total else 1.0
+    return points.astype(np.float32), share

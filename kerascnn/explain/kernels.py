@@ -1,0 +1,280 @@
+"""The filters of a layer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerascnn.explain.drawing import (
+    DIVERGING,
+    grid,
+    matrix_text,
+    number,
+    save,
+    shape_text,
+    tiles,
+)
+from kerascnn.graph import functional, trace
+from kerascnn.tables import Column, Table
+
+_LISTED = 12
+_KERNELS = ("kernel", "depthwise_kernel")
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The filters of a layer.
+
+    Attributes:
+        model, layer, kind: names of the model and the layer; the layer's class.
+        filters: float32 (height, width, channels, filters). Of a dense layer behind a
+            flattened image or map, each unit's weights laid out as the map is.
+        note: what was done to have them in this form; may be empty.
+    """
+
+    model: str
+    layer: str
+    kind: str
+    filters: np.ndarray
+    note: str
+
+    @property
+    def norms(self) -> np.ndarray:
+        """Length of each filter as a vector, (filters,)."""
+        return np.sqrt((self.filters.astype(np.float64) ** 2).sum((0, 1, 2)))
+
+    @property
+    def table(self) -> Table:
+        """The filters as a table, in their order."""
+        columns = [
+            Column("filter", "filter"),
+            Column("norm", "length", number),
+            Column("least", "least", number),
+            Column("mean", "mean", number),
+            Column("greatest", "greatest", number),
+            Column("channel", "strongest channel"),
+        ]
+        rows = []
+        for k, norm in enumerate(self.norms):
+            weights = self.filters[..., k]
+            rows.append(
+                {
+                    "filter": k,
+                    "norm": float(norm),
+                    "least": float(weights.min()),
+                    "mean": float(weights.mean()),
+                    "greatest": float(weights.max()),
+                    "channel": self.channel(k),
+                }
+            )
+        height, width, channels, count = self.filters.shape
+        title = (
+            f"{self.layer} ({self.kind}) of {self.model}: {count} filters of "
+            f"{height}×{width}×{channels}: {self.filters.size:,} weights"
+        )
+        return Table(columns, rows, title=title, notes=[self.note] if self.note else [])
+
+    def channel(self, filter: int) -> int:
+        """Return the channel of the input in which a filter is longest."""
+        return int((self.filters[..., filter] ** 2).sum((0, 1)).argmax())
+
+    def __str__(self) -> str:
+        table = self.table
+        listed = Table(
+            table.columns, table.rows[:_LISTED], title=table.title, notes=table.notes
+        )
+        lines = [str(listed)]
+        if (more := len(table.rows) - _LISTED) > 0:
+            lines.append(f"… and {more} more")
+        height, width, channels, _ = self.filters.shape
+        if max(height, width) <= 9:
+            some = range(channels) if channels <= 4 else [self.channel(0)]
+            for c in some:
+                lines.append(f"filter 0, channel {c}:")
+                lines.append(matrix_text(self.filters[..., c, 0]))
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """Return the table as values that JSON can hold."""
+        return {
+            "model": self.model,
+            "layer": self.layer,
+            "shape": list(self.filters.shape),
+            "filters": [dict(row) for row in self.table.rows],
+        }
+
+    def _tile(self, k: int):
+        """One filter's picture and title."""
+        weights, channels = self.filters[..., k], self.filters.shape[2]
+        if channels == 3:
+            return 0.5 + weights / (2 * (float(np.abs(weights).max()) or 1.0)), f"{k}"
+        c = self.channel(k)
+        return weights[..., c], f"{k}" if channels == 1 else f"{k}: channel {c}"
+
+    def plot(self, path=None, *, most: int = 64):
+        """Draw the filters: in colour where they see an RGB image, else by sign.
+
+        Filters over three channels are drawn as pictures, each with its weights from
+        -m to m (m: its greatest absolute weight) as black to full colour, so that grey
+        is 0. Of others, the channel in which the filter is longest is drawn.
+
+        Args:
+            path: where to write it too: .png, .svg or .pdf.
+            most: the most filters to draw.
+
+        Returns:
+            A matplotlib Figure.
+        """
+        from matplotlib.figure import Figure
+
+        _, _, channels, count = self.filters.shape
+        shown = range(min(count, most))
+        rows, columns = grid(len(shown))
+        figure = Figure(
+            figsize=(1.6 + 1.2 * columns, 1.5 + 1.35 * rows), layout="constrained"
+        )
+        axes = figure.subplots()
+        limit = float(np.abs(self.filters).max()) or 1.0
+        cells = [self._tile(k) for k in shown]
+        drawn = tiles(
+            axes,
+            [cells[i * columns : (i + 1) * columns] for i in range(rows)],
+            cmap=DIVERGING,
+            vmin=-limit,
+            vmax=limit,
+        )
+        if channels != 3:
+            figure.colorbar(drawn, ax=axes, label="weight", shrink=0.8)
+            what = "" if channels == 1 else "; each by the channel where it is longest"
+        else:
+            what = "; red, green and blue weights as a colour, grey is 0"
+        some = f"the first {len(shown)} of " if len(shown) < count else ""
+        size = shape_text(self.filters.shape[:3])
+        figure.suptitle(
+            f"{self.layer} of {self.model}: {some}{count} filters of {size}{what}",
+            fontsize=10,
+            wrap=True,
+        )
+        save(figure, path, str(self))
+        return figure
+
+
+def filters(model, layer=None) -> Filters:
+    """Return the filters of a layer.
+
+    Args:
+        model: a built Keras model.
+        layer: name of a convolutional or dense layer, or the layer itself, also inside
+            of a nested model ("encoder/conv1"); default: the first layer with filters.
+
+    Returns:
+        A `Filters`: `print` it, `.plot()` it.
+
+    Raises:
+        ValueError: there is no such layer, or it has no filters.
+    """
+    layers = _layers(model)
+    able = {name: found for name, found in layers.items() if _kernel(found) is not None}
+    if not able:
+        raise ValueError(f"{model.name} has no layer with filters")
+    name, found = _find(layers, able, layer)
+    kernel = _kernel(found)
+    if kernel is None:
+        raise ValueError(
+            f"{name} ({type(found).__name__}) has no filters; those that have: "
+            f"{', '.join(able)}"
+        )
+    weights, note = _arranged(model, found, kernel)
+    return Filters(model.name, name, type(found).__name__, weights, note)
+
+
+def _layers(model) -> dict:
+    """Every layer, by its name behind those of the models around it."""
+    found: dict = {}
+
+    def walk(part, path):
+        for layer in part._flatten_layers(include_self=False, recursive=False):
+            name = f"{path}{layer.name}"
+            if functional(layer) is not None and layer is not functional(part):
+                walk(layer, f"{name}/")
+            elif layer is functional(part):  # what a Sequential model keeps inside
+                continue
+            else:
+                found.setdefault(name, layer)
+                walk(layer, f"{name}/")
+
+    walk(model, "")
+    return found
+
+
+def _find(layers, able, wanted):
+    if wanted is None:
+        return next(iter(able.items()))
+    if not isinstance(wanted, str):
+        for name, layer in layers.items():
+            if layer is wanted:
+                return name, layer
+        wanted = getattr(wanted, "name", repr(wanted))
+    if wanted in layers:
+        return wanted, layers[wanted]
+    ends = [name for name in layers if name.endswith(f"/{wanted}")]
+    if len(ends) == 1:
+        return ends[0], layers[ends[0]]
+    if ends:
+        raise ValueError(f"there are several layers {wanted!r}: say {', '.join(ends)}")
+    raise ValueError(
+        f"the model has no layer {wanted!r}; those with filters: {', '.join(able)}"
+    )
+
+
+def _kernel(layer):
+    """The weights that are filters: of 2 (dense) or 4 dimensions."""
+    for name in _KERNELS:
+        kernel = getattr(layer, name, None)
+        if kernel is not None and len(kernel.shape) in (2, 4):
+            return kernel
+    return None
+
+
+def _arranged(model, layer, kernel):
+    """Filters as (height, width, channels, filters), and what was done for it."""
+    import keras
+    from keras import ops
+
+    weights = np.asarray(ops.convert_to_numpy(ops.cast(kernel, "float32")))
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        return np.swapaxes(weights, 2, 3), "a transposed convolution's filters"
+    if isinstance(layer, (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)):
+        return (
+            weights.reshape(*weights.shape[:2], 1, -1),
+            "depthwise: each channel has filters of its own, one after the other",
+        )
+    if weights.ndim == 4:
+        return weights, ""
+    shape = _flattened(model, layer)
+    if shape and np.prod(shape) == len(weights):
+        return (
+            weights.reshape(*shape, -1),
+            f"each unit's weights as the {shape_text(shape)} map that was flattened",
+        )
+    return weights[None, None], "a dense layer: each unit's weights, one channel each"
+
+
+def _flattened(model, layer) -> tuple[int, ...] | None:
+    """The shape (H, W, C) that was flattened before a dense layer, if one was."""
+    graph = trace(model)
+    if graph is None:
+        return None
+    makers = {id(x): call for call in graph.calls for x in call.outputs}
+    call = next((c for c in graph.calls if c.operation is layer), None)
+    while call is not None and call.inputs:
+        call = makers.get(id(call.inputs[0]))
+        if call is None or not call.inputs:
+            return None
+        shape = tuple(call.inputs[0].shape[1:])
+        kind = type(call.operation).__name__
+        if kind in ("Flatten", "Reshape"):
+            found = shape if len(shape) == 3 else None
+            return None if found is None or None in found else found
+        if "Dropout" not in kind and kind not in ("Activation", "Identity"):
+            return None
+    return None

@@ -1,0 +1,202 @@
+"""The activation maps of a layer for an image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerascnn.explain.drawing import (
+    BLUE,
+    SEQUENTIAL,
+    draw_image,
+    grid,
+    number,
+    place,
+    save,
+    shades,
+    shape_text,
+    tiles,
+)
+from kerascnn.explain.recording import last_maps, prepared, record
+from kerascnn.explain.tracing import shown_image
+from kerascnn.tables import Column, Table
+
+_LISTED = 12
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationMaps:
+    """What a layer gives for an image.
+
+    Attributes:
+        model, layer, kind: names of the model and the layer's call; the layer's class.
+        image: (H, W, C).
+        maps: float32 (H, W, channels), or (units,) of a dense layer.
+    """
+
+    model: str
+    layer: str
+    kind: str
+    image: np.ndarray
+    maps: np.ndarray
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """Mean absolute value of each map, (channels,)."""
+        channels = self.maps.shape[-1]
+        return np.abs(self.maps.reshape(-1, channels)).mean(0)
+
+    @property
+    def strongest(self) -> np.ndarray:
+        """Numbers of the maps, that of the greatest mean absolute value first."""
+        return np.argsort(-self.strengths, kind="stable")
+
+    @property
+    def table(self) -> Table:
+        """The maps as a table, the strongest first."""
+        columns = [
+            Column("map", "map"),
+            Column("strength", "mean |value|", number),
+            Column("least", "least", number),
+            Column("mean", "mean", number),
+            Column("greatest", "greatest", number),
+            Column("at", "greatest at (row, column)", _place, right=False),
+            Column("zeros", "zeros %", lambda v: f"{v:.0f}"),
+        ]
+        flat = self.maps.ndim == 1
+        if flat:
+            columns = [Column("map", "unit"), Column("mean", "value", number)]
+        rows = []
+        for k in self.strongest:
+            values = self.maps[..., k]
+            rows.append(
+                {
+                    "map": int(k),
+                    "strength": float(self.strengths[k]),
+                    "least": float(values.min()),
+                    "mean": float(values.mean()),
+                    "greatest": float(values.max()),
+                    "at": None if flat else place(values),
+                    "zeros": 100 * float((values == 0).mean()),
+                }
+            )
+        title = (
+            f"{self.layer} ({self.kind}) of {self.model}: {shape_text(self.maps.shape)}"
+        )
+        return Table(columns, rows, title=title)
+
+    def __str__(self) -> str:
+        table = self.table
+        listed = Table(table.columns, table.rows[:_LISTED], title=table.title)
+        lines = [str(listed)]
+        if (more := len(table.rows) - _LISTED) > 0:
+            lines.append(f"… and {more} weaker ones")
+        if self.maps.ndim == 3:
+            k = int(self.strongest[0])
+            values = self.maps[..., k]
+            ends = f"space {number(values.min())}, @ {number(values.max())}"
+            lines += [f"map {k}, the strongest ({ends}):", shades(values)]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """Return the table as values that JSON can hold."""
+        return {
+            "model": self.model,
+            "layer": self.layer,
+            "shape": list(self.maps.shape),
+            "maps": [dict(row) for row in self.table.rows],
+        }
+
+    def plot(self, path=None, *, most: int = 48):
+        """Draw the maps beside the image, the strongest first, on one scale.
+
+        Args:
+            path: where to write it too: .png, .svg or .pdf.
+            most: the most maps to draw.
+
+        Returns:
+            A matplotlib Figure.
+        """
+        from matplotlib.figure import Figure
+
+        shown = self.strongest[:most]
+        if self.maps.ndim == 1:
+            return self._plot_units(shown, path)
+        rows, columns = grid(len(shown))
+        figure = Figure(
+            figsize=(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows)),
+            layout="constrained",
+        )
+        left, right = figure.subfigures(1, 2, width_ratios=(3.2, 1.25 * columns))
+        draw_image(left.subplots(), self.image, "image")
+        axes = right.subplots()
+        low, high = float(self.maps.min()), float(self.maps.max())
+        cells = [(self.maps[..., k], f"map {k}") for k in shown]
+        drawn = tiles(
+            axes,
+            [cells[i * columns : (i + 1) * columns] for i in range(rows)],
+            cmap=SEQUENTIAL,
+            vmin=low,
+            vmax=high if high > low else low + 1,
+        )
+        right.colorbar(drawn, ax=axes, label="activation", shrink=0.8)
+        count = self.maps.shape[-1]
+        some = f", the {len(shown)} strongest" if len(shown) < count else ""
+        figure.suptitle(
+            f"{self.layer} ({self.kind}) of {self.model}: {count} maps of "
+            f"{shape_text(self.maps.shape[:2])}{some}"
+        )
+        save(figure, path, str(self))
+        return figure
+
+    def _plot_units(self, shown, path):
+        from matplotlib.figure import Figure
+
+        shown = np.sort(shown)
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        left, axes = figure.subplots(1, 2, width_ratios=(1, 2.4))
+        draw_image(left, self.image, "image")
+        axes.bar(range(len(shown)), self.maps[shown], color=BLUE)
+        axes.set_xticks(range(len(shown)), [str(k) for k in shown], fontsize=7)
+        axes.axhline(0, color="#333333", lw=0.8)
+        axes.set_xlabel("unit")
+        axes.set_ylabel("activation")
+        some = f", the {len(shown)} strongest" if len(shown) < len(self.maps) else ""
+        figure.suptitle(
+            f"{self.layer} ({self.kind}) of {self.model}: {len(self.maps)} units{some}"
+        )
+        save(figure, path, str(self))
+        return figure
+
+
+def _place(at) -> str:
+    return f"({', '.join(map(str, at))})"
+
+
+def activation_maps(model, image, layer=None) -> ActivationMaps:
+    """Return what one layer gives for an image.
+
+    Args:
+        model: a Keras model of one image.
+        image: (H, W, C), pixels as the model takes them.
+        layer: its name, or the layer, as `kerascnn.explain.trace` lists them; default:
+            the last layer with feature maps that is no pooling.
+
+    Returns:
+        An `ActivationMaps`: `print` it, `.plot()` it.
+
+    Raises:
+        ValueError: there is no such layer, its output is neither maps nor a vector, or
+            the image is not of the model's shape.
+    """
+    seen = record(model, prepared(model, image))
+    position = last_maps(seen) if layer is None else seen.find(layer)
+    values = seen.values(position)[0]
+    if values.ndim not in (1, 3):
+        raise ValueError(
+            f"{seen.names[position]} has outputs of shape {values.shape}; maps are "
+            "(rows, columns, channels), a dense layer's output (units,)"
+        )
+    kind = type(seen.calls[position].operation).__name__
+    return ActivationMaps(
+        model.name, seen.names[position], kind, shown_image(image), values
+    )

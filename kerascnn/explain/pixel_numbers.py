@@ -1,0 +1,171 @@
+"""A picture beside its numbers, the channels apart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerascnn.explain.drawing import (
+    CHANNELS,
+    draw_image,
+    matrix_text,
+    number,
+    picture,
+    rectangle,
+    save,
+    shape_text,
+)
+
+_SIDE = 12  # rows and columns of numbers that a page holds
+# From black to the colour of a channel.
+_TINTS = {
+    "red": (1.0, 0.0, 0.0),
+    "green": (0.0, 1.0, 0.0),
+    "blue": (0.0, 0.0, 1.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """An image as numbers.
+
+    Attributes:
+        image: (H, W, C).
+        names: of the channels: grey; red, green, blue; or their numbers.
+        window: (row, column, height, width), the part whose numbers are shown.
+    """
+
+    image: np.ndarray
+    names: tuple[str, ...]
+    window: tuple[int, int, int, int]
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The part whose numbers are shown, (height, width, C)."""
+        row, column, height, width = self.window
+        return self.image[row : row + height, column : column + width]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the numbers of the whole image are shown."""
+        return self.shown.shape == self.image.shape
+
+    def _where(self) -> str:
+        row, column, height, width = self.window
+        return (
+            f"rows {row} to {row + height - 1}, columns {column} to "
+            f"{column + width - 1}"
+        )
+
+    def __str__(self) -> str:
+        height, width, channels = self.image.shape
+        product = "·".join(map(str, self.image.shape))
+        lines = [
+            f"an image of {height} rows and {width} columns, {channels} "
+            f"{'channel' if channels == 1 else 'channels'}: {product} = "
+            f"{self.image.size:,} numbers, {self.image.dtype}, from "
+            f"{number(self.image.min())} to {number(self.image.max())}"
+        ]
+        if not self.whole:
+            lines.append(f"shown: {self._where()}")
+        for c, name in enumerate(self.names):
+            mean = number(self.image[..., c].mean())
+            lines.append(f"{name} (mean of the whole {mean}):")
+            lines.append(matrix_text(self.shown[..., c]))
+        if channels == 3:
+            row, column = self.window[:2]
+            values = ", ".join(number(v) for v in self.image[row, column])
+            lines.append(f"the pixel at row {row}, column {column} is ({values})")
+        return "\n".join(lines)
+
+    def plot(self, path=None):
+        """Draw the picture, and its numbers by channel.
+
+        Args:
+            path: where to write it too: .png, .svg or .pdf.
+
+        Returns:
+            A matplotlib Figure.
+        """
+        from matplotlib.figure import Figure
+
+        count = 1 + len(self.names)
+        figure = Figure(figsize=(4.2 * count, 4.6), layout="constrained")
+        panels = figure.subplots(1, count)
+        draw_image(panels[0], self.image, f"the image, {shape_text(self.image.shape)}")
+        row, column, height, width = self.window
+        if not self.whole:
+            rectangle(panels[0], *self.window)
+        tones = picture(self.image)
+        if tones.ndim == 2 or tones.shape[-1] != self.image.shape[-1]:
+            tones = np.stack(
+                [picture(self.image[..., c : c + 1]) for c in range(len(self.names))],
+                -1,
+            )
+        tones = tones[row : row + height, column : column + width]
+        extent = (column - 0.5, column + width - 0.5, row + height - 0.5, row - 0.5)
+        for c, (axes, name) in enumerate(zip(panels[1:], self.names, strict=True)):
+            tint = np.array(_TINTS.get(name, (1.0, 1.0, 1.0)))
+            tone = tones[..., c]
+            axes.imshow(tone[..., None] * tint, extent=extent, interpolation="nearest")
+            # What the eye makes of a colour's brightness (ITU-R BT.709).
+            bright = tone * float(tint @ (0.2126, 0.7152, 0.0722))
+            size = 8 if max(height, width) <= 9 else 6.5
+            for i, j in np.ndindex(height, width):
+                axes.text(
+                    column + j,
+                    row + i,
+                    number(self.shown[i, j, c]),
+                    ha="center",
+                    va="center",
+                    fontsize=size,
+                    color="black" if bright[i, j] > 0.5 else "white",
+                )
+            axes.set_title(name)
+            axes.set_xlabel("column (pixels)")
+        panels[1].set_ylabel("row (pixels)")
+        figure.suptitle("An image is numbers: one for each pixel and channel")
+        save(figure, path, str(self))
+        return figure
+
+
+def pixels(image, *, window=None) -> Pixels:
+    """Show an image as numbers beside the picture, channel by channel.
+
+    Args:
+        image: (H, W, C) or (H, W), uint8 or float.
+        window: (row, column, height, width) of the part whose numbers are shown;
+            default: all of an image of up to 12x12 pixels, else 8x8 in the middle.
+
+    Returns:
+        A `Pixels`: `print` it, `.plot()` it.
+
+    Raises:
+        ValueError: this is no image, or the window is not inside of it.
+
+    Source: the lecture, slides "Back to image classification".
+    """
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or not image.size:
+        raise ValueError(
+            f"an image is (height, width, channels); received shape {image.shape}"
+        )
+    height, width, channels = image.shape
+    if window is None:
+        if max(height, width) <= _SIDE:
+            window = (0, 0, height, width)
+        else:
+            tall, wide = min(8, height), min(8, width)
+            window = ((height - tall) // 2, (width - wide) // 2, tall, wide)
+    row, column, tall, wide = window = tuple(int(n) for n in window)
+    inside = row >= 0 and column >= 0 and tall > 0 and wide > 0
+    if not inside or row + tall > height or column + wide > width:
+        raise ValueError(
+            f"window is (row, column, height, width) inside of the {height}x{width} "
+            f"image; received {window}"
+        )
+    names = CHANNELS.get(channels) or tuple(f"channel {c}" for c in range(channels))
+    return Pixels(image, names, window)

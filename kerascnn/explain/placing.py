@@ -1,0 +1,229 @@
+"""Where the windows of a convolution or pooling fall along one axis, drawn."""
+
+from dataclasses import dataclass
+
+from kerascnn.arithmetic import OutputSize, output_size, pooling_size
+from kerascnn.explain.drawing import BLUE, INK, ORANGE, PALE, SKY, VERMILION, save
+
+_MANY = 12  # windows that are shown one by one; of more, the first and the last
+_ENDS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows along one axis.
+
+    Attributes:
+        placed: the output size, with `windows`, `before`, `after`, `unread`,
+            `left_over`, `fits`.
+        pooling: whether a pool, which leaves out the zeros, takes the place of a
+            filter.
+    """
+
+    placed: OutputSize
+    pooling: bool = False
+
+    @property
+    def shown(self) -> list[int]:
+        """Numbers of the windows that are drawn: all of up to 12, else the ends."""
+        count = int(self.placed)
+        if count <= _MANY:
+            return list(range(count))
+        return [*range(_ENDS), *range(count - _ENDS, count)]
+
+    def _sign(self, position: int, taps=()) -> str:
+        inside = 0 <= position < self.placed.size
+        if position in taps:
+            return "#" if inside else "0"
+        return "." if inside else "o"
+
+    def __str__(self) -> str:
+        p = self.placed
+        noun = "pool" if self.pooling else "filter"
+        lines = [
+            f"{p.size} pixels, {noun} {p.window}, stride {p.stride}"
+            + (f", dilation {p.dilation}" if p.dilation > 1 else "")
+            + f", padding {p.padding}: output {p}",
+            f"zeros: {p.before} before, {p.after} after"
+            + ("" if p.symmetric else ", which is not symmetric")
+            + (
+                " (they only place the pools)"
+                if self.pooling and p.before + p.after
+                else ""
+            ),
+        ]
+        wide = p.size + p.before + p.after
+        positions = range(-p.before, p.size + p.after)
+        drawn = wide <= 72
+        if drawn:
+            lines.append(
+                "# a pixel in the window, . another; 0 a zero in the window, o another"
+            )
+        last = -1
+        for i in self.shown:
+            if i != last + 1:
+                lines.append("  …")
+            last = i
+            taps = p.windows[i]
+            row = "".join(self._sign(q, taps) for q in positions) if drawn else ""
+            gap = f", every {p.dilation}." if p.dilation > 1 else ""
+            text = f"window {i}: {taps[0]} to {taps[-1]}{gap}"
+            lines.append(f"  {row}  {text}" if drawn else f"  {text}")
+        if p.fits:
+            lines.append("the last window ends where the input ends: the stride fits")
+        else:
+            lines.append(
+                f"{p.left_over} of the last columns are left over: the stride does not "
+                "fit"
+            )
+        if p.unread:
+            lines.append(f"pixels that no window reads: {_ranges(p.unread)}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """Return the sizes and windows as values that JSON can hold."""
+        p = self.placed
+        return {
+            "output": int(p),
+            "expression": str(p),
+            "before": p.before,
+            "after": p.after,
+            "left_over": p.left_over,
+            "unread": list(p.unread),
+            "windows": [list(taps) for taps in p.windows],
+        }
+
+    def plot(self, path=None):
+        """Draw the pixels, the zeros, the windows one below the other, what is left.
+
+        Args:
+            path: where to write it too: .png, .svg or .pdf.
+
+        Returns:
+            A matplotlib Figure.
+        """
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch, Rectangle
+
+        p, shown = self.placed, self.shown
+        wide = p.size + p.before + p.after
+        figure = Figure(
+            figsize=(min(max(5.0, 2.2 + 0.36 * wide), 16), 2.2 + 0.34 * len(shown)),
+            layout="constrained",
+        )
+        axes = figure.subplots()
+        end = p.windows[-1][-1] if p.windows else -1
+        kinds = {
+            "pixel": (SKY, ""),
+            "zero of the padding": (PALE, "///"),
+            "left over: behind the last window": (ORANGE, "xx"),
+            "pixel that no window reads": (VERMILION, ".."),
+        }
+        used = set()
+        for q in range(-p.before, p.size + p.after):
+            inside = 0 <= q < p.size
+            name = "pixel" if inside else "zero of the padding"
+            if q > end:
+                name = "left over: behind the last window"
+            elif inside and q in p.unread:
+                name = "pixel that no window reads"
+            used.add(name)
+            colour, hatch = kinds[name]
+            axes.add_patch(
+                Rectangle(
+                    (q - 0.5, -0.9),
+                    1,
+                    0.8,
+                    facecolor=colour,
+                    edgecolor=INK,
+                    hatch=hatch,
+                )
+            )
+            if wide <= 40 and not inside:
+                sign = axes.text(q, -0.5, "0", ha="center", va="center", fontsize=8)
+                sign.set_bbox({"facecolor": "white", "lw": 0, "pad": 1})
+        for line, i in enumerate(shown):
+            taps = p.windows[i]
+            axes.plot([taps[0] - 0.4, taps[-1] + 0.4], [line + 0.5] * 2, color=BLUE)
+            for q in taps:
+                axes.add_patch(
+                    Rectangle((q - 0.42, line + 0.2), 0.84, 0.6, facecolor=BLUE)
+                )
+        axes.set_yticks(
+            [-0.5, *(n + 0.5 for n in range(len(shown)))],
+            ["input", *(f"window {i}" for i in shown)],
+        )
+        if len(shown) < int(p):
+            middle = _ENDS
+            axes.axhline(middle, color=INK, ls=":", lw=1)
+            skipped = int(p) - len(shown)
+            note = f"windows {_ENDS} to {int(p) - _ENDS - 1} ({skipped}) are not drawn"
+            axes.text(
+                (p.size - 1) / 2,
+                middle,
+                note,
+                ha="center",
+                va="center",
+                fontsize=8,
+                backgroundcolor="white",
+            )
+        axes.set_xlim(-p.before - 0.8, p.size + p.after - 0.2)
+        axes.set_ylim(len(shown) + 0.2, -1.1)
+        axes.set_xlabel("position (pixels; 0 is the image's first)")
+        handles = [
+            Patch(facecolor=kinds[n][0], hatch=kinds[n][1], edgecolor=INK, label=n)
+            for n in kinds
+            if n in used
+        ]
+        noun = "pool" if self.pooling else "filter"
+        handles.append(Patch(facecolor=BLUE, label=f"taps of the {noun}"))
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=2, frameon=False
+        )
+        figure.suptitle(f"Output size: {p}", fontsize=11, wrap=True)
+        save(figure, path, str(self))
+        return figure
+
+
+def _ranges(positions) -> str:
+    """Write positions with runs as "3 to 7"."""
+    runs: list[list[int]] = []
+    for q in positions:
+        if runs and q == runs[-1][1] + 1:
+            runs[-1][1] = q
+        else:
+            runs.append([q, q])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
+
+
+def windows(
+    size: int, window: int, stride=None, padding=0, dilation: int = 1, *, pooling=False
+) -> Windows:
+    """Place the windows of a convolution or a pooling along one axis, to be drawn.
+
+    Args:
+        size: pixels of the input along the axis.
+        window: size of the filter or pool.
+        stride: pixels that it moves; default: 1, or the size of the pool.
+        padding: zeros on each side; a pair (before, after); "valid" or "same".
+        dilation: pixels from one tap of the filter to the next.
+        pooling: whether it is a pool.
+
+    Returns:
+        A `Windows`: `print` it, `.plot()` it; `.placed` is what
+        `kerascnn.arithmetic.output_size` worked out.
+
+    Raises:
+        ValueError: as `kerascnn.arithmetic.output_size`; or a pool with dilation.
+
+    Source: the lecture, slides "Stride", "Padding" and "Pooling"; Dumoulin and Visin,
+    "A guide to convolution arithmetic for deep learning" (2016).
+    """
+    if pooling:
+        if dilation != 1:
+            raise ValueError(f"a pool has no dilation; received dilation={dilation}")
+        return Windows(pooling_size(size, window, stride, padding), True)
+    placed = output_size(
+        size, window, 1 if stride is None else stride, padding, dilation
+    )
+    return Windows(placed)

@@ -1,0 +1,511 @@
+"""What happens inside a model for some images: every call, with its numbers.
+
+    seen = record(model, images)
+    seen.values(seen.find("conv1"))       # (N, 32, 32, 32)
+
+The model is run call by call, eagerly, on any backend. Functional and Sequential
+models, nested ones too, are followed through their graph; of a subclassed model, whose
+graph nobody knows, the layers are listened to while it runs.
+"""
+
+import contextlib
+import difflib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerascnn.costs import macs
+from kerascnn.graph import Call, Graph, functional
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One run of a model.
+
+    Attributes:
+        graph: its calls in their order; tensors are the backend's, with their values.
+        names: the name of each call: that of the layer, behind those of the models
+            around it ("encoder/conv1"); ":2" is added where a layer is called again.
+        connected: whether each tensor's origin is known: not of subclassed models.
+        channels_first: whether feature maps are (N, C, H, W) in the model; what
+            `values` returns is (N, H, W, C) anyhow.
+    """
+
+    graph: Graph
+    names: tuple[str, ...]
+    connected: bool
+    channels_first: bool
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls of layers and bare operations."""
+        return self.graph.calls
+
+    def find(self, layer) -> int:
+        """Return the position of a layer's call.
+
+        Args:
+            layer: the layer, or its name: as in `names`, or without the models around
+                it where that is one layer only; or the name of a nested model, for the
+                call that gives its output.
+
+        Raises:
+            ValueError: there is no such layer, or more than one.
+        """
+        if not isinstance(layer, str):
+            for position, call in enumerate(self.calls):
+                if call.operation is layer:
+                    return position
+            if (position := self._nested(lambda call: call.operation is layer)) >= 0:
+                return position
+            layer = getattr(layer, "name", repr(layer))
+        if layer in self.names:
+            return self.names.index(layer)
+        ends = [i for i, n in enumerate(self.names) if n.endswith(f"/{layer}")]
+        if len(ends) == 1:
+            return ends[0]
+        if len(ends) > 1:
+            several = ", ".join(self.names[i] for i in ends)
+            raise ValueError(f"there are several layers {layer!r}: say {several}")
+        if (position := self._nested(lambda call: call.operation.name == layer)) >= 0:
+            return position
+        close = difflib.get_close_matches(layer, self.names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(
+            f"the model has no layer {layer!r}: "
+            + (hint or f"it has {', '.join(self.names)}")
+        )
+
+    def _nested(self, wanted) -> int:
+        nested = next((call for call in self.graph.nested if wanted(call)), None)
+        return -1 if nested is None else self.maker(nested.outputs[0])
+
+    def maker(self, tensor) -> int:
+        """Return the position of the call that made a tensor; -1 for an input.
+
+        A layer may hand on what it was given; so it is the first that gave it.
+        """
+        for position, call in enumerate(self.calls):
+            if any(x is tensor for x in call.outputs):
+                return position
+        return -1
+
+    def values(self, position: int) -> np.ndarray:
+        """Return the (first) output of a call: float32 (N, …, channels)."""
+        return self.array(self.calls[position].outputs[0])
+
+    def array(self, tensor) -> np.ndarray:
+        """Return a tensor of the model as float32 (N, …, channels)."""
+        values = numbers(tensor)
+        if self.channels_first and values.ndim > 2:
+            values = np.moveaxis(values, 1, -1)
+        return values
+
+    def ancestors(self, tensor) -> set[int]:
+        """Return the positions of the calls that a tensor depends on."""
+        makers: dict[int, int] = {}
+        for position, call in enumerate(self.calls):
+            for x in call.outputs:
+                makers.setdefault(id(x), position)
+        found, queue = set(), [tensor]
+        while queue:
+            position = makers.get(id(queue.pop()), -1)
+            if position >= 0 and position not in found:
+                found.add(position)
+                queue.extend(self.calls[position].inputs)
+        return found
+
+    def output(self, number: int = 0):
+        """Return one of the model's outputs, a tensor.
+
+        Raises:
+            ValueError: the model has not so many, or it is not (N, classes).
+        """
+        outputs = self.graph.outputs
+        if not 0 <= number < len(outputs):
+            raise ValueError(
+                f"the model has {len(outputs)} outputs, the first is 0; received "
+                f"output={number}"
+            )
+        if len(outputs[number].shape) != 2:
+            raise ValueError(
+                "a classifier's output is (images, classes); output "
+                f"{number} has the shape {tuple(outputs[number].shape)}"
+            )
+        return outputs[number]
+
+
+def numbers(tensor) -> np.ndarray:
+    """Return a tensor of any type as a float32 array."""
+    from keras import ops
+
+    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
+
+
+def prepared(model, image) -> np.ndarray:
+    """Bring one image to a batch of one, as the model takes it.
+
+    Args:
+        model: a Keras model with one input.
+        image: (H, W, C), (1, H, W, C), or (H, W) for one channel; pixels in the range
+            that the model takes.
+
+    Returns:
+        (1, H, W, C) of the type of the model's input ((1, C, H, W) for a model that
+        has its channels first).
+
+    Raises:
+        ValueError: the shape is not that of the model's input.
+    """
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3:
+        raise ValueError(
+            f"an image is (height, width, channels); received shape {image.shape}"
+        )
+    return batch(model, image[None])
+
+
+def batch(model, images) -> np.ndarray:
+    """Bring images (N, H, W, C) to the type and shape of the model's input.
+
+    Raises:
+        ValueError: the model has several inputs, or takes other images.
+    """
+    images = np.asarray(images)
+    graph = functional(model)
+    if graph is None:
+        return images if images.dtype == np.uint8 else images.astype(np.float32)
+    if len(graph.inputs) != 1:
+        raise ValueError(
+            f"{model.name} has {len(graph.inputs)} inputs; an explanation needs a "
+            "model of one image"
+        )
+    own = tuple(graph.inputs[0].shape[1:])
+    if len(own) == 2 and images.shape[-1] == 1:  # no axis for the one channel
+        images = images[..., 0]
+    if channels_first(model) and not _agree(images.shape[1:], own):
+        images = np.moveaxis(images, -1, 1)
+    if not _agree(images.shape[1:], own):
+        raise ValueError(
+            f"{model.name} takes images of {shape_words(own)}; received "
+            f"{shape_words(images.shape[1:])} (kerascnn.data.read_image(file, size) "
+            "brings an image to a size)"
+        )
+    return images.astype(str(graph.inputs[0].dtype))
+
+
+def _agree(shape, own) -> bool:
+    return len(shape) == len(own) and all(
+        o in (None, s) for s, o in zip(shape, own, strict=True)
+    )
+
+
+def shape_words(shape) -> str:
+    """Write the shape of an image: "32x32x3"; open sizes are "?"."""
+    return "x".join("?" if n is None else str(n) for n in shape)
+
+
+def channels_first(model) -> bool:
+    """Tell whether the feature maps of a model have their channels first."""
+    formats = [
+        found
+        for layer in model._flatten_layers()
+        if (found := getattr(layer, "data_format", None)) is not None
+    ]
+    return bool(formats) and formats[0] == "channels_first"
+
+
+def record(model, images, alter: Callable | None = None) -> Recording:
+    """Run a model on images, as for inference, and keep every call.
+
+    Args:
+        model: a Keras model.
+        images: array or tensor as `batch` returns it; floats also where the model
+            takes integers, which gradients need.
+        alter: a function of a call's position and its first output, that returns what
+            goes on in its place.
+    """
+    from keras import ops, tree
+
+    images = ops.convert_to_tensor(images)
+    if functional(model) is None and not model.built:
+        model(images, training=False)  # a Sequential model gets its graph by this
+    calls: list[Call] = []
+    nested: list[Call] = []
+    connected, known = _walkable(model), {id(images)}
+
+    def visit(operation, parents, arguments, outputs):
+        flat = tree.flatten(outputs)
+        # Constants that a graph holds are no way from the image.
+        inputs = tuple(
+            x
+            for x in tree.flatten(arguments)
+            if _is_tensor(x) and (id(x) in known or not connected)
+        )
+        if alter is not None:
+            flat[0] = alter(len(calls), flat[0])
+        positional = arguments[0]
+        calls.append(Call(operation, parents, inputs, tuple(flat), positional))
+        known.update(id(x) for x in flat)  # which stay, as the calls hold them
+        return tree.pack_sequence_as(outputs, flat)
+
+    if connected:
+        outputs = _walk(functional(model), [images], (), visit, nested)
+    else:
+        with _listening(model, visit):
+            outputs = tree.flatten(model(images, training=False))
+    return Recording(
+        Graph((images,), tuple(outputs), tuple(calls), tuple(nested)),
+        tuple(_names(calls)),
+        connected,
+        channels_first(model),
+    )
+
+
+def _is_tensor(value) -> bool:
+    from keras import ops
+
+    return ops.is_tensor(value)
+
+
+def _walkable(model) -> bool:
+    """Whether a model computes what its graph says: a subclass may do otherwise."""
+    if functional(model) is None:
+        return False
+    return type(model).call.__module__.split(".")[0] == "keras"
+
+
+def _walk(graph, inputs, parents, visit, nested):
+    """Run a functional model call by call; returns its outputs."""
+    from keras import tree
+
+    def watched(operation):
+        def call(*args, **kwargs):
+            if _walkable(operation):
+                inner = functional(operation)
+                flat = [x for x in tree.flatten((args, kwargs)) if _is_tensor(x)]
+                around = (*parents, operation)
+                outputs = _walk(inner, flat, around, visit, nested)
+                nested.append(
+                    Call(operation, parents, tuple(flat), tuple(outputs), args)
+                )
+                return tree.pack_sequence_as(inner._outputs_struct, outputs)
+            if "training" in getattr(operation, "_call_context_args", ()):
+                kwargs["training"] = False
+            return visit(operation, parents, (args, kwargs), operation(*args, **kwargs))
+
+        return call
+
+    # By this Keras runs the graph itself; see kerascnn.graph, which does the same with
+    # shapes alone.
+    return tree.flatten(graph._run_through_graph(list(inputs), operation_fn=watched))
+
+
+@contextlib.contextmanager
+def _listening(model, visit) -> Iterator[None]:
+    """While it lasts, every layer inside a subclassed model tells of its calls."""
+    stack: list[Any] = []
+    layers = list(dict.fromkeys(model._flatten_layers(include_self=False)))
+
+    def told(layer):
+        original = layer.call
+
+        def call(*args, **kwargs):
+            parents = tuple(stack)
+            stack.append(layer)
+            try:
+                outputs = original(*args, **kwargs)
+            finally:
+                stack.pop()
+            return visit(layer, parents, (args, kwargs), outputs)
+
+        return call
+
+    try:
+        for layer in layers:
+            # Past Keras' own attributes, which would take the function for a part of
+            # the layer.
+            layer.__dict__["call"] = told(layer)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("call", None)
+
+
+def _names(calls) -> Iterator[str]:
+    counts: dict[str, int] = {}
+    for call in calls:
+        name = "/".join(part.name for part in (*call.parents, call.operation))
+        counts[name] = counts.get(name, 0) + 1
+        yield name if counts[name] == 1 else f"{name}:{counts[name]}"
+
+
+def has_kernels(call: Call) -> bool:
+    """Whether a call is of a layer with kernels: convolution, dense, or unknown."""
+    weights = getattr(call.operation, "weights", None) or ()
+    return any(len(w.shape) > 1 for w in weights) and macs(call) != 0
+
+
+def last_maps(seen: Recording, output: int = 0) -> int:
+    """Return the position of the last feature maps before an output.
+
+    That is the last call after a layer with kernels whose output is (N, H, W, C) of
+    more than one pixel; pooling and what only hands on maps are left out.
+
+    Raises:
+        ValueError: there are none: the network has no feature maps.
+    """
+    calls = seen.calls
+    able = range(len(calls))
+    if seen.connected:
+        able = sorted(seen.ancestors(seen.output(output)))
+    able = list(itertools.dropwhile(lambda i: not has_kernels(calls[i]), able))
+    for position in reversed(able):
+        call = calls[position]
+        kind = type(call.operation).__name__
+        shape = tuple(call.outputs[0].shape)
+        spatial = shape[2:] if seen.channels_first else shape[1:-1]
+        if len(shape) != 4 or spatial == (1, 1):
+            continue
+        if not any(word in kind for word in ("Pool", "Dropout", "Softmax")):
+            return position
+    raise ValueError(
+        "the model has no feature maps after a layer with weights: Grad-CAM needs a "
+        "convolutional network; saliency and occlusion take any"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Where a model's scores are: the logits, where there is a softmax to leave out.
+
+    Attributes:
+        kind: "logit" (what softmax or sigmoid is given) or "output" (what the model
+            answers, where it has neither at its end).
+        call: the position of the call to look at; -1 for none.
+        fused: the layer whose own activation is the softmax, if one.
+        output: number of the model's output.
+    """
+
+    kind: str
+    call: int
+    fused: Any
+    output: int
+
+    def scores(self, seen: Recording):
+        """Return the scores (N, classes) of a recording, a tensor."""
+        if self.kind == "output":
+            return seen.output(self.output)
+        call = seen.calls[self.call]
+        return call.outputs[0] if self.fused is not None else call.inputs[0]
+
+    @contextlib.contextmanager
+    def without_activation(self) -> Iterator[None]:
+        """While it lasts, the last layer's own softmax is left out."""
+        import keras
+
+        if self.fused is None:
+            yield
+            return
+        kept = self.fused.activation
+        self.fused.activation = keras.activations.linear
+        try:
+            yield
+        finally:
+            self.fused.activation = kept
+
+
+def head(seen: Recording, output: int = 0) -> Head:
+    """Find the scores of an output: Grad-CAM and saliency look before the softmax."""
+    import keras
+
+    position = seen.maker(seen.output(output))
+    if position < 0:
+        return Head("output", position, None, output)
+    layer = seen.calls[position].operation
+    squashing = (keras.activations.softmax, keras.activations.sigmoid)
+    activation = getattr(layer, "activation", None)
+    ends = isinstance(layer, keras.layers.Activation) and activation in squashing
+    ends = ends or isinstance(layer, keras.layers.Softmax)
+    # Bare operations: keras.ops.softmax(x).
+    ends = ends or type(layer).__name__ in ("Softmax", "Sigmoid")
+    if ends:
+        return Head("logit", position, None, output)
+    if activation in squashing:
+        return Head("logit", position, layer, output)
+    return Head("output", position, None, output)
+
+
+def gradient(
+    model, images, score: Callable[[Recording], Any], at: int | None = None
+) -> np.ndarray:
+    """Differentiate a score of each image with respect to the images or feature maps.
+
+    Backends differ in how they differentiate; Keras' training step is the one way that
+    they share. So a model is made whose only weight is an addition to the images (or
+    maps), zero, and trained for one step of gradient descent at a learning rate of 1:
+    the addition is then the gradient, times -1, to the last bit.
+
+    Args:
+        model: a Keras model.
+        images: array (N, …) as `batch` returns it.
+        score: from a recording to a tensor (N,).
+        at: the position of the call whose output to differentiate with respect to;
+            None for the images.
+
+    Returns:
+        float32 array of the shape of the images (or the maps, as the model has them).
+    """
+    import keras
+    from keras import ops
+
+    images = np.asarray(images, np.float32)
+    shape = images.shape
+    if at is not None:
+        shape = tuple(record(model, images).calls[at].outputs[0].shape)
+
+    def run(addition):
+        if at is None:
+            moved = ops.add(ops.convert_to_tensor(images), addition)
+            return score(record(model, moved))
+
+        def alter(position, value):
+            if position != at:
+                return value
+            return value + ops.cast(addition, value.dtype)
+
+        return score(record(model, images, alter))
+
+    class Probe(keras.Model):
+        def __init__(self):
+            super().__init__(dtype="float32", name="probe")
+            self.addition = self.add_weight(
+                shape=shape, initializer="zeros", name="addition"
+            )
+
+        def build(self, input_shape):
+            self.built = True
+
+        def call(self, x):
+            total = ops.sum(ops.cast(run(self.addition + 0.0), x.dtype))
+            # Where the score does not depend on it, the gradient is 0, not missing.
+            total = total + 0.0 * ops.sum(self.addition)
+            return ops.reshape(total, (1, 1))
+
+    probe = Probe()
+    probe.compile(
+        optimizer=keras.optimizers.SGD(1.0),
+        loss=lambda truth, answer: answer,
+        run_eagerly=True,
+        jit_compile=False,
+    )
+    nothing = np.zeros((1, 1), np.float32)
+    probe.train_on_batch(nothing, nothing)
+    return -numbers(probe.addition)

@@ -1,0 +1,140 @@
+"""The lecture's ranking: every network by the accuracy that was published for it.
+
+    print(ranking("resnet*"))
+    ranking().plot("ranking.png")
+
+All of it is read from the cards, without Keras.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zoo
+from kerascnn.comparison import compare
+from kerascnn.tables import Column, Table
+from zoo.references import HUMAN
+
+COLUMNS = (
+    Column("name", "name", right=False),
+    Column("title", "title", right=False, optional=3),
+    Column("year", "year", optional=4),
+    Column("published", "published %"),
+    Column("conditions", "conditions", right=False, optional=2),
+    Column("measured", "measured %"),
+    Column("parameters", "parameters", "{:,}".format),
+    Column("macs", "MACs", "{:,}".format, optional=1),
+    Column("weights", "weights", right=False),
+)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What `ranking` found; `str()` is a table."""
+
+    cards: tuple[zoo.Card, ...]  # the best published accuracy first
+
+    def table(self) -> Table:
+        """Return a row for each network, and one for the human among them."""
+        rows = [_row(card) for card in self.cards]
+        if any(card.published for card in self.cards):
+            better = sum(_accuracy(card) > HUMAN.accuracy for card in self.cards)
+            rows.insert(better, _human())
+        titles = sorted({r["data_title"] for c in self.cards if (r := c.measured())})
+        notes = ["published: on CIFAR-10, as its authors or others report"]
+        if titles:
+            notes.append(f"measured: by this project, on {', '.join(titles)}")
+        return Table(COLUMNS, rows, notes=notes)
+
+    def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
+        """Render for a terminal; see `kerascnn.tables.Table.to_text`."""
+        return self.table().to_text(width, ascii)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def to_markdown(self) -> str:
+        """Render as a Markdown table."""
+        return self.table().to_markdown()
+
+    def plot(self, path: str | os.PathLike) -> Path:
+        """Draw the accuracies against parameters and against MACs.
+
+        Args:
+            path: file to write; its ending says the format: .png, .svg, .pdf.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: the ending names no format.
+        """
+        return compare(*(card.name for card in self.cards)).plot(path)
+
+
+def ranking(pattern: str = "*") -> Ranking:
+    """Rank the networks whose names match by the best accuracy that was published.
+
+    Those without one come last, by their names.
+
+    Args:
+        pattern: a shell pattern, such as "resnet*".
+
+    Raises:
+        UnknownNetworkError: no name matches; lists close matches.
+    """
+    names = zoo.names(pattern)
+    if not names:
+        zoo.card(pattern)  # raises, and names the close matches
+    cards = [zoo.card(name) for name in names]
+    return Ranking(tuple(sorted(cards, key=lambda card: -_accuracy(card))))
+
+
+def _accuracy(card: zoo.Card) -> float:
+    return best.accuracy if (best := card.best_published) else 0.0
+
+
+def _row(card: zoo.Card) -> dict[str, Any]:
+    result = card.measured()
+    best = card.best_published
+    return {
+        "name": card.name,
+        "title": card.title,
+        "year": card.paper.year if card.paper else None,
+        "published": best and _show(best.accuracy, best.confidence),
+        "conditions": best and best.conditions,
+        "measured": result and _measured(result),
+        "parameters": card.parameters,
+        "macs": card.macs,
+        "weights": "ship" if card.weights else None,
+    }
+
+
+def _show(accuracy: float, confidence: str) -> str:
+    # A figure that was not read in its source says so.
+    return f"{accuracy:.2f}" + {"published": ""}.get(confidence, f" ({confidence})")
+
+
+def _measured(result: dict[str, Any]) -> str:
+    text = f"{result['accuracy_mean']:.2f}"
+    if len(seeds := result.get("seeds", ())) > 1:
+        text += f" ± {result['accuracy_std']:.2f} (n={len(seeds)})"
+    if (recipe := result.get("recipe")) != "default":
+        text += f", {recipe}"
+    return text
+
+
+def _human() -> dict[str, Any]:
+    nothing = dict.fromkeys(column.key for column in COLUMNS)
+    low, high = HUMAN.interval
+    return {
+        **nothing,
+        "name": "(human)",
+        "title": HUMAN.title,
+        "year": 2011,
+        "published": f"{HUMAN.accuracy:.2f}",
+        "conditions": f"{HUMAN.conditions}; 95 %: {low:.1f} to {high:.1f}",
+    }

@@ -1,0 +1,335 @@
+"""The study on disk: an Optuna study that several processes work at together.
+
+The folder holds
+
+    study.json      what is searched; who comes later must search the same
+    study.journal   Optuna's log of every trial
+    trial-7/        the run folder of the best trial, and of those that run now
+    .locks/         which process works at what
+
+Optuna offers a SQLite database or a journal. The journal is chosen: it is a text file
+that is only ever appended to, under a lock; a process that is killed leaves it whole,
+and Optuna's own advice for several processes is against SQLite, whose writers lock
+each other out. What the journal lacks is to see that a process died, and to count
+trials over all processes. Both are done here with file locks: whoever asks for a trial
+holds the study's lock, and holds the trial's lock as long as it trains. The operating
+system frees the locks of a process that ended, however it ended.
+"""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages.journal import (
+    JournalFileBackend,
+    JournalFileOpenLock,
+    JournalStorage,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from kerascnn.training.run import read_json, write_json
+from kerascnn.tuning.result import Trial
+from kerascnn.tuning.space import Range, Space, space_from
+
+NAME = "tuning"  # of the study in the journal
+UNPRUNED = 5  # trials that are finished whatever they promise, to know a median
+FEWEST = 10  # finished trials from which importances are told
+
+
+class SeededTPE(BaseSampler):
+    """The tree-structured Parzen estimator, whose draws depend on seed and trial alone.
+
+    Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011. Every
+    trial has a generator of its own, from the seed and the number of the trial: so two
+    processes with one seed do not try the same, and a study that was broken off goes on
+    as if it had not been. Trials that other processes run count as poor ones, so that
+    their neighbourhood is left to them.
+
+    Args:
+        seed: of the study.
+    """
+
+    def __init__(self, seed: int):
+        self._seed = seed
+        self._tpe = TPESampler(seed=seed)
+
+    def before_trial(self, study, trial) -> None:
+        """Begin the draws of a trial."""
+        state = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)
+        self._tpe = TPESampler(seed=int(state[0]), constant_liar=True)
+        self._tpe.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study, trial):
+        """Return what is drawn together."""
+        return self._tpe.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study, trial, search_space):
+        """Draw it."""
+        return self._tpe.sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        """Draw a single value."""
+        return self._tpe.sample_independent(
+            study, trial, param_name, param_distribution
+        )
+
+
+def _distribution(entry):
+    if not isinstance(entry, Range):
+        return CategoricalDistribution(entry.values)
+    kind = IntDistribution if entry.whole else FloatDistribution
+    return kind(entry.low, entry.high, log=entry.log)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Leave out what Optuna tells of its work, for a while."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+class SharedStudy:
+    """A study in a folder; each process that works at it has an object of its own.
+
+    Args:
+        folder: of the study; made where it is not there.
+        setup: all that makes trials comparable, as JSON can hold it; "seed" and
+            "space" among it.
+        start: values of the first trial, as many as are known.
+        epochs: of a trial, for the pruning.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+        ValueError: its study has another setup, or its journal is damaged.
+    """
+
+    def __init__(self, folder: Path, setup: dict, *, start: dict, epochs: int):
+        self.folder = folder
+        self.start = start
+        self.space: Space = space_from(setup["space"])
+        self._distributions = {k: _distribution(e) for k, e in self.space.items()}
+        self._held: dict[int, FileLock] = {}
+        _make(folder)
+        self._lock = self._lock_for("study")
+        with self._lock, _quiet():
+            _agree(folder, setup)
+            self._study = self._open(setup["seed"], epochs)
+            if start and not self._study.get_trials(deepcopy=False):
+                self._study.enqueue_trial(start)
+
+    def _open(self, seed: int, epochs: int) -> optuna.Study:
+        path = self.folder / "study.journal"
+        lock = JournalFileOpenLock(str(path))  # also where links need privileges
+        try:
+            return optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(path), lock)),
+                study_name=NAME,
+                sampler=SeededTPE(seed),
+                # A trial ends where its best epoch so far is below the median of the
+                # others at the same epoch. Not in the first third: a high learning
+                # rate begins below a low one and overtakes it.
+                pruner=optuna.pruners.MedianPruner(UNPRUNED, epochs // 3),
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError) as error:  # of JSON, or a log that is not one
+            raise ValueError(
+                f"{path} is damaged: {error}; restore it, or begin anew in another "
+                "folder"
+            ) from error
+
+    def _lock_for(self, name: str) -> FileLock:
+        return FileLock(self.folder / ".locks" / f"{name}.lock")
+
+    def claim(self, total: int) -> optuna.Trial | None:
+        """Return the next trial to train, None where there are `total` already.
+
+        Trials count that are finished, pruned or diverged, and those that a living
+        process trains now; not those that were interrupted.
+        """
+        with self._lock:
+            self._bury()
+            states = [t.state for t in self._study.get_trials(deepcopy=False)]
+            counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+            if sum(state in counted for state in states) >= total:
+                return None
+            trial = self._study.ask(self._distributions)
+            lock = self._lock_for(f"trial-{trial.number}")
+            lock.acquire(timeout=0)
+            self._held[trial.number] = lock
+            return trial
+
+    def values(self, params: dict) -> dict[str, Any]:
+        """Return the values that a trial trains with, from those that were drawn."""
+        return {
+            key: value
+            if key in self.start and self.start[key] == value
+            else self.space[key].rounded(value)
+            for key, value in params.items()
+        }
+
+    def complete(self, trial: optuna.Trial, accuracy: float) -> None:
+        """Record a trial that was trained to its end, by its accuracy in percent."""
+        self._tell(trial, TrialState.COMPLETE, "finished", "", accuracy)
+
+    def prune(self, trial: optuna.Trial, end: str, why: str) -> None:
+        """Record a trial that was given up.
+
+        The sampler learns from it, other than from a failed one: where a loss diverged
+        there is nothing to find.
+
+        Args:
+            trial: the trial.
+            end: "pruned", "diverged" or "impossible".
+            why: in a sentence, for people.
+        """
+        self._tell(trial, TrialState.PRUNED, end, why)
+
+    def fail(self, trial: optuna.Trial, why: str) -> None:
+        """Record a trial that was broken off; another takes its place."""
+        self._tell(trial, TrialState.FAIL, "failed", why)
+
+    def _tell(self, trial, state, end, why, accuracy=None) -> None:
+        with self._lock:
+            trial.set_user_attr("end", end)
+            trial.set_user_attr("why", why)
+            self._study.tell(trial, accuracy, state)
+            self._release(trial.number)
+            self._clean()
+
+    def _release(self, number: int) -> None:
+        if lock := self._held.pop(number, None):
+            lock.release()
+
+    def close(self) -> None:
+        """Let go of what this process still holds."""
+        for number in list(self._held):
+            self._release(number)
+
+    def _bury(self) -> None:
+        """Record as failed the trials whose process is gone; holds the study's lock."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            try:
+                with self._lock_for(f"trial-{trial.number}").acquire(timeout=0):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+            except Timeout:
+                continue  # its process lives
+        if running:
+            self._clean()
+
+    def _clean(self) -> None:
+        """Remove what trials that are over left; holds the study's lock."""
+        trials = self._study.get_trials(deepcopy=False)
+        best = _best(trials)
+        for trial in trials:
+            if trial.state.is_finished():
+                lock = self.folder / ".locks" / f"trial-{trial.number}.lock"
+                lock.unlink(missing_ok=True)
+                if (
+                    trial is not best
+                    and (run := self.run_folder(trial.number)).exists()
+                ):
+                    shutil.rmtree(run)
+
+    def run_folder(self, number: int) -> Path:
+        """Return where the run of a trial is kept, while it is."""
+        return self.folder / f"trial-{number}"
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Return every trial so far, those of other processes too."""
+        with self._lock:
+            self._bury()
+            return tuple(
+                self._plain(trial)
+                for trial in self._study.get_trials(deepcopy=False)
+                if trial.state != TrialState.WAITING
+            )
+
+    def _plain(self, trial: FrozenTrial) -> Trial:
+        ends = {TrialState.RUNNING: "running", TrialState.FAIL: "failed"}
+        reported = trial.intermediate_values
+        end = trial.user_attrs.get("end", ends.get(trial.state, "failed"))
+        counts = end in ("finished", "pruned") and trial.value is not None
+        return Trial(
+            number=trial.number,
+            end=end,
+            accuracy=trial.value if counts else None,
+            epochs=len(reported),
+            seconds=trial.duration.total_seconds() if trial.duration else None,
+            values=self.values(trial.params),
+            why=trial.user_attrs.get(
+                "why", "" if end == "running" else "it was killed"
+            ),
+        )
+
+    def importances(self) -> dict[str, float]:
+        """Return how much of the success each value decides, the largest first.
+
+        Watanabe et al., "PED-ANOVA", IJCAI 2023: how far the distribution of a value
+        among the best finished trials differs from that among all of them. The best
+        are a tenth, or five where that is more. The shares add up to 1.
+
+        Returns:
+            By key; empty where fewer than ten trials are finished.
+        """
+        done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(done) < FEWEST:
+            return {}
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, 5 / len(done)))
+        return get_param_importances(self._study, evaluator=evaluator)
+
+
+def _best(trials: list[FrozenTrial]) -> FrozenTrial | None:
+    done = [t for t in trials if t.state == TrialState.COMPLETE]
+    return max(done, key=lambda trial: trial.value, default=None)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of a study, unless it holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; choose another folder")
+    locks = folder / ".locks"
+    if folder.exists() and not locks.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} holds something other than a study of kerascnn tune; choose "
+            "another folder"
+        )
+    locks.mkdir(parents=True, exist_ok=True)
+
+
+def _agree(folder: Path, setup: dict) -> None:
+    """Write the setup of a new study; compare with that of an old one."""
+    path = folder / "study.json"
+    setup = json.loads(json.dumps(setup))
+    if not path.exists():
+        write_json(path, setup)
+        return
+    before = read_json(path)
+    for key in {**before, **setup}:
+        old, new = before.get(key), setup.get(key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            part = next(k for k in {**old, **new} if old.get(k) != new.get(k))
+            key, old, new = f"{key}, {part}", old.get(part), new.get(part)
+        raise ValueError(
+            f"the study in {folder} is of something else: its {key} is {old}; received "
+            f"{new}. Ask for the same again to continue it, or choose another folder"
+        )
