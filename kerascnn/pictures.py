@@ -63,7 +63,7 @@ def scatter(comparison, human: Reference | None):
         axes.set_xlabel(f"{title} (log scale)")
         axes.grid(alpha=0.25)
     panels[0].set_ylabel(
-        f"Test accuracy on {comparison.data} (%), error on a log scale"
+        f"Test accuracy on {_data(comparison)} (%), error on a log scale"
     )
     _legend(figure, comparison, shown, human)
     _say_missing(figure, comparison, shown)
@@ -216,13 +216,17 @@ def _legend(figure, comparison, shown, human) -> None:
     )
 
 
+def _data(comparison) -> str:
+    return {"cifar10": "CIFAR-10"}.get(comparison.data, comparison.data)
+
+
 _NAMED = 6  # of those that are not drawn
 
 
 def _say_missing(figure, comparison, shown) -> None:
     missing = [e.name for e in comparison.entries if e not in shown]
     missing += [f"{e.name} (MACs)" for e in shown if not e.macs]
-    title = f"What accuracy on {comparison.data} costs"
+    title = f"What accuracy on {_data(comparison)} costs"
     if len(missing) > _NAMED:
         missing[_NAMED:] = [f"{len(missing) - _NAMED} more"]
     if missing:

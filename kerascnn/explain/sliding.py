@@ -347,6 +347,8 @@ class Slide:
     ):
         """Write the steps as an animated GIF.
 
+        Filters of more than 27 weights are drawn in colours alone, without numbers.
+
         Args:
             path: of the .gif file.
             seconds: that each step is shown.
@@ -378,7 +380,7 @@ class Slide:
         frames = []
         for index in chosen.astype(int):
             size = (14, 1.2 + 2.3 * self._lines(None))
-            figure = Figure(figsize=size, dpi=60)
+            figure = Figure(figsize=size, dpi=80)
             canvas = FigureCanvasAgg(figure)
             self._draw(figure, int(index), None, inverted, few)
             canvas.draw()

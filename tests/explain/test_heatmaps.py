@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kerascnn.explain import gradcam, occlusion, saliency
+from kerascnn.explain import gradcam, occlusion, saliency, trace
 
 
 def test_every_make_is_explained(model, image, ask):
@@ -194,6 +194,30 @@ def test_a_sigmoid_and_an_image_without_channels():
     np.testing.assert_allclose(found.heat, weights, rtol=1e-4)
     assert 0 < found.probability < 1 and found.score == "logit"
     assert occlusion(model, image).heat.shape == (6, 5)
+
+
+def test_channels_may_come_first(image):
+    """The same weights with the channels first: the same maps, the same sums."""
+    keras.utils.set_random_seed(2)
+
+    def build(order):
+        inputs = keras.Input((9, 8, 3) if order == "channels_last" else (3, 9, 8))
+        conv = layers.Conv2D(
+            4, 3, strides=2, activation="relu", data_format=order, name="conv"
+        )
+        x = layers.GlobalAveragePooling2D(data_format=order)(conv(inputs))
+        return keras.Model(inputs, layers.Dense(5, name="fc")(x))
+
+    last, first = build("channels_last"), build("channels_first")
+    first.set_weights(last.get_weights())
+    for method in (gradcam, saliency, occlusion):
+        one, other = method(last, image), method(first, image)
+        scale = np.abs(one.heat).max()
+        np.testing.assert_allclose(one.heat, other.heat, atol=1e-4 * scale)
+    one, other = (trace(m, image, "conv", (2, 1, 3)).cell for m in (last, first))
+    assert other.value == pytest.approx(one.value, rel=1e-4)
+    assert other.terms[5]["row"] == one.terms[5]["row"]
+    assert str(other.region) == str(one.region)
 
 
 def test_the_model_is_left_as_it_was(make, image):

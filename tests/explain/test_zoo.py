@@ -16,7 +16,7 @@ from kerascnn.explain import (
 from kerascnn.explain.cells import _kind
 from kerascnn.explain.recording import prepared, record
 
-HANDFUL = ("lecture_cnn", "dense_mlp", "vgg16", "googlenet", "googlenet_auxiliary")
+HANDFUL = ("lecture_cnn", "dense_mlp", "vgg16", "resnet20", "maxout_cnn")
 WITHOUT_MAPS = ("dense_mlp", "linear")
 
 
@@ -40,12 +40,11 @@ def test_a_network_of_the_zoo_is_explained(name):
     model, shape = _slim(name)
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     seen = record(model, prepared(model, image))
-    answers = keras.tree.flatten(model(image[None], training=False))[0]
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(seen.output(0)),
-        keras.ops.convert_to_numpy(answers),
-        atol=2e-3,  # some draw at inference
-    ) if not _draws(model) else None
+    if not _draws(model):
+        answers = keras.tree.flatten(model(image[None], training=False))[0]
+        answers = keras.ops.convert_to_numpy(answers)
+        found = keras.ops.convert_to_numpy(seen.output(0))
+        np.testing.assert_allclose(found, answers, atol=1e-4)
     able = [
         n for n, c in zip(seen.names, seen.calls, strict=True) if _kind(c.operation)
     ]

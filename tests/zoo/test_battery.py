@@ -21,7 +21,7 @@ TENSORFLOW = keras.config.backend() == "tensorflow"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 
 # Exporting takes a tenth of a second a layer: the deep networks wait for `-m slow`.
-QUICK_TO_EXPORT = 10
+QUICK_TO_EXPORT = 8
 
 # Keras 3.15 copies a variable into an array in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implement:DeprecationWarning")
