@@ -118,6 +118,7 @@ def models(
     plot: Annotated[
         Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown")] = False,
     json: Json = False,
 ):
     """List the networks of the zoo as a ranking; draw it."""
@@ -127,7 +128,7 @@ def models(
     if json:
         _say_json([vars(card) for card in found.cards])
         return
-    _say(found)
+    _say(found.to_markdown() if markdown else found)
     if plot:
         _say(f"picture: {found.plot(plot)}")
 
@@ -485,6 +486,27 @@ def record(
     from kerascnn.record import record as write
 
     _say_json(write(folders, zoo_folder, recipe=recipe))
+
+
+@app.command()
+def tutorial(
+    number: Annotated[int | None, typer.Argument(help="Of the tutorial.")] = None,
+    notebook: Annotated[
+        bool, typer.Option("--notebook", help="Write it as a notebook.")
+    ] = False,
+    json: Json = False,
+):
+    """List the tutorials, run one, or write it as a notebook."""
+    from kerascnn import lessons
+
+    if number is None:
+        found = {n: lessons.title(path) for n, path in lessons.scripts().items()}
+        _say_json(found) if json else _say("\n".join(found.values()))
+    elif notebook:
+        written = lessons.notebook(number)
+        _say_json({"notebook": written}) if json else _say(f"notebook: {written}")
+    elif code := lessons.run(number):
+        raise RuntimeError(f"the tutorial ended with exit code {code}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The house: who imports whom, and what stays unimported."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The floor of each module; a package's floor holds for all that is in it.
 FLOORS = {
     "kerascnn.cli": 4,
+    "kerascnn.lessons": 4,
     "kerascnn.quickstart": 4,
     "kerascnn.comparison": 3,
     "kerascnn.explain": 3,
@@ -135,3 +137,11 @@ def test_no_module_hides_a_public_function():
 
     modules = {path.stem for path in (ROOT / "kerascnn").iterdir()}
     assert modules & set(kerascnn.__all__) == set(kerascnn._MODULES)
+
+
+def test_every_package_is_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = setup["options"]["packages"].split()
+    here = [n for n, path in modules() if path.name == "__init__.py"]
+    assert sorted(listed) == sorted([*here, "kerascnn.tutorials"])

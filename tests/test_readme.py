@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import kerascnn
+from kerascnn.ranking import ranking
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,3 +38,9 @@ def test_its_table_of_networks_is_that_of_the_cards():
     made = kerascnn.compare("lecture_cnn", "dense_mlp", "linear", notes=False)
     table = made.to_markdown().split("\n\n")[0].strip()
     assert table in shown, "paste: kerascnn compare lecture_cnn dense_mlp linear"
+
+
+def test_the_list_of_networks_is_that_of_the_cards():
+    shown = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8").strip()
+    made = ranking().to_markdown().strip()
+    assert shown == made, "write: kerascnn models --markdown > docs/networks.md"

@@ -1,65 +1,61 @@
-"""Every network learns: a few minutes of training on the built-in images.
+"""Every network learns: it gets some of the built-in images by heart.
 
-The small versions are trained by the package's own routine on four of the ten shapes,
-so that chance is 25 %.
+What cannot fit forty images has a fault in its graph, its initial weights or its
+gradients; what can, in a hundred steps, is in order. (To learn what a shape is takes
+the small versions, and the networks without convolutions, longer than a test may.)
 """
 
-import dataclasses
-import functools
+import fnmatch
 
+import keras
 import numpy as np
 import pytest
 
 import zoo
-from kerascnn import Images, load_data, train
+from kerascnn import load_data
 
-CLASSES, CHANCE, ENOUGH = 4, 25, 45  # percent
-IMAGES = 2_000  # of all ten shapes, to train on
-# Small versions of deep networks without normalisation are slow to begin with.
-RECIPE = {
-    "epochs": 8,
-    "batch_size": 32,
-    "optimizer": "adam",
-    "learning_rate": 0.002,
-    "schedule": "cosine",
-    "warmup": 1,
-    "clip_norm": 1,
-}
-HASTE = {}
+IMAGES, STEPS, EVERY = 40, 200, 20
+ENOUGH = 0.5  # of the images; chance is 0.1
+# Some small versions are too narrow to learn: units die, or dropout leaves too few.
+WIDER = {}
 
 
-@functools.cache
-def shapes(size):
-    """Images of the first four shapes, as large as a network wants them."""
-    data = load_data("shapes", images=IMAGES, image_size=size)
+@pytest.fixture(scope="module")
+def shapes():
+    """Forty images, four of each shape, as large as a network wants them."""
 
-    def some(images):
-        chosen = np.flatnonzero(images.y < CLASSES)
-        return Images(images.x[chosen], images.y[chosen])
+    def shapes(size):
+        train = load_data("shapes", images=400, image_size=size).train
+        chosen = [np.flatnonzero(train.y == c)[: IMAGES // 10] for c in range(10)]
+        chosen = np.concatenate(chosen)
+        return train.x[chosen], train.y[chosen]
 
-    return dataclasses.replace(
-        data,
-        train=some(data.train),
-        validation=some(data.validation),
-        test=some(data.test),
-        labels=data.labels[:CLASSES],
-    )
+    return shapes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
-def test_it_learns(name, tmp_path):
+def test_it_learns(name, shapes):
     options = dict(zoo.card(name).slim)
-    size = options.pop("input_shape", zoo.card(name).input_shape)[:2]
-    options.pop("classes", None)
-    run = train(
-        name,
-        shapes(tuple(size)),
-        {**RECIPE, **HASTE.get(name, {})},
-        options=options,
-        folder=tmp_path / "run",
-        progress=False,
+    shape = options.pop("input_shape", zoo.card(name).input_shape)
+    for pattern, wider in WIDER.items():
+        if fnmatch.fnmatch(name, pattern):
+            options |= wider
+    keras.utils.set_random_seed(0)
+    model = zoo.build(
+        name, shape, **{"classes": 10, **options, "classifier_activation": None}
     )
-    losses = [row["loss"] for row in run.history]
-    assert losses[-1] < 0.9 * losses[0]
-    assert run.metrics["test_accuracy"] > ENOUGH
+    model.compile(
+        keras.optimizers.Adam(0.002, clipnorm=1),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    x, y = shapes(tuple(shape[:2]))
+    first, _ = model.evaluate(x, y, batch_size=IMAGES, verbose=0)
+    for _ in range(STEPS // EVERY):
+        model.fit(x, y, batch_size=IMAGES, epochs=EVERY, verbose=0)
+        loss, accuracy = model.evaluate(x, y, batch_size=IMAGES, verbose=0)
+        if accuracy > ENOUGH and loss < 0.9 * first:
+            break
+    assert loss < 0.9 * first
+    assert accuracy > ENOUGH
