@@ -1,8 +1,12 @@
 """Switches and fixtures that all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# The readline library tells the processes of pytest-xdist of a terminal 80 wide.
+os.environ.pop("COLUMNS", None)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,0 +1,637 @@
+# %% [markdown]
+# # 10 The limits of the MLP: four of them, each made visible
+#
+# **What you will learn.** The lecture ends with four limitations of the multilayer
+# perceptron (다층 퍼셉트론): it needs many labelled data (레이블이 있는 데이터), its
+# gradients vanish (기울기 소실), it overfits (과적합), and its training gets stuck in
+# local minima (지역 최솟값) and at saddle points (안장점). Each gets one small
+# experiment here.
+#
+# **Time.** About two minutes on two cores.
+#
+# The experiments are small on purpose: what happens in them can be seen as a whole.
+
+# %%
+import itertools
+import os
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+from matplotlib.figure import Figure
+
+from kerascnn.training.run import hardware
+
+SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
+FIGURES = Path("tutorials/output")
+FIGURES.mkdir(parents=True, exist_ok=True)
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SEED = 0
+
+
+def report(what, seconds):
+    print(f"{what}: seed {SEED}, {seconds:.0f} s on {hardware()}")
+
+
+# %% [markdown]
+# ## The images
+#
+# Images of 12x12 pixels, each with one stroke of five pixels in one of four directions,
+# anywhere, in noise. The classes are the directions: —, |, \\ and /. There are 8·12
+# places for a level stroke and for an upright one, 8·8 for each diagonal: 320 strokes
+# in all.
+
+# %%
+DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
+
+def strokes(number, seed):
+    """Draw strokes: images float32 (number, 12, 12, 1) and classes (number,)."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 0.3, (number, 12, 12, 1)).astype("float32")
+    y = rng.integers(0, 4, number)
+    for image, k in zip(x, y, strict=True):
+        down, right = DIRECTIONS[k]
+        row = rng.integers(0, 12 - 4 * down)
+        column = rng.integers(4 if right < 0 else 0, 12 - 4 * max(right, 0))
+        for i in range(5):
+            image[row + i * down, column + i * right] += 1
+    return x, y
+
+
+assert 8 * 12 + 8 * 12 + 8 * 8 + 8 * 8 == 320
+test_x, test_y = strokes(400 if SMOKE else 4_000, seed=(SEED, 1))
+
+# %% [markdown]
+# ## 1. It needs many labelled data
+#
+# An MLP with 128 hidden units (은닉 유닛) and a small CNN: 16 filters of 5x5, the
+# greatest answer of each filter in the whole image, and a dense layer. The MLP has
+# 19,076 parameters, the CNN 484. Both get the same labelled images, first 50, then four
+# times as many, and so on, and both take the same number of steps, so that only the
+# number of different images differs.
+
+
+# %%
+def mlp():
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dense(4),
+        ]
+    )
+
+
+def cnn():
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            layers.Conv2D(16, 5, activation="relu"),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(4),
+        ]
+    )
+
+
+assert mlp().count_params() == 144 * 128 + 128 + 128 * 4 + 4 == 19_076
+assert cnn().count_params() == 5 * 5 * 16 + 16 + 16 * 4 + 4 == 484
+
+
+def fit(model, x, y, steps, *, rate=0.003, optimizer=keras.optimizers.Adam):
+    """Train for so many steps of 32 images, the given ones again and again."""
+    rng = np.random.default_rng(SEED)
+    rounds = -(-steps * 32 // len(x))
+    order = np.concatenate([rng.permutation(len(x)) for _ in range(rounds)])
+    order = order[: steps * 32]
+    model.compile(
+        optimizer=optimizer(rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=min(steps, 50),
+    )
+    model.fit(x[order], y[order], batch_size=32, shuffle=False, verbose=0)
+    return model
+
+
+def accuracy(model, x, y):
+    return 100 * (model.predict(x, batch_size=1000, verbose=0).argmax(1) == y).mean()
+
+
+steps = 50 if SMOKE else 1_500
+counts = (50,) if SMOKE else (50, 200, 800, 3_200, 12_800)
+all_x, all_y = strokes(counts[-1], seed=(SEED, 2))
+start = time.perf_counter()
+curves = {"MLP, 19,076 parameters": [], "CNN, 484 parameters": []}
+for count in counts:
+    for (name, curve), make in zip(curves.items(), (mlp, cnn), strict=True):
+        keras.utils.set_random_seed(SEED)
+        trained = fit(make(), all_x[:count], all_y[:count], steps)
+        curve.append(accuracy(trained, test_x, test_y))
+        print(f"{count:6,} labelled images, {name}: {curve[-1]:.1f} %")
+report("few labels", time.perf_counter() - start)
+
+few_mlp, few_cnn = curves.values()
+if not SMOKE:
+    assert few_mlp[1] < 40  # 200 images
+    assert few_cnn[0] > 85  # 50 images
+    assert few_cnn[0] > few_mlp[3]  # 3,200 images
+    assert few_mlp[-1] > 85 and few_cnn[-1] > 95
+
+figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+axes = figure.subplots()
+for (name, curve), colour, marker in zip(
+    curves.items(), (VERMILION, BLUE), "so", strict=True
+):
+    axes.semilogx(counts, curve, color=colour, marker=marker, label=name)
+axes.axhline(25, color="#333333", ls=":", label="guessing")
+axes.set_xticks(counts, [f"{n:,}" for n in counts])
+axes.minorticks_off()
+axes.set_xlabel("labelled images (log scale)")
+axes.set_ylabel("test accuracy (%)")
+axes.set_ylim(0, 102)
+axes.set_title("Strokes in four directions: what a label is worth")
+axes.legend(loc="lower right")
+figure.savefig(FIGURES / "10_few_labels.png", dpi=120)
+
+# %% [markdown]
+# `10_few_labels.png` shows the test accuracy over the number of labelled images: the
+# CNN's curve begins near the top and stays there; the MLP's begins near guessing, 25 %,
+# and climbs only with thousands of images.
+#
+# With 50 labelled images the CNN is right in more than 85 % of the cases. The MLP with
+# 200 is hardly better than guessing, and with 3,200, which is 64 times as many as the
+# CNN had, it is still behind. The reason is no secret: to the MLP the same stroke one
+# pixel further on is another pattern, on other inputs with other weights. It has to see
+# each of the 320 strokes, in several noises. A filter of the CNN sees all places of a
+# direction as one.
+
+# %%
+assert 3_200 == 64 * 50
+
+# %% [markdown]
+# ## 2. Its gradients vanish
+#
+# Backpropagation (역전파) passes the error from layer to layer, from the last to the
+# first. At each layer it is multiplied by the weights and by the slope of the
+# activation function (활성화 함수). The slope of the sigmoid σ is σ·(1 - σ), which is
+# 1/4 at most. So with weights of ordinary size an error shrinks to less than a quarter
+# at each layer.
+#
+# Here is a deep MLP by hand, forward and backward, in double precision, since the
+# numbers will be too small to be read off weights in single precision. The weights are
+# drawn with the variance 1/n, n the number of inputs, for the sigmoid and tanh (Glorot
+# and Bengio, 2010), and 2/n for ReLU (He et al., 2015).
+
+# %%
+sigmoid = {
+    "function": lambda z: 1 / (1 + np.exp(-z)),
+    "slope": lambda h: h * (1 - h),  # of the output h
+    "variance": 1,
+}
+tanh = {"function": np.tanh, "slope": lambda h: 1 - h**2, "variance": 1}
+relu = {
+    "function": lambda z: np.maximum(z, 0),
+    "slope": lambda h: (h > 0).astype(float),
+    "variance": 2,
+}
+peak = sigmoid["slope"](sigmoid["function"](np.linspace(-8, 8, 10_001)))
+assert peak.max() == 0.25
+
+
+def draw(depth, width, inputs, classes, variance, rng):
+    sizes = [inputs, *[width] * depth, classes]
+    return [
+        rng.normal(0, np.sqrt(variance / n), (n, m))
+        for n, m in itertools.pairwise(sizes)
+    ]
+
+
+def gradients(weights, x, y, kind):
+    """Backpropagate the mean cross-entropy: one gradient for each weight matrix."""
+    outputs = [x]
+    for matrix in weights[:-1]:
+        outputs.append(kind["function"](outputs[-1] @ matrix))
+    logits = outputs[-1] @ weights[-1]
+    scores = np.exp(logits - logits.max(1, keepdims=True))
+    error = scores / scores.sum(1, keepdims=True)
+    error[np.arange(len(y)), y] -= 1
+    error /= len(y)  # of the logits
+    found = []
+    for k in reversed(range(len(weights))):
+        found.append(outputs[k].T @ error)
+        if k:
+            error = (error @ weights[k].T) * kind["slope"](outputs[k])
+    return found[::-1]
+
+
+# %% [markdown]
+# Our hand-made gradient has to be right before we draw conclusions from it. Plain
+# gradient descent with a learning rate of 1 subtracts the gradient from the weights, so
+# one step of Keras shows it, here for a shallow network of two hidden layers:
+
+# %%
+rng = np.random.default_rng(SEED)
+x, y = test_x[:64].reshape(64, 144).astype(float), test_y[:64]
+shallow = draw(2, 32, 144, 4, 1, rng)
+dense = [layers.Dense(32, activation="sigmoid", use_bias=False) for _ in range(2)]
+dense.append(layers.Dense(4, use_bias=False))
+twin = keras.Sequential([keras.Input((144,)), *dense])
+twin.set_weights(shallow)
+twin.compile(
+    optimizer=keras.optimizers.SGD(1.0),
+    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+)
+twin.train_on_batch(x.astype("float32"), y)
+differences = [
+    np.abs(old - new - by_hand).max()
+    for old, new, by_hand in zip(
+        shallow, twin.get_weights(), gradients(shallow, x, y, sigmoid), strict=True
+    )
+]
+print(f"by hand and by Keras differ by {max(differences):.0e} at most")
+assert max(differences) < 1e-5
+
+# %% [markdown]
+# Now 20 hidden layers of 64 units, with each activation.
+
+# %%
+depth = 20
+lengths = {}
+for name, kind in (("sigmoid", sigmoid), ("tanh", tanh), ("ReLU", relu)):
+    deep = draw(depth, 64, 144, 4, kind["variance"], np.random.default_rng(SEED))
+    found = gradients(deep, x, y, kind)
+    # As a share of the weights' own length, so that layers can be compared.
+    lengths[name] = [
+        np.linalg.norm(g) / np.linalg.norm(w) for g, w in zip(found, deep, strict=True)
+    ]
+    # From hidden layer 20 down to hidden layer 2, whose matrices are all 64x64.
+    factor = (lengths[name][1] / lengths[name][depth - 1]) ** (1 / (depth - 2))
+    print(f"{name}: a layer further from the end, the gradient is {factor:.2f} times")
+    lengths[name].append(factor)
+factors = {name: values.pop() for name, values in lengths.items()}
+ratio = lengths["sigmoid"][1] / lengths["sigmoid"][depth - 1]
+print(f"sigmoid, hidden layer 2 against hidden layer {depth}: {ratio:.0e}")
+assert 0.2 < factors["sigmoid"] < 0.25
+assert 0.9 < factors["tanh"] < 1.1 and 0.9 < factors["ReLU"] < 1.1
+assert 1e-12 < ratio < 1e-10
+
+figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+axes = figure.subplots()
+for (name, values), colour, marker in zip(
+    lengths.items(), (VERMILION, ORANGE, BLUE), "s^o", strict=True
+):
+    axes.semilogy(range(1, depth + 2), values, color=colour, marker=marker, label=name)
+axes.set_xlabel("layer (1 is next to the image)")
+axes.set_ylabel("gradient / weights (lengths, log scale)")
+axes.set_xticks(range(1, depth + 2, 4))
+axes.set_title(f"The gradient in an MLP of {depth} hidden layers, before training")
+axes.legend()
+figure.savefig(FIGURES / "10_vanishing_gradients.png", dpi=120)
+
+# %% [markdown]
+# `10_vanishing_gradients.png` shows the length of the gradient, as a share of that of
+# the weights, in each of the 21 layers on a logarithmic scale: the lines of tanh and
+# ReLU are level, that of the sigmoid falls straight from the last layer to the first.
+#
+# With the sigmoid each layer takes three quarters of the gradient and more; from hidden
+# layer 20 to hidden layer 2 it becomes 100 billion times smaller, give or take a factor
+# of ten. The layers next to the image, which have to find the features, learn nothing.
+# With tanh and ReLU, and weights drawn to fit them, the gradient keeps its length.
+#
+# What does that mean for training? Points in a square, inside a circle or outside, are
+# an easy problem. We give each network two learning rates, 0.1 and 0.01, and let the
+# one count that did better on the training points. One hidden layer learns the circle
+# with either activation. With eight hidden layers ReLU still does; the sigmoid does not
+# move.
+
+# %%
+rng = np.random.default_rng((SEED, 3))
+points = rng.uniform(-1, 1, (4_000, 2)).astype("float32")
+inside = ((points**2).sum(1) < 2 / np.pi).astype(int)  # half of the square's area
+assert abs(inside.mean() - 0.5) < 0.03
+
+
+def momentum(rate):
+    return keras.optimizers.SGD(rate, momentum=0.9)
+
+
+learned = {}
+start = time.perf_counter()
+for activation, initializer in (("sigmoid", "glorot_normal"), ("relu", "he_normal")):
+    for hidden in (1,) if SMOKE else (1, 8):
+        tries = []
+        for rate in (0.1,) if SMOKE else (0.1, 0.01):
+            keras.utils.set_random_seed(SEED)
+            stack = [
+                layers.Dense(32, activation=activation, kernel_initializer=initializer)
+                for _ in range(hidden)
+            ]
+            network = keras.Sequential([keras.Input((2,)), *stack, layers.Dense(2)])
+            fit(
+                network,
+                points[:2_000],
+                inside[:2_000],
+                50 if SMOKE else 3_000,
+                rate=rate,
+                optimizer=momentum,
+            )
+            known = accuracy(network, points[:2_000], inside[:2_000])
+            tries.append((known, accuracy(network, points[2_000:], inside[2_000:])))
+        learned[activation, hidden] = max(tries)[1]
+        print(
+            f"{activation}, hidden layers {hidden}: "
+            f"{learned[activation, hidden]:.1f} % of 2,000 new points"
+        )
+report("vanishing gradients", time.perf_counter() - start)
+if not SMOKE:
+    assert learned["sigmoid", 1] > 90 and learned["relu", 1] > 90
+    assert learned["relu", 8] > 90
+    assert learned["sigmoid", 8] < 60
+
+# %% [markdown]
+# ## 3. It overfits
+#
+# The MLP of the first experiment again, with 1,200 labelled images, looked at after
+# every epoch (에포크). And a second time with the same images but labels that were
+# drawn at random, so that there is nothing to be learned (the experiment of Zhang et
+# al., 2017).
+
+# %%
+few = 50 if SMOKE else 1_200
+epochs = 3 if SMOKE else 45
+few_x, few_y = all_x[:few], all_y[:few]
+random_y = np.random.default_rng((SEED, 4)).integers(0, 4, few)
+histories = {}
+start = time.perf_counter()
+for name, labels in (("true labels", few_y), ("random labels", random_y)):
+    keras.utils.set_random_seed(SEED)
+    network = mlp()
+    network.compile(
+        optimizer=keras.optimizers.Adam(0.003),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=2 if SMOKE else 19,
+    )
+    histories[name] = network.fit(
+        few_x,
+        labels,
+        batch_size=32,
+        epochs=epochs,
+        validation_data=(test_x[:1_000], test_y[:1_000]),
+        validation_batch_size=1000,
+        verbose=0,
+    ).history
+report("overfitting", time.perf_counter() - start)
+for name, history in histories.items():
+    best = int(np.argmin(history["val_loss"])) + 1
+    print(
+        f"{name}: after {epochs} epochs {100 * history['accuracy'][-1]:.1f} % of the "
+        f"training images, {100 * history['val_accuracy'][-1]:.1f} % of new ones; loss "
+        f"on new ones {min(history['val_loss']):.2f} after epoch {best}, "
+        f"{history['val_loss'][-1]:.2f} at the end"
+    )
+
+true, drawn = histories.values()
+if not SMOKE:
+    assert true["accuracy"][-1] > 0.99 and true["val_accuracy"][-1] < 0.8
+    assert true["val_accuracy"][-1] > 0.4
+    assert drawn["accuracy"][-1] > 0.9 and drawn["val_accuracy"][-1] < 0.35
+    assert true["val_loss"][-1] > 1.1 * min(true["val_loss"])
+    assert drawn["val_loss"][-1] > 2 > np.log(4)
+
+figure = Figure(figsize=(11, 4.5), layout="constrained")
+for axes, (name, history) in zip(
+    figure.subplots(1, 2, sharey=True), histories.items(), strict=True
+):
+    epoch = np.arange(1, epochs + 1)
+    axes.plot(epoch, history["loss"], color=BLUE, ls="--", label="training images")
+    axes.plot(epoch, history["val_loss"], color=VERMILION, label="new images")
+    axes.axhline(np.log(4), color="#333333", ls=":", label="guessing: ln 4")
+    axes.set_title(f"{few:,} images, {name}")
+    axes.set_xlabel("epoch")
+    axes.set_ylim(0, 3.6)
+    axes.legend()
+figure.axes[0].set_ylabel("cross-entropy loss")
+figure.suptitle("Overfitting: the loss falls on what is known and rises on what is new")
+figure.savefig(FIGURES / "10_overfitting.png", dpi=120)
+
+# %% [markdown]
+# `10_overfitting.png` shows the loss over the epochs, on the left with true labels, on
+# the right with random ones: the dashed line of the training images falls towards 0 in
+# both. OVERFIT
+#
+# ## 4. It gets stuck
+#
+# ### A saddle point
+#
+# The smallest network with a hidden layer has one hidden unit and no activation
+# function: its output is v·w·x. Let it learn to return its input. With x = 1 the loss
+# and its gradient are
+#
+#     L(w, v) = ½ (1 - v·w)²      ∂L/∂w = -(1 - v·w)·v      ∂L/∂v = -(1 - v·w)·w
+#
+# At w = v = 0 the gradient is zero, and yet the loss is ½ there, not the least. In the
+# direction w = v it falls from there, in the direction w = -v it rises: a saddle. The
+# second derivatives say so: one eigenvalue (고윳값) is negative, one positive.
+
+
+# %%
+def slope(w, v):
+    error = 1 - v * w
+    return -error * v, -error * w
+
+
+assert slope(0.0, 0.0) == (0, 0)
+tiny = 1e-5
+hessian = np.array(
+    [
+        (np.array(slope(tiny, 0.0)) - np.array(slope(-tiny, 0.0))) / (2 * tiny),
+        (np.array(slope(0.0, tiny)) - np.array(slope(0.0, -tiny))) / (2 * tiny),
+    ]
+)
+eigenvalues = np.linalg.eigvalsh(hessian)
+print("second derivatives:\n", hessian, "\neigenvalues", eigenvalues)
+assert np.allclose(eigenvalues, [-1, 1])
+
+# %% [markdown]
+# Gradient descent that starts exactly on the ridge, w = -v, runs down to the saddle and
+# stays there for ever. But what if it starts a hair's breadth beside it?
+
+
+# %%
+def descend(aside, rate=0.1, most=2_000):
+    """Start beside the ridge; return the path and the steps until the loss is 0.01."""
+    w, v = 1.0 + aside, -1.0
+    path = [(w, v)]
+    for step in range(most):
+        if 0.5 * (1 - v * w) ** 2 < 0.01:
+            return np.array(path), step
+        dw, dv = slope(w, v)
+        w, v = w - rate * dw, v - rate * dv
+        path.append((w, v))
+    return np.array(path), None
+
+
+path, needed = descend(0.0)
+assert needed is None
+assert np.abs(path[-1]).max() < 1e-12  # on the saddle
+waits = {}
+for power in (1, 3, 5, 7, 9):
+    waits[power] = descend(10.0**-power)[1]
+    print(f"1e-{power} beside the ridge: {waits[power]} steps")
+assert list(waits.values()) == sorted(waits.values())
+
+# %% [markdown]
+# It escapes, as a saddle is no trap: near it each step multiplies the distance from the
+# ridge by 1 + the learning rate, here 1.1. So a start that is a hundred times closer
+# takes ln 100 / ln 1.1 = 48 steps longer: a plateau (고원), on which the loss stands
+# still at ½ and one may believe that training has ended.
+
+# %%
+longer = np.diff(list(waits.values()))
+print("steps more for each factor of 100:", longer)
+assert round(np.log(100) / np.log(1.1)) == 48
+assert all(abs(n - 48) <= 2 for n in longer[1:])
+
+figure = Figure(figsize=(12, 4.8), layout="constrained")
+left, right = figure.subplots(1, 2)
+grid_w, grid_v = np.meshgrid(np.linspace(-2, 2, 201), np.linspace(-2, 2, 201))
+surface = left.contourf(
+    grid_w,
+    grid_v,
+    0.5 * (1 - grid_w * grid_v) ** 2,
+    levels=np.linspace(0, 3, 25),  # the corners are as high as 12.5
+    extend="max",
+    cmap="viridis",
+)
+figure.colorbar(surface, ax=left, label="loss")
+for aside, colour, style in (
+    (0.1, ORANGE, "-"),
+    (1e-3, "k", "-"),
+    (0.0, "white", "--"),
+):
+    path = descend(aside)[0]
+    left.plot(*path.T, color=colour, ls=style, label=f"{aside:g} beside the ridge")
+    loss = 0.5 * (1 - path[:, 0] * path[:, 1]) ** 2
+    shade = "#888888" if colour == "white" else colour
+    right.plot(loss[:200], color=shade, ls=style, label=f"{aside:g} beside the ridge")
+left.plot(0, 0, "wX", markersize=9, label="saddle point")
+left.set_xlabel("w (weight of the hidden unit)")
+left.set_ylabel("v (weight of the output)")
+left.set_title("The loss, and three descents from the lower right")
+left.legend(loc="upper left", facecolor="#BBBBBB")
+right.set_xlabel("step")
+right.set_ylabel("loss")
+right.set_title("Loss by step: the nearer, the longer the plateau")
+right.legend()
+figure.savefig(FIGURES / "10_saddle_point.png", dpi=120)
+
+# %% [markdown]
+# `10_saddle_point.png` shows the loss as a landscape on the left, with the saddle in
+# the middle: the descent that starts on the ridge ends there, the one a little beside
+# it goes almost there and turns off at a right angle, the one further aside cuts the
+# corner. On the right is the loss by step: a plateau at ½, which the second leaves
+# after some 60 steps and the first never.
+#
+# ### Stuck for good
+#
+# An MLP with sigmoid units that learns XOR can come to rest at a place that is no
+# solution. Whether it does depends on the weights that it begins with. We train it from
+# many different starts at once, by hand, with 2, 3, 4 and 8 hidden units, and count how
+# often all four answers are right in the end.
+
+# %%
+xor_x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
+xor_y = np.array([0, 1, 1, 0], float)
+
+
+def solved(width, starts, steps, rate=2.0):
+    """Return how many of so many random starts end with all four answers right."""
+    rng = np.random.default_rng((SEED, width))
+    w1, b1 = rng.normal(0, 1, (starts, 2, width)), np.zeros((starts, 1, width))
+    w2, b2 = rng.normal(0, 1, (starts, width, 1)), np.zeros((starts, 1, 1))
+    for _ in range(steps):
+        hidden = sigmoid["function"](xor_x @ w1 + b1)  # (starts, 4, width)
+        answer = sigmoid["function"](hidden @ w2 + b2)[..., 0]  # (starts, 4)
+        error = (answer - xor_y)[..., None] / 4  # of the cross-entropy
+        back = error @ w2.swapaxes(1, 2) * hidden * (1 - hidden)
+        w2 -= rate * hidden.swapaxes(1, 2) @ error
+        b2 -= rate * error.sum(1, keepdims=True)
+        w1 -= rate * xor_x.T @ back
+        b1 -= rate * back.sum(1, keepdims=True)
+    return int(((answer > 0.5) == xor_y).all(1).sum())
+
+
+starts, xor_steps = (20, 100) if SMOKE else (200, 4_000)
+start = time.perf_counter()
+solutions = {width: solved(width, starts, xor_steps) for width in (2, 3, 4, 8)}
+for width, number in solutions.items():
+    print(f"{width} hidden units: {number} of {starts} starts end with XOR solved")
+report("XOR", time.perf_counter() - start)
+if not SMOKE:
+    assert abs(200 - solutions[2] - 60) < 25 and solutions[2] < solutions[3]
+    assert solutions[4] >= 195 and solutions[8] >= 195
+
+# %% [markdown]
+# With 2 hidden units, as many as XOR needs at least, about three in ten starts end in
+# failure. With 4 or 8 hardly any does: more units than are needed give descent more
+# ways down.
+#
+# Are the failures local minima? For this small network it has been shown that no place
+# with finite weights is one (Hamey, "XOR Has No Local Minima", 1998): what looks like
+# the bottom of a valley is a plateau that goes on and on. For the one who trains, it
+# makes no difference. It is another reason, though, to think first of plateaus and
+# saddles, and of a better start, where the loss stands still.
+#
+# ## Summary
+#
+# - Few labels: to an MLP every place is a new pattern. Sharing weights makes a label
+#   worth many.
+# - Vanishing gradients: the slope of the sigmoid is 1/4 at most, and 20 layers
+#   multiply. ReLU, and weights drawn to fit, keep the gradient's length.
+# - Overfitting: an MLP can learn any labels by heart, random ones too; training
+#   accuracy says nothing.
+# - Getting stuck: a saddle point delays by a time that grows with the logarithm of the
+#   nearness; a small network can fail for good; a larger one mostly finds a way.
+#
+# The next tutorials show what was found against these: depth that trains, in VGG19 and
+# its successors.
+#
+# ## Exercises
+#
+# 1. In half precision (float16) the smallest positive number is 2^-24. If every layer
+#    of a sigmoid network passes on a quarter of the gradient, at the best, behind how
+#    many layers has a gradient of 1 become exactly 0?
+# 2. How much longer does a start take that is a hundred times nearer to the ridge, at a
+#    learning rate of 0.2?
+# 3. All weights and biases of the XOR network begin at 0. What is the gradient?
+#
+# Try them before you read on.
+
+# %% [markdown]
+# ## Solutions
+
+# %%
+# 1. Behind 13: (1/4)^12 is 2^-24, the smallest number, and (1/4)^13 is rounded to 0.
+assert np.float16(0.25**12) == 2**-24
+assert np.float16(0.25**13) == 0
+
+# 2. ln 100 / ln 1.2 = 25 steps: half as many as at 0.1.
+assert round(np.log(100) / np.log(1.2)) == 25
+near, nearer = (descend(10.0**-power, rate=0.2)[1] for power in (5, 7))
+assert abs(nearer - near - 25) <= 2
+
+# 3. Zero, all of it. The hidden units say ½ to everything, the answer is ½, the errors
+#    are +½, -½, -½, +½, and their sums vanish; and the weights behind the hidden units
+#    are 0, so nothing gets back to them. A critical point that is no solution: weights
+#    must begin at random.
+hidden = np.full((4, 2), 0.5)
+error = np.full(4, 0.5) - xor_y
+assert error.tolist() == [0.5, -0.5, -0.5, 0.5]
+assert (hidden.T @ error == 0).all() and error.sum() == 0  # w2 and b2
+back = error[:, None] @ np.zeros((1, 2)) * hidden * (1 - hidden)
+assert (back == 0).all()  # w1 and b1
+print("All numbers of this tutorial hold.")
