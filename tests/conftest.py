@@ -42,5 +42,7 @@ def pytest_collection_modifyitems(items):
     """
     for item in items:
         values = item.callspec.params if hasattr(item, "callspec") else {}
-        group = values.get("network") if item.path.stem == "test_battery" else None
-        item.add_marker(pytest.mark.xdist_group(group or item.path.stem))
+        group = values.get("script")  # a tutorial shares nothing
+        if item.path.stem == "test_battery":
+            group = values.get("network")
+        item.add_marker(pytest.mark.xdist_group(str(group or item.path.stem)))
