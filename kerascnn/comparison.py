@@ -317,13 +317,13 @@ def _from_card(name: str, data: str, built: bool) -> Entry:
         macs=card.macs,
         depth=card.depth,
         memory=memory,
-        published=_published(card, data),
-        measured=_measured(card, data),
+        published=published(card, data),
+        measured=measured(card, data),
         notes=tuple(card.notes),
     )
 
 
-def _published(card, data: str) -> Accuracy | None:
+def published(card, data: str) -> Accuracy | None:
     """The card's best figure; cards quote accuracies on CIFAR-10 only."""
     best = card.best_published
     if data != "cifar10" or best is None:
@@ -332,7 +332,7 @@ def _published(card, data: str) -> Accuracy | None:
     return Accuracy(best.accuracy, source=source, confidence=best.confidence)
 
 
-def _measured(card, data: str) -> Accuracy | None:
+def measured(card, data: str) -> Accuracy | None:
     """The card's result on the data, of the default recipe where it has one."""
     result = card.measured(data)
     if result is None:
@@ -378,7 +378,7 @@ def _from_run(run) -> Entry:
             **vars(entry),
             "name": run.name,
             "kind": "run",
-            "published": _published(zoo.card(run.name), data) if known else None,
+            "published": published(zoo.card(run.name), data) if known else None,
             "measured": None
             if accuracy is None
             else Accuracy(

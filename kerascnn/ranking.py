@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from kerascnn.comparison import compare
+from kerascnn.comparison import compare, measured, published
 from kerascnn.tables import Column, Table
 from zoo.references import HUMAN
 
@@ -100,31 +100,19 @@ def _accuracy(card: zoo.Card) -> float:
 def _row(card: zoo.Card) -> dict[str, Any]:
     result = card.measured()
     best = card.best_published
+    other = result and result["recipe"] != "default"
     return {
         "name": card.name,
         "title": card.title,
         "year": card.paper.year if card.paper else None,
-        "published": best and _show(best.accuracy, best.confidence),
+        "published": best and str(published(card, "cifar10")),
         "conditions": best and best.conditions,
-        "measured": result and _measured(result),
+        "measured": result
+        and str(measured(card, "cifar10")) + f", {result['recipe']}" * other,
         "parameters": card.parameters,
         "macs": card.macs,
         "weights": "ship" if card.weights else None,
     }
-
-
-def _show(accuracy: float, confidence: str) -> str:
-    # A figure that was not read in its source says so.
-    return f"{accuracy:.2f}" + {"published": ""}.get(confidence, f" ({confidence})")
-
-
-def _measured(result: dict[str, Any]) -> str:
-    text = f"{result['accuracy_mean']:.2f}"
-    if len(seeds := result.get("seeds", ())) > 1:
-        text += f" ± {result['accuracy_std']:.2f} (n={len(seeds)})"
-    if (recipe := result.get("recipe")) != "default":
-        text += f", {recipe}"
-    return text
 
 
 def _human() -> dict[str, Any]:

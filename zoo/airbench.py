@@ -34,8 +34,6 @@ def _airbench(
     classifier_activation,
     name,
 ):
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     # One pixel goes to the whitening, then three halvings: 9 → 8 → 4 → 2 → 1.
     image, x = image_input(input_shape, minimum=9)
     x = PatchWhitening2D(2, WHITENING_EPSILON, name="whitening")(x)  # (N, 31, 31, 24)

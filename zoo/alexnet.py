@@ -59,8 +59,6 @@ def alexnet(
         ValueError: the images are smaller than 67x67 pixels, `width` is not above 0, or
             `groups` is neither 1 nor 2.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     if groups not in (1, 2):
         raise ValueError(f"groups must be 1 or 2; received {groups!r}")
     # 67 → 15 → 7 → 3 → 1, the last side that the poolings can take.

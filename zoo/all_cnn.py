@@ -73,7 +73,6 @@ def all_cnn(
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; received {form!r}")
-    _check_width(width)
     least = 3  # pixels for the unpadded 3x3 convolution
     for _ in blocks:
         least = (
@@ -115,11 +114,6 @@ def all_cnn(
     x = convolve(x, 1, classes)
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     return keras.Model(image, outputs(x, classifier_activation), name=name)
-
-
-def _check_width(width):
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
 
 
 _TITLES = {
@@ -245,7 +239,6 @@ def all_cnn_large(
     Raises:
         ValueError: `width` is not above 0, or `shift` not a whole number from 0 on.
     """
-    _check_width(width)
 
     def convolve(x, size, filters, name, strides=1):
         x = convolution(

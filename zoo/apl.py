@@ -10,15 +10,9 @@ import keras
 
 from zoo.interface import classifier, image_input, outputs, scaled
 from zoo.layers import APL
+from zoo.nin import BLOCKS as NIN_BLOCKS
 from zoo.registry import register
 
-# Network in Network: (name, filters, size of the windows), None for the classes. Each
-# block but the last ends in a pooling of 3x3 windows, stride 2, and in dropout.
-NIN_BLOCKS = (
-    (("conv1", 192, 5), ("cccp1", 160, 1), ("cccp2", 96, 1)),
-    (("conv2", 192, 5), ("cccp3", 192, 1), ("cccp4", 192, 1)),
-    (("conv3", 192, 3), ("cccp5", 192, 1), ("cccp6", None, 1)),
-)
 # As in the definition for CIFAR-10 of the APL paper's authors; that of the authors of
 # Network in Network takes the maximum twice.
 NIN_POOLINGS = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
@@ -66,11 +60,9 @@ def apl_nin(
         ValueError: `pieces` is not a positive integer, `sharing` is unknown, or `width`
             is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape)
     for block, convolutions in enumerate(NIN_BLOCKS, start=1):
-        for layer, filters, size in convolutions:
+        for layer, size, filters in convolutions:
             x = keras.layers.Conv2D(
                 classes if filters is None else scaled(filters, width),
                 size,
@@ -119,8 +111,6 @@ def apl_cnn(
         ValueError: `pieces` is not a positive integer, `sharing` is unknown, or `width`
             is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
 
     def activate(x, number):
         # ±0.5 for any S, of the authors' definition of this network.

@@ -83,8 +83,6 @@ def competitive_multiscale(
     Raises:
         ValueError: `width` is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape)
     for block, modules in enumerate(BLOCKS, start=1):
         for module, (sizes, filters) in enumerate(modules, start=1):

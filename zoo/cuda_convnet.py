@@ -53,8 +53,6 @@ def cuda_convnet(
     Raises:
         ValueError: `width` is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape)
     x = keras.layers.Rescaling(127.5, name="pixels")(x)
     # (N, 32, 32, 32), (N, 16, 16, 32), (N, 8, 8, 64), each pooled to half

@@ -74,7 +74,7 @@ def deep(
         ValueError: the images are larger than the field, or `levels` or `width` is not
             above 0.
     """
-    check(levels=levels, filters=filters, width=width)
+    check(levels=levels, filters=filters)
     image, x = image_input(input_shape)
     x = in_field(x, field_width, levels, shift)
     for level in range(1, levels + 2):

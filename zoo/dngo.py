@@ -7,7 +7,7 @@ searched and can be built in (dropout, initial scale) is an option here.
 
 import keras
 
-from zoo.interface import image_input, outputs, scaled
+from zoo.interface import check_classes, image_input, outputs, scaled
 from zoo.registry import register
 
 # (filters, size, padding) of the convolutions of each stage; all but the last stage
@@ -51,12 +51,9 @@ def dngo_cnn(
         ValueError: the images are smaller than 9x9 pixels, `width` or `gain` is not
             above 0, or there are fewer than two classes.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     if not gain > 0:
         raise ValueError(f"gain must be above 0; received {gain!r}")
-    if not isinstance(classes, int) or classes < 2:
-        raise ValueError(f"classes must be an integer of 2 or more; received {classes}")
+    check_classes(classes)
 
     def convolve(x, filters, size, padding, activation, name):
         return keras.layers.Conv2D(

@@ -43,8 +43,6 @@ DROPOUT = {
 
 
 def _elu_cnn(variant, input_shape, classes, dropout, width, activation, name):
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     rates = [dropout * rate for rate in DROPOUT[variant]]
     if not all(0 <= rate < 1 for rate in rates):
         raise ValueError(

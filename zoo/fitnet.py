@@ -39,8 +39,6 @@ def _fitnet(
     classifier_activation,
     name,
 ):
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     if activation not in PIECES:
         raise ValueError(
             f"activation must be one of {', '.join(PIECES)}; received {activation!r}"

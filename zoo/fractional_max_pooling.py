@@ -109,7 +109,7 @@ def network(
         ValueError: the images are larger than the field, or `levels`, `filters` or
             `width` is not above 0.
     """
-    check(levels=levels, filters=filters, width=width)
+    check(levels=levels, filters=filters)
     image, x = image_input(input_shape)
     x = in_field(x, field_width, levels, shift)
 

@@ -301,8 +301,6 @@ def _pytorch_pooling(x, name):
 
 
 def _scaled_table(width):
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     return {
         module: [scaled(filters, width) for filters in row]
         for module, row in TABLE.items()

@@ -47,12 +47,17 @@ def classifier(features, classes=10, activation="softmax", *, name="fc", **dense
     Raises:
         ValueError: fewer than two classes.
     """
-    _check_classes(classes)
+    check_classes(classes)
     logits = keras.layers.Dense(classes, name=name, **dense)(features)
     return outputs(logits, activation)
 
 
-def _check_classes(classes):
+def check_classes(classes):
+    """Refuse fewer than two classes.
+
+    Raises:
+        ValueError: naming what was received.
+    """
     if not isinstance(classes, int) or classes < 2:
         raise ValueError(f"classes must be an integer of 2 or more; received {classes}")
 
@@ -72,13 +77,19 @@ def outputs(logits, activation="softmax", *, name=None):
     Raises:
         ValueError: fewer than two classes.
     """
-    _check_classes(logits.shape[-1])
+    check_classes(logits.shape[-1])
     name = name or ("probabilities" if activation else "logits")
     return keras.layers.Activation(activation, dtype="float32", name=name)(logits)
 
 
 def scaled(width_of_paper: int, factor: float) -> int:
-    """Return the width of a layer in a slim network: at least one filter or unit."""
+    """Return the width of a layer in a slim network: at least one filter or unit.
+
+    Raises:
+        ValueError: the factor, which builders call `width`, is not above 0.
+    """
+    if not factor > 0:
+        raise ValueError(f"width must be above 0; received {factor!r}")
     return max(1, round(width_of_paper * factor))
 
 

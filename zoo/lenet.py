@@ -46,8 +46,6 @@ def lenet5(
     Raises:
         ValueError: the images are smaller than 16x16 pixels, or `width` is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     layer = keras.layers
     activation, pooling, initializer = (
         ("relu", layer.MaxPooling2D, "he_normal")

@@ -69,8 +69,6 @@ def maxout_cnn(
     Raises:
         ValueError: the images are smaller than 4x4 pixels, or `width` is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape, minimum=LEAST)
     x = keras.layers.Dropout(input_dropout, name="input_dropout")(x)
     for number, row in enumerate(CONVOLUTIONS, start=1):

@@ -65,8 +65,6 @@ def maxout_nin_of(
     Raises:
         ValueError: `width` is not above 0, or `pieces` is not a positive integer.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape)
     for number, block in enumerate(BLOCKS, start=1):
         for layer, size, units, maxout in block:

@@ -60,8 +60,6 @@ def nin_of(
     Raises:
         ValueError: `width` is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape)
     for number, block in enumerate(BLOCKS):
         for layer, size, filters in block:

@@ -18,8 +18,6 @@ MAPS = {"recurrent_cnn_96": 96, "recurrent_cnn_128": 128, "recurrent_cnn_160": 1
 def _recurrent_cnn(
     maps, input_shape, classes, steps, normalization, dropout, width, activation, name
 ):
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     if normalization not in ("lrn", "batch"):
         raise ValueError(
             f"normalization must be 'lrn' or 'batch'; received {normalization!r}"

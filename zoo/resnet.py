@@ -71,8 +71,6 @@ def resnet(
         raise ValueError(
             f"shortcut must be one of {', '.join(SHORTCUTS)}; received {shortcut!r}"
         )
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     stages = [scaled(filters, width) for filters in STAGES]
     image, x = image_input(input_shape)
     x = _convolution(x, stages[0], "conv1", activation="relu")  # (N, 32, 32, 16)

@@ -47,8 +47,6 @@ def resnet9(
     Raises:
         ValueError: the images are smaller than 8x8 pixels, or `width` is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape, minimum=8)
     for layer, filters, pooled, residual in LAYERS:
         filters = scaled(filters, width)

@@ -73,8 +73,6 @@ def vgg(
         ValueError: the images are too small for the poolings, or `width` is not
             above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width must be above 0; received {width!r}")
     image, x = image_input(input_shape, minimum=2 ** len(blocks))
     for number, (convolutions, filters) in enumerate(blocks, start=1):
         for place in range(1, convolutions + 1):
