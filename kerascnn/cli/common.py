@@ -1,0 +1,95 @@
+"""What the commands share: the application, options, ways to print."""
+
+import json as jsonlib
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="kerascnn",
+    help="Convolutional networks of a lecture: compare, train, look at, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130  # the exit code of a shell for Ctrl-C
+DEBUG = "--debug"  # understood everywhere, before the command is parsed
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DataName = Annotated[
+    str, typer.Option("--data", help="shapes, cifar10, a folder of images, or .npz.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A value of the recipe, such as epochs=5. Repeatable."),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", help="An argument of the builder: use_bias=true. Repeatable."
+    ),
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Also where it is prepared already.")
+]
+VIEWS = typer.Option(help="Views to average: 1, 2 (mirrored) or 6 (also shifted).")
+PASSES = typer.Option(help="Passes to average, of a network that draws at inference.")
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+
+
+def say(value: Any) -> None:
+    """Print an answer for people."""
+    print(value)
+
+
+def say_json(value: Any) -> None:
+    """Print an answer for programs: one JSON object."""
+
+    def plain(other):
+        return other.tolist() if hasattr(other, "tolist") else str(other)
+
+    print(jsonlib.dumps(value, indent=2, ensure_ascii=False, default=plain))
+
+
+def load_keras() -> None:
+    """Import Keras, without what TensorFlow tells of its start.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach the lines that are written before TensorFlow
+    has read it, so standard error is closed meanwhile. A failure to import is raised.
+    """
+    if "keras" in sys.modules or DEBUG in sys.argv:
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """Split what a repeatable option of the form key=value was given."""
+    found = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--{option} takes key=value; received {pair!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def options_of(pairs: list[str] | None) -> dict[str, Any]:
+    """Builder arguments: numbers, true and false as JSON writes them, else text."""
+    found = {}
+    for key, value in pairs_of(pairs, "option").items():
+        try:
+            found[key] = jsonlib.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

@@ -1,0 +1,139 @@
+"""Commands that look at networks: models, summary, compare, record."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kerascnn.cli.common import (
+    Json,
+    Options,
+    app,
+    load_keras,
+    options_of,
+    say,
+    say_json,
+)
+
+
+def _build(model: str, options: list[str] | None, **shape):
+    """Build a network of the zoo, or open a trained one."""
+    import zoo
+    from kerascnn.training import open_network
+
+    if model in zoo.names():
+        return zoo.build(model, **options_of(options), **shape)
+    if options or shape:
+        # Wrong use: a trained network has its shape; an unknown name is named first.
+        if not Path(model).exists():
+            zoo.card(model)
+        raise ValueError(f"{model} is built already: it takes no options")
+    return open_network(model).model
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(help='Such as "vgg*".')] = "*",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown")] = False,
+    json: Json = False,
+):
+    """List the networks of the zoo as a ranking; draw it."""
+    from kerascnn.ranking import ranking
+
+    found = ranking(pattern)
+    if json:
+        say_json([vars(card) for card in found.cards])
+        return
+    say(found.to_markdown() if markdown else found)
+    if plot:
+        say(f"picture: {found.plot(plot)}")
+
+
+@app.command()
+def summary(
+    model: Annotated[
+        str, typer.Argument(help="Name, run folder or .keras file.")
+    ] = "lecture_cnn",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Height and width of the images.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(min=1)] = None,
+    classes: Annotated[int | None, typer.Option(min=2)] = None,
+    option: Options = None,
+    nested: Annotated[bool, typer.Option(help="Show nested models' layers.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown")] = False,
+    csv: Annotated[bool, typer.Option("--csv")] = False,
+    json: Json = False,
+):
+    """Show each layer: output, parameters as arithmetic, MACs, memory, field."""
+    load_keras()
+    import zoo
+    from kerascnn.summary import summarize
+
+    shape: dict[str, Any] = {}
+    if classes:
+        shape["classes"] = classes
+    if size or channels:
+        default = zoo.card(model).input_shape
+        shape["input_shape"] = (
+            size or default[0],
+            size or default[1],
+            channels or default[2],
+        )
+    result = summarize(_build(model, option, **shape), expand_nested=nested)
+    if json:
+        say(result.to_json())
+    elif csv:
+        say(result.to_csv().rstrip())
+    else:
+        say(result.to_markdown() if markdown else result)
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Names or run folders.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture: .png, .svg, .pdf.")
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also the memory of the activations.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown")] = False,
+    csv: Annotated[bool, typer.Option("--csv")] = False,
+    json: Json = False,
+):
+    """Compare networks: parameters, MACs, size, depth, accuracy."""
+    from kerascnn.comparison import COLUMNS, DEFAULT_COLUMNS
+    from kerascnn.comparison import compare as compare_models
+
+    result = compare_models(
+        *models, columns=tuple(COLUMNS) if memory else DEFAULT_COLUMNS
+    )
+    if plot:
+        result.plot(plot)
+    if json:
+        say(result.to_json())
+    elif csv:
+        say(result.to_csv().rstrip())
+    else:
+        say(result.to_markdown() if markdown else result)
+        if plot:
+            say(f"picture: {plot}")
+
+
+@app.command()
+def record(
+    folders: Annotated[list[Path], typer.Argument(help="Finished run folders.")],
+    recipe: Annotated[str, typer.Option(help="The recipe that they followed.")],
+    zoo_folder: Annotated[
+        Path | None, typer.Option(help="The zoo's source folder, to write to.")
+    ] = None,
+):
+    """Write the results of runs, and their weights, to the network's card."""
+    load_keras()
+    from kerascnn.record import record as write
+
+    say_json(write(folders, zoo_folder, recipe=recipe))

@@ -1,0 +1,238 @@
+"""Commands that train and measure: train, tune, evaluate, predict."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kerascnn.cli.common import (
+    INTERRUPTED,
+    PASSES,
+    VIEWS,
+    DataName,
+    Json,
+    Options,
+    Seed,
+    Settings,
+    app,
+    load_keras,
+    options_of,
+    pairs_of,
+    say,
+    say_json,
+)
+
+
+@app.command()
+def train(
+    model: Annotated[
+        str | None, typer.Argument(help="Name of the zoo, or a .keras file.")
+    ] = None,
+    data: DataName = "shapes",
+    recipe: Annotated[str, typer.Option(help="A recipe of the card.")] = "default",
+    set_: Settings = None,
+    option: Options = None,
+    seed: Seed = 0,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Height and width, for a folder and shapes."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="A new folder for the run.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this folder.")
+    ] = None,
+    json: Json = False,
+):
+    """Train a network and keep everything in a run folder."""
+    load_keras()
+    from kerascnn import training
+    from kerascnn.data import load_data
+
+    if resume:
+        if model or folder or set_ or option:
+            raise ValueError(
+                "--resume continues a run as it was started: give the folder alone"
+            )
+        run = training.resume(resume)
+    else:
+        if not model:
+            raise ValueError("name a network to train, or --resume FOLDER")
+        network = model
+        if model.endswith(".keras"):
+            network = training.open_network(model).model
+        run = training.train(
+            network,
+            load_data(data, image_size=image_size) if image_size else data,
+            recipe,
+            seed=seed,
+            folder=folder,
+            options=options_of(option),
+            **pairs_of(set_, "set"),
+        )
+    if json:
+        say_json({"folder": run.folder, "config": run.config, "metrics": run.metrics})
+    else:
+        say(run)
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="Name of the zoo, or a .keras file.")],
+    data: DataName = "shapes",
+    recipe: Annotated[str, typer.Option(help="Where the search starts.")] = "default",
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is searched: key=low:high, key=low:high:log or key=one/other; "
+            "option:NAME is an argument of the builder. Repeatable. Default: the "
+            "card's."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 30,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each; default: the recipe's.")
+    ] = None,
+    set_: Settings = None,
+    option: Options = None,
+    seed: Seed = 0,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Height and width, for a folder and shapes."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Of the search; one that is there is continued."),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds until no trial begins.")
+    ] = None,
+    json: Json = False,
+):
+    """Search for the best recipe by validation accuracy; several shells can share."""
+    load_keras()
+    from kerascnn.data import load_data
+    from kerascnn.training import open_network
+    from kerascnn.tuning import parse_space
+    from kerascnn.tuning import tune as search
+
+    settings: dict[str, Any] = dict(pairs_of(set_, "set"))
+    if epochs is not None:
+        settings["epochs"] = epochs
+    try:
+        result = search(
+            open_network(model).model if model.endswith(".keras") else model,
+            load_data(data, image_size=image_size) if image_size else data,
+            space=parse_space(pairs_of(space, "space")) if space else None,
+            recipe=recipe,
+            trials=trials,
+            folder=folder,
+            seed=seed,
+            timeout=timeout,
+            options=options_of(option),
+            **settings,
+        )
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted; the same command again continues the search",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
+    pictures = result.plot()
+    if json:
+        say_json({**result.to_dict(), "pictures": pictures})
+        return
+    say(result)
+    for picture in pictures:
+        say(f"picture: {picture}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Run folder, name or .keras file.")],
+    data: Annotated[
+        str | None, typer.Option(help="As for train; default: the run's own.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix: .png, .svg, .pdf.")
+    ] = None,
+    views: Annotated[int | None, VIEWS] = None,
+    passes: Annotated[int | None, PASSES] = None,
+    json: Json = False,
+):
+    """Measure a trained network on the test images.
+
+    A run is measured by its recipe's views and passes, unless they are given.
+    """
+    load_keras()
+    import zoo
+    from kerascnn.data import load_data
+    from kerascnn.training import evaluate as measure
+    from kerascnn.training import load_run, open_network
+
+    network = open_network(model)
+    if data is None:
+        if not Path(model).is_dir():
+            raise ValueError(f"say what to evaluate {model} on: --data cifar10")
+        origin = load_run(model).config["data"]["origin"]
+        if not origin:
+            raise ValueError(f"{model} was trained on data of its own: give --data")
+    else:
+        origin = {"source": data}
+    images = load_data(**origin)
+    is_run = model not in zoo.names() and Path(model).is_dir()
+    own = load_run(model).config["recipe"] if is_run else {}
+    result = measure(
+        network.model,
+        images.test,
+        labels=images.labels,
+        views=own.get("views", 1) if views is None else views,
+        passes=own.get("passes", 1) if passes is None else passes,
+    )
+    title = f"{network.name} on {images.title}"
+    if plot:
+        result.plot(title).savefig(plot, dpi=150)
+    if json:
+        say_json({"data": images.title, **result.to_dict()})
+    else:
+        say(f"{title}: {result}")
+        if plot:
+            say(f"picture: {plot}")
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="Name, run folder, .keras file or SavedModel.")
+    ],
+    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 3,
+    views: Annotated[int, VIEWS] = 1,
+    passes: Annotated[int, PASSES] = 1,
+    json: Json = False,
+):
+    """Say what images show."""
+    load_keras()
+    found: list[tuple[Path, dict[str, float]]]
+    if (Path(model) / "saved_model.pb").exists():
+        if (views, passes) != (1, 1):
+            raise ValueError(
+                "a SavedModel answers for one view in one pass: give the run folder, "
+                f"or leave out --views and --passes; received {views} and {passes}"
+            )
+        from kerascnn.serving import predict_files
+
+        found = predict_files(model, images)
+    else:
+        from kerascnn.training import predict as predict_images
+
+        answers = predict_images(model, images, views=views, passes=passes)
+        found = [(p.file, p.probabilities) for p in answers]
+    if json:
+        say_json([{"file": f, "probabilities": answer} for f, answer in found])
+        return
+    for file, answer in found:
+        shown = ", ".join(f"{k} {v:.1%}" for k, v in list(answer.items())[:top])
+        say(f"{file}: {shown}")
