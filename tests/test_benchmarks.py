@@ -1,0 +1,75 @@
+"""The benchmarks' common ground: contenders take turns, absent ones are named."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def common(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import common
+
+    yield common
+    sys.modules.pop("common")
+
+
+CONTENDER = """
+import sys
+sys.path.insert(0, {folder!r})
+from common import AbsentError, work
+
+def prepare():
+    kind = sys.argv[1]
+    if kind == "absent":
+        raise AbsentError("not on this machine")
+    if kind == "broken":
+        raise SystemExit(3)
+    print("what a library prints is not an answer")
+    rounds = iter(range(100))
+    return lambda: {{"images": 10 * next(rounds), "seconds": 2}}
+
+work(prepare)
+"""
+
+
+def test_contenders_take_turns(common, tmp_path):
+    script = tmp_path / "contender.py"
+    script.write_text(CONTENDER.format(folder=str(BENCHMARKS)))
+    contenders = [
+        common.Contender(kind, [str(script), kind]) for kind in ("a", "b", "absent")
+    ]
+    found, absent = common.take_turns(contenders, 3, show=lambda text: None)
+    assert absent == {"absent": "not on this machine"}
+    # The first time, 0 images, is not counted.
+    rounds = [{"images": n, "seconds": 2} for n in (10, 20, 30)]
+    assert found == {"a": rounds, "b": rounds}
+    assert common.median_rate(rounds) == 10
+
+    broken = common.Contender("broken", [str(script), "broken"])
+    with pytest.raises(RuntimeError, match="broken ended with exit code 3"):
+        common.take_turns([broken], 1, show=lambda text: None)
+
+
+def test_a_table_has_a_column_for_each_key(common):
+    rows = [{"name": "a", "images/s": "1,234"}, {"name": "b", "images/s": "9"}]
+    assert common.markdown(rows) == [
+        "| name | images/s |",
+        "| :-- | --: |",
+        "| a | 1,234 |",
+        "| b | 9 |",
+    ]
+
+
+def test_the_twins_have_the_parameters_of_the_zoo(common):
+    pytest.importorskip("torch", reason="the twins are of PyTorch")
+    import torch_twins
+
+    import zoo
+
+    for name in ("lecture_cnn", "dense_mlp", "nin", "resnet20"):
+        parameters = sum(p.numel() for p in torch_twins.build(name).parameters())
+        assert parameters == zoo.card(name).trainable
