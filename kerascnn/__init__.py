@@ -39,6 +39,7 @@ _HOMES = {
     "resume": "kerascnn.training",
     "train": "kerascnn.training",
     "tune": "kerascnn.tuning",
+    "Client": "kerascnn.serving",
     "export": "kerascnn.serving",
 }
 _MODULES = ("arithmetic", "explain")

@@ -1,7 +1,14 @@
 """The tutorials: scripts that run as they are, and as notebooks."""
 
+import hashlib
+import json
+import os
+import re
 import subprocess
 import sys
+import tempfile
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -52,22 +59,204 @@ def run(number: int) -> int:
 def notebook(number: int, folder: Path = Path(".")) -> Path:
     """Write a tutorial as a notebook, not yet executed.
 
+    Beside the script's cells it has one that shows each figure below the cell that
+    draws it.
+
+    Args:
+        number: of the tutorial.
+        folder: where the file is written; it is made if need be.
+
     Returns:
         The file, `NN_name.ipynb`.
 
     Raises:
         ImportError: jupytext is not installed.
+        ValueError: there is no tutorial of this number.
         FileExistsError: the file is there already; nothing is written over.
+    """
+    content = cells(number)
+    target = Path(folder) / f"{script(number).stem}.ipynb"
+    if target.exists():
+        raise FileExistsError(f"{target} exists already; move it, and try again")
+    _write(content, target)
+    return target
+
+
+def execute(
+    number: int, folder: Path, *, smoke: bool = False, cell_seconds: int = 3600
+) -> Path:
+    """Run a tutorial as a notebook, and keep the notebook with all its output.
+
+    It runs in a folder of its own, which is deleted. A notebook that is in `folder`
+    already is kept where it has the same size and comes from the same script, package,
+    Keras and backend; else it is written anew.
+
+    Args:
+        number: of the tutorial.
+        folder: where the file is written; it is made if need be.
+        smoke: run at smoke size: small data and few steps, so that numbers and figures
+            show that all of it runs, and nothing more.
+        cell_seconds: limit for one cell.
+
+    Returns:
+        The file, `NN_name.ipynb`; its metadata `kerascnn` hold `size` ("smoke" or
+        "full"), `sources` (a digest) and `seconds`.
+
+    Raises:
+        ImportError: jupytext, nbclient or ipykernel is not installed.
+        ValueError: there is no tutorial of this number.
+        RuntimeError: a cell failed; ends in the cell and its traceback.
+    """
+    try:
+        import ipykernel  # noqa: F401 - the kernel runs in a process of its own
+        from nbclient import NotebookClient
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    except ImportError as error:
+        raise ImportError(
+            f'executing a notebook needs {error.name}: pip install "kerascnn[docs]"'
+        ) from None
+    content = cells(number)
+    made = {"size": "smoke" if smoke else "full", "sources": _digest(number)}
+    target = Path(folder) / f"{script(number).stem}.ipynb"
+    if target.exists():
+        old = json.loads(target.read_text(encoding="utf-8"))["metadata"]
+        if made.items() <= old.get("kerascnn", {}).items():
+            return target
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    environment.pop("KERASCNN_SMOKE", None)
+    if smoke:
+        environment["KERASCNN_SMOKE"] = "1"
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        client = NotebookClient(
+            content,
+            timeout=cell_seconds,
+            kernel_name="python3",
+            # It warns that its ports on this machine are not encrypted.
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": place}},
+        )
+        try:
+            client.execute(env=environment)
+        except (CellExecutionError, CellTimeoutError) as error:
+            plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # without colours
+            raise RuntimeError(
+                f"{script(number).name}, as a notebook of {made['size']} size: {plain}"
+            ) from None
+    made["seconds"] = round(time.monotonic() - start, 1)
+    content.metadata["kerascnn"] = made
+    _write(content, target)
+    return target
+
+
+def cells(number: int):
+    """Return a tutorial as a notebook in memory, a `nbformat.NotebookNode`.
+
+    Raises:
+        ImportError: jupytext is not installed.
+        ValueError: there is no tutorial of this number.
     """
     try:
         import jupytext
+        from nbformat import v4
     except ImportError:
         raise ImportError(
             'notebooks are written by jupytext: pip install "kerascnn[notebook]"'
         ) from None
-    source = script(number)
-    target = folder / f"{source.stem}.ipynb"
-    if target.exists():
-        raise FileExistsError(f"{target} exists already; move it, and try again")
-    jupytext.write(jupytext.read(source), target)
-    return target
+    content = jupytext.read(script(number))
+    first = next(
+        (n for n, cell in enumerate(content.cells) if cell.cell_type == "code"), 0
+    )
+    content.cells.insert(first, v4.new_code_cell(_SHOW, id="show-figures"))
+    for place, cell in enumerate(content.cells):
+        # Drawn at random they would make each notebook another one.
+        cell.id = cell.id if place == first else f"cell-{place}"
+    content.metadata["kernelspec"] = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
+    return content
+
+
+_SHOW = """\
+# Figures are written to tutorials/output; in a notebook they are shown, too.
+from kerascnn.lessons import show_figures
+
+show_figures()"""
+
+
+def show_figures(folder: Path = Path("tutorials/output")) -> None:
+    """In a notebook, show from now on each figure below the cell that writes it.
+
+    Args:
+        folder: whose new PNG and GIF files are shown.
+
+    Raises:
+        RuntimeError: this is no notebook.
+    """
+    try:
+        from IPython import get_ipython
+        from IPython.display import Image, display
+    except ImportError:
+        shell = None
+    else:
+        shell = get_ipython()
+    if shell is None:
+        raise RuntimeError(
+            "show_figures works in a notebook; elsewhere open the files in "
+            f"{folder}, which the tutorial names"
+        )
+    seen = _figures(folder)
+
+    def show_new(result):
+        found = _figures(folder)
+        new = [path for path, when in found.items() if seen.get(path) != when]
+        seen.update(found)
+        for path in sorted(new, key=found.__getitem__):
+            display(Image(filename=str(path), alt=description(path)))
+
+    shell.events.register("post_run_cell", show_new)
+
+
+def description(path: Path) -> str:
+    """Return what a PNG or GIF file says about itself; its name where it is silent."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        text = picture.info.get("Description") or picture.info.get("comment") or ""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return text or path.stem.replace("_", " ")
+
+
+def _figures(folder: Path) -> dict[Path, int]:
+    """When each picture in a folder was written, in nanoseconds."""
+    paths = (p for p in Path(folder).glob("*") if p.suffix in (".png", ".gif"))
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+def _digest(number: int) -> str:
+    """Digest of all that an executed notebook depends on."""
+    import zoo
+
+    digest = hashlib.sha256()
+    folders = [Path(__file__).parent, Path(zoo.__file__).parent]
+    files = [path for folder in folders for path in sorted(folder.rglob("*"))]
+    for path in files:
+        if path.suffix in (".py", ".toml", ".npz") and "tutorials" not in path.parts:
+            digest.update(path.read_bytes())
+    digest.update(script(number).read_bytes())
+    backend = os.environ.get("KERAS_BACKEND", "")
+    digest.update(f"{version('keras')} {backend}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _write(content, target: Path) -> None:
+    import nbformat
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A reader sees the whole of it or nothing.
+    unfinished = target.with_suffix(".part")
+    nbformat.write(content, unfinished)
+    unfinished.replace(target)

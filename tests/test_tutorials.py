@@ -1,7 +1,8 @@
-"""Every tutorial runs as a script, without a display."""
+"""Every tutorial runs as a script, without a display, and as a notebook."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,20 +11,102 @@ import pytest
 
 from kerascnn import lessons
 
-SCRIPTS = sorted((Path(__file__).resolve().parents[1] / "tutorials").glob("[0-9]*.py"))
+FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
+SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
+EVERY = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+SIZES = pytest.mark.parametrize(
+    "size", ["smoke", pytest.param("full", marks=pytest.mark.slow)]
+)
+# What a tutorial needs beyond the package, by its extra.
+NEEDED = {"13_export_and_serve": ("starlette", "uvicorn", "prometheus_client")}
+END = "All numbers of this tutorial hold."
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_runs(script, tmp_path):
+def has_what_it_needs(script):
+    for package in NEEDED.get(script.stem, ()):
+        pytest.importorskip(package, reason="of the extra [serve]")
+
+
+@EVERY
+@SIZES
+def test_runs(script, size, tmp_path):
+    has_what_it_needs(script)
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path,
-        env={**os.environ, "KERASCNN_SMOKE": "1", "MPLBACKEND": "Agg"},
+        env={
+            **os.environ,
+            "KERASCNN_SMOKE": "1" if size == "smoke" else "",
+            "MPLBACKEND": "Agg",
+        },
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "All numbers of this tutorial hold." in done.stdout
+    assert END in done.stdout
+
+
+# A kernel and TensorFlow anew for each: by default two stand for all. The build of the
+# site at smoke size, which is a step of continuous integration, executes every one.
+QUICK = ("05_stride_and_padding", "07_architecture")
+
+
+@pytest.mark.parametrize(
+    ("script", "size"),
+    [
+        pytest.param(
+            script,
+            size,
+            id=f"{script.stem}-{size}",
+            marks=() if size == "smoke" and script.stem in QUICK else pytest.mark.slow,
+        )
+        for script in SCRIPTS
+        for size in ("smoke", "full")
+    ],
+)
+def test_runs_as_a_notebook(script, size, tmp_path):
+    has_what_it_needs(script)
+    for package in ("jupytext", "nbclient", "ipykernel"):
+        pytest.importorskip(package, reason="of the extra [docs]")
+    # The site is built from the same notebooks: executed once, they serve both.
+    kept = os.environ.get("KERASCNN_EXECUTED")
+    folder = Path(kept) / size if kept else tmp_path
+    path = lessons.execute(int(script.name[:2]), folder, smoke=size == "smoke")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["metadata"]["kerascnn"]["size"] == size
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    printed = "".join("".join(output.get("text", "")) for output in outputs)
+    assert END in printed
+    shown = [o for o in outputs if {"image/png", "image/gif"} & set(o.get("data", {}))]
+    assert bool(shown) == ("FIGURES" in script.read_text(encoding="utf-8"))
+    for output in shown:
+        (about,) = output["metadata"].values()
+        assert about["alt"].strip()
+
+
+@EVERY
+def test_every_exercise_has_its_solution(script):
+    text = script.read_text(encoding="utf-8")
+    _, _, rest = text.partition("\n# ## Exercises\n")
+    asked, _, answered = rest.partition("\n# ## Solutions\n")
+    exercises = re.findall(r"^# (\d+)\. ", asked, re.M)
+    assert len(exercises) >= 3
+    assert re.findall(r"^# (\d+)\. ", answered, re.M) == exercises
+
+
+def test_the_list_has_every_tutorial():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    first, _, slides = text.partition("## The lecture, slide by slide")
+    assert re.findall(r"^\| \[(\w+\.py)\]\(\1\)", first, re.M) == [
+        path.name for path in SCRIPTS
+    ]
+    # The lecture's slides have seventeen rows.
+    rows = re.findall(r"^\| (\d+) \|.*\]\((\w+\.py)\) \|$", slides, re.M)
+    assert [int(number) for number, _ in rows] == list(range(17))
+    for number, name in re.findall(r"\[(\d\d)\]\((\w+\.py)\)", slides):
+        assert name.startswith(number) and (FOLDER / name).exists()
 
 
 def test_the_package_finds_them_by_number():
@@ -40,6 +123,80 @@ def test_a_notebook_has_the_cells_of_the_script(tmp_path):
     kinds = [cell["cell_type"] for cell in cells]
     text = lessons.script(7).read_text().splitlines()
     assert kinds.count("markdown") == text.count("# %% [markdown]")
-    assert kinds.count("code") == text.count("# %%")
+    # And the one that shows the figures.
+    assert kinds.count("code") == text.count("# %%") + 1
+    assert "show_figures()" in cells[kinds.index("code")]["source"][-1]
     with pytest.raises(FileExistsError, match="move it"):
         lessons.notebook(7, tmp_path)
+
+
+LITTLE = """# %% [markdown]
+# # 00 A little tutorial
+
+# %%
+import os
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+print("smoke:", os.environ.get("KERASCNN_SMOKE"))
+
+# %%
+folder = Path("tutorials/output")
+folder.mkdir(parents=True, exist_ok=True)
+about = PngImagePlugin.PngInfo()
+about.add_text("Description", "one red pixel")
+Image.new("RGB", (1, 1), "red").save(folder / "red.png", pnginfo=about)
+Image.new("P", (1, 1)).save(folder / "a_grey_one.gif")
+
+# %%
+print("no picture here")
+"""
+
+
+@pytest.fixture
+def little(tmp_path, monkeypatch):
+    """A tutorial that draws two pictures; a folder for its notebook."""
+    for package in ("jupytext", "nbclient", "ipykernel"):
+        pytest.importorskip(package, reason="of the extra [docs]")
+    script = tmp_path / "00_little.py"
+    script.write_text(LITTLE)
+    monkeypatch.setattr(lessons, "scripts", lambda: {0: script})
+    return script, tmp_path / "kept"
+
+
+def test_a_notebook_shows_each_figure_below_the_cell_that_draws_it(little):
+    _, kept = little
+    content = json.loads(lessons.execute(0, kept, smoke=True).read_text())
+    markdown, _, first, second, third = content["cells"]
+    assert "".join(markdown["source"]) == "# 00 A little tutorial"
+    assert first["outputs"][0]["text"] == ["smoke: 1\n"]
+    png, gif = (output for output in second["outputs"])
+    assert png["metadata"] == {"image/png": {"alt": "one red pixel"}}
+    assert gif["metadata"] == {"image/gif": {"alt": "a grey one"}}
+    assert {output["output_type"] for output in third["outputs"]} == {"stream"}
+
+
+def test_a_notebook_is_executed_again_when_something_has_changed(little):
+    script, kept = little
+
+    def made(**options):
+        path = lessons.execute(0, kept, **options)
+        return json.loads(path.read_text())["metadata"]["kerascnn"], path
+
+    first, path = made(smoke=True)
+    path.write_text(path.read_text().replace('"seconds"', '"moments"'))
+    again, _ = made(smoke=True)
+    assert "moments" in again  # was not touched
+    full, path = made()
+    assert full["size"] == "full" and full["sources"] == first["sources"]
+    assert "smoke: None" in path.read_text()
+    script.write_text(LITTLE + "\n\n# %%\nraise KeyError('the end')\n")
+    with pytest.raises(RuntimeError, match=r"(?s)00_little.py.*KeyError: 'the end'"):
+        made()
+    assert json.loads(path.read_text())["metadata"]["kerascnn"] == full
+
+
+def test_figures_are_shown_in_notebooks_only():
+    with pytest.raises(RuntimeError, match="works in a notebook"):
+        lessons.show_figures()

@@ -395,14 +395,17 @@ assert len(str(2**3_072)) == 925
 
 # %% [markdown]
 # A cleverer construction may need far fewer. But there are functions for which none
-# does, even with a single input. Fold the interval 0…1 with the tent t(x) = 2·max(0, x)
-# - 4·max(0, x - 1/2), which goes up to 1 and down again. Apply it k times: t(t(…t(x)…))
-#   goes up and down 2^(k-1) times, in 2^k straight pieces. As k layers, one after the
-#   other, this takes 2 units each: 2·k in all.
+# does, even with a single input. Fold the interval 0…1 with the tent
 #
-# One hidden layer with n units bends at no more than n places, so it has no more than n
-# + 1 pieces. For 2^k pieces it needs at least 2^k - 1 units. (The argument is
-# Telgarsky's, "Benefits of depth in neural networks", 2016.)
+#     t(x) = 2·max(0, x) - 4·max(0, x - 1/2)
+#
+# which goes up to 1 and down again. Apply it k times: t(t(…t(x)…)) goes up and down
+# 2^(k-1) times, in 2^k straight pieces. As k layers, one after the other, this takes 2
+# units each: 2·k in all.
+#
+# One hidden layer with n units bends at no more than n places, so it has no more than
+# (n + 1) pieces. For 2^k pieces it needs at least 2^k - 1 units. (The argument is
+# Telgarsky's, "Benefits of depth in neural networks", COLT 2016.)
 
 
 # %%

@@ -421,7 +421,13 @@ figure.savefig(FIGURES / "10_overfitting.png", dpi=120)
 # %% [markdown]
 # `10_overfitting.png` shows the loss over the epochs, on the left with true labels, on
 # the right with random ones: the dashed line of the training images falls towards 0 in
-# both. OVERFIT
+# both. The solid one of the new images comes down on the left and rises again, by more
+# than a tenth; on the right it ends above 2, where a guess has ln 4 = 1.39.
+#
+# With the true labels the network ends with more than 99 % of the training images right
+# and fewer than 80 % of the new ones: it has learned something, and more by heart. With
+# random labels it has more than 90 % of the training images right, all of them by
+# heart, and fewer than 35 % of the new ones, where a guess has 25 %.
 #
 # ## 4. It gets stuck
 #

@@ -1,6 +1,7 @@
 """Commands that train and measure: train, tune, evaluate, predict."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,11 @@ from kerascnn.cli.common import (
 )
 
 
+def _say_warning(message, *_, **__) -> None:
+    """Print a warning as one line on standard error."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 @app.command()
 def train(
     model: Annotated[
@@ -44,6 +50,27 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder.")
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Read the images from the disk when they are needed: cifar10, "
+            "tfds:NAME, a folder that tensorflow-datasets has prepared.",
+        ),
+    ] = False,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Devices to train on, of each host.")
+    ] = None,
+    hosts: Annotated[
+        str,
+        typer.Option(
+            help="All machines that run this command, a:1234,b:1234; the first one "
+            "keeps the run folder. With the JAX backend."
+        ),
+    ] = "",
+    host_id: Annotated[
+        int, typer.Option(min=0, help="Which of the hosts this one is, from 0.")
+    ] = 0,
     json: Json = False,
 ):
     """Train a network and keep everything in a run folder."""
@@ -51,27 +78,38 @@ def train(
     from kerascnn import training
     from kerascnn.data import load_data
 
+    place: dict[str, Any] = {"hosts": hosts, "host_id": host_id}
     if resume:
-        if model or folder or set_ or option:
+        if model or folder or set_ or option or stream:
             raise ValueError(
-                "--resume continues a run as it was started: give the folder alone"
+                "--resume continues a run as it was started: give the folder, and "
+                "--devices, --hosts and --host-id where they are not as before"
             )
-        run = training.resume(resume)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            run = training.resume(resume, devices=devices, **place)
     else:
         if not model:
             raise ValueError("name a network to train, or --resume FOLDER")
+        if hosts:
+            training.connect(hosts, host_id)  # before a model is read
+        asked: dict[str, Any] = {"image_size": image_size, "stream": stream}
         network = model
         if model.endswith(".keras"):
             network = training.open_network(model).model
         run = training.train(
             network,
-            load_data(data, image_size=image_size) if image_size else data,
+            load_data(data, **asked) if any(asked.values()) else data,
             recipe,
             seed=seed,
             folder=folder,
             options=options_of(option),
+            devices=devices or 1,
+            **place,
             **pairs_of(set_, "set"),
         )
+    if run is None:  # this is not host 0
+        return
     if json:
         say_json({"folder": run.folder, "config": run.config, "metrics": run.metrics})
     else:
@@ -205,27 +243,39 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[
-        str, typer.Argument(help="Name, run folder, .keras file or SavedModel.")
+        str, typer.Argument(help="Name, run folder, .keras file or version.")
     ],
     images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 3,
     views: Annotated[int, VIEWS] = 1,
     passes: Annotated[int, PASSES] = 1,
+    server: Annotated[
+        str | None,
+        typer.Option(help="URL of a server; MODEL is then a name that it knows."),
+    ] = None,
     json: Json = False,
 ):
     """Say what images show."""
-    load_keras()
+    from kerascnn.serving import is_version
+
     found: list[tuple[Path, dict[str, float]]]
-    if (Path(model) / "saved_model.pb").exists():
-        if (views, passes) != (1, 1):
-            raise ValueError(
-                "a SavedModel answers for one view in one pass: give the run folder, "
-                f"or leave out --views and --passes; received {views} and {passes}"
-            )
+    if (server or is_version(model)) and (views, passes) != (1, 1):
+        raise ValueError(
+            f"a {'server' if server else 'version'} answers for one view in one pass: "
+            "give the run folder, or leave out --views and --passes; received "
+            f"{views} and {passes}"
+        )
+    if server:
+        from kerascnn.serving.client import Client
+
+        found = Client(server, model).predict_files(images)
+    elif is_version(model):
+        load_keras()
         from kerascnn.serving import predict_files
 
         found = predict_files(model, images)
     else:
+        load_keras()
         from kerascnn.training import predict as predict_images
 
         answers = predict_images(model, images, views=views, passes=passes)

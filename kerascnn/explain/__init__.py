@@ -15,6 +15,7 @@ from kerascnn.explain.answers import Confusion, Mistakes, confusion, mistakes
 from kerascnn.explain.cells import Cell
 from kerascnn.explain.class_activation import gradcam
 from kerascnn.explain.features import Embedding, embedding
+from kerascnn.explain.flow import Volume, Volumes, volumes
 from kerascnn.explain.gallery import gallery
 from kerascnn.explain.heat import Heatmap
 from kerascnn.explain.hiding import occlusion
@@ -39,6 +40,8 @@ __all__ = [
     "Stage",
     "Step",
     "Trace",
+    "Volume",
+    "Volumes",
     "Windows",
     "activation_maps",
     "confusion",
@@ -52,5 +55,6 @@ __all__ = [
     "saliency",
     "slide",
     "trace",
+    "volumes",
     "windows",
 ]

@@ -13,6 +13,7 @@ from kerascnn.explain.drawing import (
     rectangle,
     save,
     shape_text,
+    whole_ticks,
 )
 
 _SIDE = 12  # rows and columns of numbers that a page holds
@@ -120,6 +121,7 @@ class Pixels:
                     fontsize=size,
                     color="black" if bright[i, j] > 0.5 else "white",
                 )
+            whole_ticks(axes)
             axes.set_title(name)
             axes.set_xlabel("column (pixels)")
         panels[1].set_ylabel("row (pixels)")

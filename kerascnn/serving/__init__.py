@@ -1,7 +1,8 @@
-"""From a trained network to a served one: numbered SavedModel versions.
+"""From a trained network to a served one: numbered versions, in five formats.
 
     version = serving.export(run, "served/lecture_cnn")     # served/lecture_cnn/1
     serving.answers(version, images)["label"]
+    serving.verify("served/lecture_cnn")               # whole, and answers as it did
 
 Importing this package imports neither TensorFlow nor Keras.
 """
@@ -9,21 +10,45 @@ Importing this package imports neither TensorFlow nor Keras.
 import importlib
 
 _HOMES = {
+    "FORMATS": "formats",
+    "Client": "client",
     "ExportError": "errors",
+    "ServerError": "connection",
+    "Verification": "verification",
+    "Version": "keeping",
     "answers": "check",
     "check_in_fresh_process": "check",
+    "deploy": "deploying",
     "export": "exporting",
+    "is_version": "formats",
+    "open_version": "reading",
     "predict_files": "check",
+    "prune": "keeping",
     "published": "staging",
+    "rollback": "keeping",
+    "verify": "verification",
+    "versions": "keeping",
 }
 
 __all__ = [
+    "FORMATS",
+    "Client",
     "ExportError",
+    "ServerError",
+    "Verification",
+    "Version",
     "answers",
     "check_in_fresh_process",
+    "deploy",
     "export",
+    "is_version",
+    "open_version",
     "predict_files",
+    "prune",
     "published",
+    "rollback",
+    "verify",
+    "versions",
 ]
 
 

@@ -56,7 +56,7 @@ def ask(served, images) -> dict:
 
 
 def answers(version, images) -> dict:
-    """Load a version and let it answer images.
+    """Load a version of any format and let it answer images.
 
     Args:
         version: folder of a version, such as "served/lecture_cnn/1".
@@ -68,36 +68,46 @@ def answers(version, images) -> dict:
         "label" a list of N strings.
 
     Raises:
-        ValueError: the folder holds no SavedModel, or the array is not uint8.
-        tensorflow.errors.InvalidArgumentError: the images have another shape than
-            the network takes, or bytes are not of a JPEG or PNG file.
+        ValueError: the folder holds no version, the array is not uint8, or, in formats
+            other than SavedModel, images have another shape than the network takes or
+            bytes are not of an image file.
+        tensorflow.errors.InvalidArgumentError: the same, in a SavedModel.
+        ModuleNotFoundError: the runtime of the format is not installed.
     """
-    return ask(load(version), images)
+    # Not imported above: run as a script, this file has no package around it.
+    from kerascnn.serving.reading import open_version
+
+    return open_version(version).ask(images)
 
 
 def predict_files(version, files) -> list[tuple[Path, dict[str, float]]]:
-    """Let a version answer image files, which it decodes and resizes itself.
+    """Let a version answer image files.
+
+    A SavedModel decodes and resizes them itself; for the other formats
+    `kerascnn.data.read_image` does.
 
     Args:
-        version: folder of a version that `export` wrote.
+        version: folder of a version that `export` wrote, in any format.
         files: JPEG or PNG files of any size.
 
     Returns:
         For each file its path and the probability of each class, the greatest first.
 
     Raises:
-        ValueError: the folder holds no SavedModel, or a file is no JPEG or PNG.
+        ValueError: the folder holds no version, or a file is no JPEG or PNG.
         FileNotFoundError: a file is not there.
+        ModuleNotFoundError: the runtime of the format is not installed.
     """
+    from kerascnn.serving.reading import open_version
+
     contents = [Path(file).read_bytes() for file in files]
     for file, content in zip(files, contents, strict=True):
         if not content.startswith((b"\x89PNG", b"\xff\xd8")):
             raise ValueError(f"{file} is neither a JPEG nor a PNG file")
-    probabilities = answers(version, contents)["probabilities"]
-    lines = Path(version, "assets.extra", "labels.txt").read_text(encoding="utf-8")
-    labels = lines.splitlines()
+    served = open_version(version)
+    probabilities = served.ask(contents)["probabilities"]
     return [
-        (Path(file), {labels[i]: float(row[i]) for i in np.argsort(-row)})
+        (Path(file), {served.labels[i]: float(row[i]) for i in np.argsort(-row)})
         for file, row in zip(files, probabilities, strict=True)
     ]
 
@@ -161,7 +171,7 @@ def main(arguments: list[str]) -> int:
     version, images = arguments
     for name in SHUT_OUT:
         sys.modules[name] = None  # "import keras" now raises ModuleNotFoundError
-    answer = answers(version, np.load(images))
+    answer = ask(load(version), np.load(images))
     if found := imported():
         print(f"this process has imported {', '.join(found)}", file=sys.stderr)
         return 1

@@ -23,22 +23,31 @@ import keras
 import numpy as np
 
 from kerascnn.serving.errors import ExportError
+from kerascnn.serving.formats import Format, format_named
 from kerascnn.serving.network import Reference, computes_in_half
+from kerascnn.serving.parity import TOLERANCE_HALF, Proof
 
 # The backends' convolutions sum in another order: rounding, amplified by the depth of
-# a network, in float32 and in the 8 bits of bfloat16.
+# a network.
 TOLERANCE = 1e-4
-TOLERANCE_HALF = 3e-2
 
 OWN = ("keras", "builtins")  # what Keras finds by itself
 
 
-def build(model, version: Path, reference, labels) -> None:
-    """Write a network of any backend into a folder, as `savedmodel.build` does.
+def build(
+    model,
+    version: Path,
+    reference,
+    labels,
+    made: Format,
+    activations=(),
+    tolerance: float | None = None,
+) -> Proof:
+    """Write a network of any backend into a folder, as `building.build` does.
 
     Raises:
         ExportError: TensorFlow is not installed; the model cannot be saved; a custom
-            layer cannot be imported; or what `savedmodel.build` raises.
+            layer cannot be imported; or what `building.build` raises.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise ExportError(
@@ -61,12 +70,16 @@ def build(model, version: Path, reference, labels) -> None:
         for module, name in custom:
             if module == "__main__":  # there it is another script
                 raise _not_importable(module, name, "it is defined in a script")
+        if tolerance is None:
+            tolerance = TOLERANCE_HALF if computes_in_half(model) else TOLERANCE
         job = {
             **asdict(reference),
             "version": str(version.resolve()),
+            "format": made.name,
+            "activations": list(activations),
             "labels": list(labels),
             "custom": custom,
-            "tolerance": TOLERANCE_HALF if computes_in_half(model) else TOLERANCE,
+            "tolerance": tolerance,
         }
         arrays = {name: job.pop(name) for name in ("images", "probabilities")}
         np.savez(Path(scratch) / "reference.npz", **arrays)
@@ -94,6 +107,9 @@ def build(model, version: Path, reference, labels) -> None:
                 f"the TensorFlow process that exports {model.name!r} failed: "
                 f"{lines[-1]}"
             )
+        told = json.loads((Path(scratch) / "proof.json").read_text(encoding="utf-8"))
+        with np.load(Path(scratch) / "golden.npz") as arrays:
+            return Proof(**told, **{name: arrays[name] for name in arrays.files})
 
 
 def full_precision():
@@ -155,7 +171,7 @@ def _not_importable(module: str, name: str, reason: str) -> ExportError:
 def main(scratch: str) -> int:
     """Do the job that `build` left in a folder; runs in the TensorFlow process."""
     import zoo.layers  # noqa: F401  (registers the custom layers of the zoo)
-    from kerascnn.serving import savedmodel
+    from kerascnn.serving import building, savedmodel
 
     folder = Path(scratch)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
@@ -184,12 +200,22 @@ def main(scratch: str) -> int:
                 f"model: {reason}"
             ) from error
         with savedmodel.full_precision():
-            savedmodel.build(
-                model, Path(job["version"]), reference, job["labels"], job["tolerance"]
+            proof = building.build(
+                model,
+                Path(job["version"]),
+                reference,
+                job["labels"],
+                format_named(job["format"]),
+                job["activations"],
+                job["tolerance"],
             )
     except ExportError as error:
         (folder / "failure.txt").write_text(str(error), encoding="utf-8")
         return 1
+    told = asdict(proof)
+    arrays = {name: told.pop(name) for name in ("images", "probabilities")}
+    (folder / "proof.json").write_text(json.dumps(told), encoding="utf-8")
+    np.savez(folder / "golden.npz", **arrays)
     return 0
 
 

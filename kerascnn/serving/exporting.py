@@ -1,30 +1,69 @@
-"""Publish a trained network as the next numbered version of a SavedModel."""
+"""Publish a trained network as the next numbered version, in a format of choice."""
 
+import datetime
+from importlib import metadata
 from pathlib import Path
 
+from kerascnn.serving import manifest
+from kerascnn.serving.formats import Format, format_named, require
 from kerascnn.serving.staging import publish, staging
 
+PACKAGES = {  # whose version goes into the manifest, beside those of every run
+    "savedmodel": ("tensorflow",),
+    "litert": ("tensorflow", "ai-edge-litert"),
+    "onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+    "openvino": ("tensorflow", "openvino"),
+    "keras": (),
+}
 
-def export(source, folder, *, labels=None, from_logits=None) -> Path:
+
+def export(
+    source,
+    folder,
+    *,
+    labels=None,
+    from_logits=None,
+    format="savedmodel",
+    activations=(),
+    images=256,
+    tolerance=None,
+) -> Path:
     """Publish a network as `folder`/1, or the next number, for servers to load.
 
-    The version is a SavedModel with two signatures. `serving_default` takes `image`,
-    uint8 pixels 0…255 (N, height, width, channels). `serve_bytes` takes
-    `image_bytes`, N strings that are JPEG or PNG files of any size, and does with
-    them in the graph what `kerascnn.data.read_image` does: upright, transparency on
-    white, the centre cut out, resized by antialiased bicubic interpolation. (A
-    network of four channels takes PNG only and keeps the transparency; one of two or
-    of five channels and more has no `serve_bytes`.) Both return `probabilities`
-    float32 (N, classes), `class_id` int64 (N,) and `label` strings (N,). Augmentation
-    and dropout are off. Of several outputs the main one is served: the one named
-    "probabilities", otherwise the first.
+    In every format the version takes `image`, uint8 pixels 0…255 (N, height, width,
+    channels), N as the request has it, and returns `probabilities` float32
+    (N, classes) and `class_id` int64 (N,). Augmentation and dropout are off. Of
+    several outputs the main one is served: the one named "probabilities", otherwise
+    the first.
 
-    Beside it lie `assets.extra/labels.txt`, a label a line, and
-    `assets.extra/tf_serving_warmup_requests`. The version is written in a directory
-    of another name, loaded back, compared with `model.predict` on random images, and
-    renamed into place: who watches the folder sees all of it or nothing. A failure
-    leaves nothing. Other files in the folder are left alone, except the staging
-    directories (`.staging-…`) of exports that were killed.
+    - "savedmodel": a TensorFlow SavedModel. Its signature `serving_default` returns
+      also `label`, strings (N,); `serve_bytes` takes `image_bytes`, N strings that are
+      JPEG or PNG files of any size, and does with them in the graph what
+      `kerascnn.data.read_image` does: upright, transparency on white, the centre cut
+      out, resized by antialiased bicubic interpolation. (A network of four channels
+      takes PNG only and keeps the transparency; one of two or of five channels and
+      more has no `serve_bytes`.) Beside it lie `assets.extra/labels.txt` and
+      `assets.extra/tf_serving_warmup_requests`.
+    - "litert": `model.tflite`, the signature `serving_default`, built-in operations
+      only.
+    - "onnx": `model.onnx`.
+    - "openvino": `model.xml` and `model.bin`, float32. Where the processor is quicker
+      with it, OpenVINO computes in bfloat16 unless told INFERENCE_PRECISION_HINT=f32.
+    - "keras": `model.keras`, the network itself, for Keras with kerascnn; its outputs
+      are probabilities alone, and a softmax is added to a network that ends in logits.
+
+    These four know neither strings nor image files; `kerascnn.serving.answers` reads
+    the names in `labels.txt` and decodes files before it asks.
+
+    Every version has `labels.txt`, a label a line, and `manifest.json`: model, run,
+    data, labels, versions of the packages, the SHA-256 of each file, and a request
+    with its answer, which `kerascnn.serving.verify` asks again. The version is written
+    in a directory of another name, loaded back, compared with `model.predict` on
+    noise and on structured images, as pixels and as PNG files, to 1e-5 of a
+    probability, and renamed into place: who watches the folder sees all of it or
+    nothing. A failure leaves nothing. Other files in the folder are left alone,
+    except the staging directories (`.staging-…`) of exports that were killed. A folder
+    that a server watches should have versions of one format.
 
     Under another backend than TensorFlow's, the network goes through a .keras file to
     a process with KERAS_BACKEND=tensorflow; there its custom layers are imported by
@@ -39,39 +78,143 @@ def export(source, folder, *, labels=None, from_logits=None) -> Path:
             the run or the shipped weights, otherwise "0", "1", ….
         from_logits: whether the network ends in logits, to which the version applies
             the softmax; default: found out from its last layer.
+        format: "savedmodel", "litert", "onnx", "openvino" or "keras".
+        activations: names of layers ("conv1"; "encoder/conv1" of a nested model) whose
+            maps the version gives too, float32, by the layer's name: under the
+            signature `activations` in a SavedModel and LiteRT, as further outputs in
+            ONNX and OpenVINO, which know one signature.
+        images: number of images that the version and the network are compared on, at
+            least 2; fewer save time where a network is large.
+        tolerance: the largest difference of a probability that is taken for rounding;
+            default 1e-5, and under another backend than TensorFlow's 1e-4 (3e-2 where
+            a layer computes in bfloat16 or float16).
 
     Returns:
         The path of the new version.
 
     Raises:
-        ValueError: the source is unknown, is no network for images of a fixed size,
-            its outputs are neither probabilities nor, beyond doubt, logits, or the
-            labels do not fit the classes.
+        ValueError: the source or the format is unknown, the source is no network for
+            images of a fixed size, its outputs are neither probabilities nor, beyond
+            doubt, logits, the labels do not fit the classes, or there is no such
+            layer.
         TypeError: the source is of another type.
+        ModuleNotFoundError: the format needs a package that is not installed.
         OSError: the folder cannot be written to, or is a file; or the source is a path
             that is not there (FileNotFoundError).
-        ExportError: the version could not be written, or answers otherwise than the
-            network.
+        ExportError: the version could not be written, the format cannot express the
+            network, or the version answers otherwise than the network.
     """
     import keras
 
-    from kerascnn.serving.network import refer
+    made = format_named(format)
+    require(made.writes, made)
+    from kerascnn.serving.layers import check_names
+    from kerascnn.serving.network import computes_in_half, refer
     from kerascnn.serving.source import resolve
 
-    # Both modules import TensorFlow or start it, so neither is imported without need.
+    # These import TensorFlow or start it, so none is imported without need.
     if keras.backend.backend() == "tensorflow":
-        from kerascnn.serving.savedmodel import build, full_precision
+        from kerascnn.serving.building import build, explained
+        from kerascnn.serving.savedmodel import full_precision
     else:
+        from kerascnn.serving.building import explained
         from kerascnn.serving.elsewhere import build, full_precision
 
-    model, known = resolve(source)
-    folder = Path(folder)
+        if made.name == "keras":
+            from kerascnn.serving.building import build
+
+    found = resolve(source)
+    model, folder = found.model, Path(folder)
     with full_precision():
-        reference = refer(model, from_logits)
-        labels = _labels(known if labels is None else labels, reference.classes)
+        reference = refer(model, from_logits, images)
+        labels = _labels(found.labels if labels is None else labels, reference.classes)
+        if activations and made.name == "keras":
+            raise ValueError(
+                "a .keras file holds every layer, and kerascnn explain shows it; leave "
+                f"activations out, received {activations!r}"
+            )
+        activations = check_names(model, activations)
         with staging(folder) as staged:
-            build(model, staged, reference, labels)
+            proof = build(
+                model, staged, reference, labels, made, activations, tolerance
+            )
+            half = computes_in_half(model)
+            with explained(staged):
+                manifest.write(
+                    staged,
+                    _describe(found, reference, labels, made, activations, proof, half),
+                )
             return publish(staged, folder)
+
+
+def _describe(found, reference, labels, made: Format, activations, proof, half) -> dict:
+    """Return what the manifest says; see `kerascnn.serving.manifest`."""
+    from kerascnn.serving.parity import TOLERANCE, TOLERANCE_HALF
+    from kerascnn.training.run import commit, versions
+
+    strings = made.name == "savedmodel"
+    outputs = {
+        "probabilities": {"dtype": "float32", "shape": [None, reference.classes]},
+        **({} if made.name == "keras" else _output("class_id", "int64")),
+        **(_output("label", "string") if strings else {}),
+    }
+    signatures = ["serving_default"] if strings or made.name == "litert" else []
+    if "encoded" in proof.differences and strings:
+        signatures.append("serve_bytes")
+    if activations and signatures:
+        signatures.append("activations")
+    return {
+        "model": found.name,
+        "format": made.name,
+        "created": now(),
+        "accuracy": found.accuracy,
+        "input": {
+            "name": "image",
+            "dtype": "uint8",
+            "shape": [None, *reference.shape],
+        },
+        "outputs": outputs,
+        "signatures": signatures,
+        "activations": list(activations),
+        "labels": labels,
+        "source": found.origin,
+        "versions": {**versions(), **_installed(PACKAGES[made.name])},
+        "commit": commit(),
+        "parity": {
+            "images": proof.count,
+            **proof.differences,
+            "tolerance": proof.tolerance,
+        },
+        "golden": manifest.golden(
+            proof.images,
+            proof.probabilities,
+            labels,
+            max(proof.tolerance, TOLERANCE_HALF if half else TOLERANCE),
+        ),
+    }
+
+
+def _output(name: str, dtype: str) -> dict:
+    return {name: {"dtype": dtype, "shape": [None]}}
+
+
+def _installed(packages) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            # One module comes in several distributions: tensorflow-cpu, …
+            module = package.replace("-", "_")
+            names = metadata.packages_distributions().get(module, [])
+            if names:
+                found[names[0]] = metadata.version(names[0])
+    return found
+
+
+def now() -> str:
+    """Return the time in UTC as a manifest has it: 2026-11-22T20:00:00+00:00."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _labels(labels, classes: int) -> list[str]:

@@ -12,6 +12,9 @@ from kerascnn.serving.errors import ExportError
 SUM = 1e-3
 SUM_HALF = 2e-2
 
+IMAGES = 256  # that a version and its network are compared on
+BATCH = 32  # images the network answers at a time
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -66,14 +69,14 @@ def main_output(outputs):
     return outputs
 
 
-def refer(model, from_logits: bool | None = None, count: int = 4) -> Reference:
-    """Let a network answer random images, and find out what its outputs are.
+def refer(model, from_logits: bool | None = None, count: int = IMAGES) -> Reference:
+    """Let a network answer images, and find out what its outputs are.
 
     Args:
         model: a built `keras.Model` that classifies images.
         from_logits: True if it ends in logits, False if in probabilities, None to
             find out.
-        count: number of images; their pixels are uniform in 0…255, by a fixed seed.
+        count: number of images, see `check_images`.
 
     Raises:
         ValueError: the model does not take one image and give one score a class, or
@@ -88,12 +91,12 @@ def refer(model, from_logits: bool | None = None, count: int = 4) -> Reference:
             f"the model {model.name!r} ends in a softmax: its outputs are "
             "probabilities, not logits; leave from_logits out"
         )
-    images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
-    raw = np.asarray(main_output(_predict(model, images)))
+    images = check_images(shape, count)
+    raw = np.asarray(_predict(model, images))
     scores = raw.astype(np.float32)  # (N, classes)
     if not np.isfinite(scores).all():
         raise ExportError(
-            f"the model {model.name!r} answers random images with NaN or infinity; "
+            f"the model {model.name!r} answers images with NaN or infinity; "
             "train it again, with a smaller learning rate"
         )
     if from_logits is None:
@@ -102,7 +105,7 @@ def refer(model, from_logits: bool | None = None, count: int = 4) -> Reference:
     if not from_logits and not summing:
         raise ValueError(
             f"the outputs of the model {model.name!r} are not probabilities: they add "
-            f"up to {scores[0].sum():.4g} for a random image; end it in a softmax, or "
+            f"up to {scores[0].sum():.4g} for an image; end it in a softmax, or "
             "pass from_logits=True if they are logits"
         )
     return Reference(
@@ -112,6 +115,43 @@ def refer(model, from_logits: bool | None = None, count: int = 4) -> Reference:
         images=images,
         probabilities=_softmax(scores) if from_logits else scores,
     )
+
+
+def check_images(shape: tuple[int, int, int], count: int = IMAGES) -> np.ndarray:
+    """Return images that a network and its version are compared on; always the same.
+
+    The first half is noise, uniform in 0…255. The other half has structure, to which
+    convolutions answer more strongly: waves of any direction and length, a colour
+    each, of which every second has hard edges.
+
+    Args:
+        shape: (height, width, channels).
+        count: number of images, 2 or more.
+
+    Returns:
+        uint8 (count, height, width, channels).
+
+    Raises:
+        ValueError: fewer than 2 images.
+    """
+    if count < 2:
+        raise ValueError(
+            f"a version is compared with its network on 2 images or more; received "
+            f"images={count}"
+        )
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (count // 2, *shape), np.uint8)
+    height, width, channels = shape
+    y, x = np.mgrid[:height, :width]
+    structured = []
+    for number in range(count - len(noise)):
+        angle, phase = random.uniform(0, 2 * np.pi, (2, channels))
+        length = random.uniform(3, max(height, width), channels)
+        way = x[..., None] * np.cos(angle) + y[..., None] * np.sin(angle)
+        wave = np.sin(2 * np.pi * way / length + phase)  # (height, width, channels)
+        structured.append(np.sign(wave) if number % 2 else wave)
+    levels = np.rint(127.5 + 127.5 * np.stack(structured))
+    return np.concatenate([noise, levels.astype(np.uint8)])
 
 
 def computes_in_half(model) -> bool:
@@ -147,8 +187,10 @@ def _predict(model, images):
         if tf.config.list_logical_devices("GPU"):
             # There `predict` compiles with XLA, which a server does not, and whose
             # fused kernels round in another way.
-            return tf.function(lambda x: model(x, training=False))(images)
-    return model.predict(images, batch_size=len(images), verbose=0)
+            answer = tf.function(lambda x: main_output(model(x, training=False)))
+            starts = range(0, len(images), BATCH)
+            return np.concatenate([answer(images[i : i + BATCH]) for i in starts])
+    return main_output(model.predict(images, batch_size=BATCH, verbose=0))
 
 
 def _ends_in_logits(tensor) -> bool | None:

@@ -1,52 +1,84 @@
-"""A network as a TensorFlow SavedModel: two signatures, proven before it is used."""
+"""A network as a TensorFlow SavedModel: for servers, and for other converters."""
 
 import contextlib
-import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from kerascnn.serving import check, warmup
 from kerascnn.serving.decoding import decode
-from kerascnn.serving.errors import ExportError
+from kerascnn.serving.layers import maps
 from kerascnn.serving.network import Reference, main_output
-
-LABELS = "assets.extra/labels.txt"
-
-# Two runs of the same float32 graph differ by less than a tenth of this.
-TOLERANCE = 1e-5
+from kerascnn.serving.parity import CHANNELS
 
 
-def build(
-    model, version: Path, reference: Reference, labels, tolerance=TOLERANCE
-) -> None:
-    """Write a network into a folder, load it back and compare their answers.
+def write(model, version: Path, reference: Reference, labels, activations=()) -> None:
+    """Write a network with the signatures that servers offer.
 
     Args:
         model: a `keras.Model` of the TensorFlow backend.
-        version: an empty folder.
-        reference: what the network is and answers, from `network.refer`.
+        version: a folder.
+        reference: what the network is, from `network.refer`.
         labels: names of the classes, in the order of the outputs.
-        tolerance: the largest difference of a probability that is rounding.
+        activations: names of layers; with any, the signature `activations` is added.
 
     Raises:
-        ExportError: the disk is full, or the answers differ.
+        OSError, tensorflow.errors.OpError: the folder cannot be written to.
     """
-    try:
-        _write(model, version, reference, labels)
-        warmup.write(version, reference.shape, signatures(reference.shape))
-        text = "".join(f"{label}\n" for label in labels)
-        (version / LABELS).write_text(text, encoding="utf-8")
-    except (OSError, tf.errors.OpError) as error:
-        free = shutil.disk_usage(version).free / 1e6
-        raise ExportError(
-            f"cannot write a version into {version.parent}: {_first_line(error)}; "
-            f"nothing was published, and {free:,.0f} MB are free there"
-        ) from error
-    verify(version, reference, labels, tolerance)
+    shape = reference.shape
+    classify = _classifier(model, reference)
+
+    def answer(image):
+        given = classify(image)
+        label = tf.gather(tf.constant(list(labels)), given["class_id"])
+        return {**given, "label": label}
+
+    def answer_bytes(image_bytes):
+        image = tf.map_fn(
+            lambda encoded: decode(encoded, shape),
+            image_bytes,
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        )
+        return answer(image)
+
+    endpoints = {"serving_default": (answer, _pixels(shape))}
+    if "serve_bytes" in signatures(shape):
+        files = tf.TensorSpec((None,), tf.string, name="image_bytes")
+        endpoints["serve_bytes"] = (answer_bytes, files)
+    if activations:
+        watch = _watcher(model, activations)
+        endpoints["activations"] = (watch, _pixels(shape))
+    _save(version, endpoints)
+
+
+def write_portable(
+    model, folder: Path, reference: Reference, activations=(), *, several: bool
+) -> None:
+    """Write a network as what other formats are converted from: no strings in it.
+
+    Args:
+        model: a `keras.Model` of the TensorFlow backend.
+        folder: an empty folder.
+        reference: what the network is, from `network.refer`.
+        activations: names of layers whose maps are given too.
+        several: whether the format knows several signatures; if not, the maps are
+            further outputs of the only one.
+    """
+    answer = _classifier(model, reference)
+    endpoints = {"serving_default": (answer, _pixels(reference.shape))}
+    if activations:
+        watch = _watcher(model, activations)
+        if several:
+            endpoints["activations"] = (watch, _pixels(reference.shape))
+        else:
+
+            def both(image):
+                return {**answer(image), **watch(image)}
+
+            endpoints["serving_default"] = (both, _pixels(reference.shape))
+    _save(folder, endpoints)
 
 
 def signatures(shape: tuple[int, int, int]) -> tuple[str, ...]:
@@ -54,47 +86,7 @@ def signatures(shape: tuple[int, int, int]) -> tuple[str, ...]:
 
     JPEG and PNG know images of one channel, of three and, PNG only, of four.
     """
-    return ("serving_default", *(["serve_bytes"] if shape[2] in (1, 3, 4) else []))
-
-
-def verify(version: Path, reference: Reference, labels, tolerance: float) -> None:
-    """Load a version in this process, and hold its answers against its network's.
-
-    Raises:
-        ExportError: a probability differs by more than the tolerance, a class or its
-            label does not belong to the probabilities, or the same pixels in a PNG
-            file give another answer.
-    """
-    served = check.load(version)
-    requests = {"uint8 images": reference.images}
-    if "serve_bytes" in signatures(reference.shape):
-        encoded = [tf.io.encode_png(image).numpy() for image in reference.images]
-        requests["PNG files"] = encoded
-    for kind, request in requests.items():
-        answer = check.ask(served, request)
-        given, expected = answer["probabilities"], reference.probabilities
-        if given.shape != expected.shape:
-            raise ExportError(
-                f"the SavedModel answers {kind} with probabilities of shape "
-                f"{given.shape}, the network with {expected.shape}; nothing was "
-                "published"
-            )
-        difference = float(np.abs(given - expected).max())
-        if not difference <= tolerance:  # NaN is a difference too
-            raise ExportError(
-                f"the SavedModel answers {kind} otherwise than the network: a "
-                f"probability differs by {difference:.3g}, more than {tolerance:g}; "
-                "nothing was published. Does a layer draw random numbers at inference?"
-            )
-        best = given.argmax(axis=-1)
-        if list(answer["class_id"]) != list(best) or answer["label"] != [
-            labels[number] for number in best
-        ]:
-            raise ExportError(
-                f"the SavedModel answers {kind} with classes {answer['class_id']} and "
-                f"labels {answer['label']}, its probabilities say {best}; nothing "
-                "was published"
-            )
+    return ("serving_default", *(["serve_bytes"] if shape[2] in CHANNELS else []))
 
 
 @contextlib.contextmanager
@@ -112,8 +104,7 @@ def full_precision() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(was_on)
 
 
-def _write(model, version: Path, reference: Reference, labels) -> None:
-    shape = reference.shape
+def _classifier(model, reference: Reference):
     dtype = model.inputs[0].dtype
 
     def classify(image):
@@ -124,31 +115,51 @@ def _write(model, version: Path, reference: Reference, labels) -> None:
         scores = tf.cast(output, tf.float32)
         probabilities = tf.nn.softmax(scores) if reference.from_logits else scores
         class_id = tf.argmax(probabilities, axis=-1)  # (N,) int64
-        return {
-            "probabilities": probabilities,
-            "class_id": class_id,
-            "label": tf.gather(tf.constant(list(labels)), class_id),
-        }
+        return {"probabilities": probabilities, "class_id": class_id}
 
-    def classify_bytes(image_bytes):
-        image = tf.map_fn(
-            lambda encoded: decode(encoded, shape),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-        )
-        return classify(image)
+    return classify
 
+
+def _watcher(model, activations):
+    look = maps(model, activations)
+    dtype = model.inputs[0].dtype
+
+    def watch(image):
+        seen = look(tf.cast(image, dtype))
+        return {name: tf.cast(values, tf.float32) for name, values in seen.items()}
+
+    return watch
+
+
+def _pixels(shape: tuple[int, int, int]):
+    return tf.TensorSpec((None, *shape), tf.uint8, name="image")
+
+
+def _save(folder: Path, endpoints: dict) -> None:
     # Not archive.track(model): the endpoints' variables are saved anyway, and those of
     # a tracked model a second time.
     archive = keras.export.ExportArchive()
-    pixels = tf.TensorSpec((None, *shape), tf.uint8, name="image")
-    archive.add_endpoint("serving_default", classify, [pixels])
-    if "serve_bytes" in signatures(shape):
-        files = tf.TensorSpec((None,), tf.string, name="image_bytes")
-        archive.add_endpoint("serve_bytes", classify_bytes, [files])
-    archive.write_out(str(version), verbose=False)
+    with _inlined():
+        for name, (function, spec) in endpoints.items():
+            archive.add_endpoint(name, function, [spec])
+        archive.write_out(str(folder), verbose=False)
 
 
-def _first_line(error: Exception) -> str:
-    text = getattr(error, "message", None) or str(error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace functions inside of functions as if their lines stood there.
+
+    Keras wraps a convolution in groups in a function that is to be compiled by XLA,
+    for the sake of its gradient. Such a function a server on a CPU refuses, whose XLA
+    is off by default, and converters do not look into.
+    """
+    with _TRACING:  # the switch is of the whole process
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+
+_TRACING = threading.Lock()

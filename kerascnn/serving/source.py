@@ -1,8 +1,33 @@
-"""What can be exported, brought to one form: a model and, where known, its labels."""
+"""What can be exported, brought to one form: a model, its labels, where it is from."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 
-def resolve(source):
-    """Return the `keras.Model` that a source names, and its labels or None.
+@dataclass(frozen=True)
+class Source:
+    """A network that is exported.
+
+    Attributes:
+        model: the `keras.Model`.
+        labels: names of its classes, or None.
+        name: of the network.
+        origin: for the manifest: "run" with its folder's name, "config" and "metrics";
+            "weights" as the zoo's card has them; or "file" and its "sha256".
+        accuracy: percent of the test images, or None.
+    """
+
+    model: Any
+    labels: tuple[str, ...] | None
+    name: str
+    origin: dict = field(default_factory=dict)
+    accuracy: float | None = None
+
+
+def resolve(source) -> Source:
+    """Return the network that a source names, and where it comes from.
 
     Args:
         source: an object with a `model` and `labels`, as a run is; or what
@@ -14,9 +39,38 @@ def resolve(source):
         FileNotFoundError: the path is not there, or not a run folder.
         TypeError: the source is something else.
     """
-    if hasattr(source, "model") and hasattr(source, "labels"):
-        return source.model, source.labels
-    from kerascnn.training import open_network
+    import zoo
+    from kerascnn.training import load_run, open_network
 
+    if isinstance(source, str) and source in zoo.names():
+        network = open_network(source)
+        weights = dict(zoo.card(source).weights)
+        weights.pop("labels", None)
+        return Source(
+            network.model,
+            network.labels,
+            source,
+            {"weights": weights},
+            weights.get("accuracy"),
+        )
+    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
+        source = load_run(source)
+    if hasattr(source, "model") and hasattr(source, "labels"):
+        metrics = getattr(source, "metrics", None) or {}
+        origin = {}
+        if getattr(source, "folder", None) is not None:
+            origin = {
+                "run": Path(source.folder).resolve().name,
+                "config": source.config,
+                "metrics": metrics,
+            }
+        name = getattr(source, "name", None) or source.model.name
+        accuracy = metrics.get("test_accuracy")
+        return Source(source.model, source.labels, name, origin, accuracy)
     network = open_network(source)
-    return network.model, network.labels
+    origin = {}
+    if isinstance(source, str | os.PathLike):
+        from kerascnn.serving.manifest import sha256
+
+        origin = {"file": Path(source).name, "sha256": sha256(Path(source))}
+    return Source(network.model, network.labels, network.name, origin)

@@ -33,11 +33,38 @@ def published(folder) -> list[int]:
         The number of every child with a decimal number as its name ("7", "007");
         empty if the folder does not exist.
     """
+    return sorted(number for number, _ in numbered(folder))
+
+
+def numbered(folder) -> list[tuple[int, Path]]:
+    """Return number and path of every child with a decimal number as its name."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    return sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
+    found = [name for name in names if re.fullmatch("[0-9]+", name)]
+    return sorted((int(name), Path(folder) / name) for name in found)
+
+
+def withdraw(version: Path) -> bool:
+    """Take a version out of its folder in one step, then remove it.
+
+    It is renamed to a staging directory first, so that nobody sees half a version, and
+    what a killed process leaves is removed by the next export.
+
+    Returns:
+        False if it was not there any more.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    away = version.with_name(f"{PREFIX}{secrets.token_hex(4)}")
+    try:
+        os.rename(version, away)
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(away, ignore_errors=True)
+    return True
 
 
 @contextlib.contextmanager

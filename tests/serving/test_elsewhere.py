@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kerascnn import serving
-from kerascnn.serving import check
+from kerascnn.serving import FORMATS, check, manifest
 
 jax = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
@@ -60,6 +61,10 @@ model = keras.Sequential([
     keras.layers.Dense(4),
 ])
 version = serving.export(model, folder, labels=list("abcd"))
+image = keras.Input((16, 16, 3))
+flat = keras.layers.Flatten()(image)
+small = keras.Model(image, keras.layers.Dense(4, activation="softmax")(flat))
+kept = serving.export(small, folder + "-keras", format="keras")
 logits = np.asarray(model.predict(images, verbose=0), np.float64)
 powers = np.exp(logits)
 np.save(sys.argv[3], powers / powers.sum(axis=-1, keepdims=True))
@@ -79,6 +84,7 @@ print(json.dumps({
     "backend": keras.backend.backend(),
     "tensorflow": "tensorflow" in sys.modules,
     "version": str(version),
+    "keras": str(kept),
     "refused": refused,
 }))
 """
@@ -128,6 +134,53 @@ def test_jax_network_answers_the_same(exported):
 
 
 @jax
+def test_keras_file_of_jax_is_read_with_tensorflow(exported):
+    version = exported[0]["keras"]
+    content = manifest.read(version)
+    assert content["versions"]["backend"] == "jax"
+    assert content["parity"]["images"] == 256
+    (result,) = serving.verify(version)
+    assert result.ok, result
+
+
+@jax
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["litert", "onnx", "openvino"])
+def test_jax_network_in_other_formats(tmp_path, format):
+    """They are written by the TensorFlow process."""
+    pytest.importorskip(FORMATS[format].reads[0], reason="its runtime is not there")
+    script = (
+        "import sys, keras\n"
+        "from kerascnn import serving\n"
+        "from zoo.lecture_cnn import lecture_cnn\n"
+        "keras.utils.set_random_seed(3)\n"
+        "model = lecture_cnn()\n"
+        "model.save(sys.argv[1] + '/model.keras')\n"
+        "folder, format = sys.argv[1:]\n"
+        "serving.export(model, folder, format=format, activations=['pool1'])\n"
+    )
+    root = Path(serving.__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path, format],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(root),
+        },
+        check=True,
+    )
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    expected = keras.saving.load_model(tmp_path / "model.keras").predict(images)
+    answer = serving.answers(tmp_path / "1", images)
+    assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
+    content = manifest.read(tmp_path / "1")
+    assert content["versions"]["backend"] == "jax"
+    assert content["activations"] == ["pool1"]
+    assert content["parity"]["encoded"] <= 1e-5
+
+
+@jax
 def test_jax_network_is_plain_tensorflow(exported):
     """No XlaCallModule, which a server on a CPU does not run."""
     served = check.load(exported[0]["version"])
@@ -166,4 +219,4 @@ def test_without_tensorflow(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(serving.ExportError, match="pip install tensorflow"):
-        elsewhere.build(tiny(), tmp_path, None, None)
+        elsewhere.build(tiny(), tmp_path, None, None, FORMATS["savedmodel"])

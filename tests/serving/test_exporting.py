@@ -11,8 +11,9 @@ import tensorflow as tf
 import kerascnn.training
 import zoo
 from kerascnn import serving
-from kerascnn.serving import check
-from kerascnn.serving.network import Reference, refer
+from kerascnn.serving import check, parity
+from kerascnn.serving.network import Reference, check_images, refer
+from kerascnn.serving.parity import prove
 from kerascnn.serving.source import resolve
 from zoo.googlenet import googlenet_imagenet
 
@@ -326,20 +327,26 @@ def test_run_folder_and_keras_file(tiny, tmp_path, tiny_images):
 def test_whatever_has_a_model_and_labels(tiny):
     model = tiny()
     run = types.SimpleNamespace(model=model, labels=("ant", "bee", "cow"))
-    assert resolve(run) == (model, ("ant", "bee", "cow"))
-    assert resolve(model) == (model, None)
+    found = resolve(run)
+    assert (found.model, found.labels) == (model, ("ant", "bee", "cow"))
+    assert (found.name, found.origin, found.accuracy) == (model.name, {}, None)
+    assert resolve(model).model is model and resolve(model).labels is None
 
 
 def test_name_of_the_zoo(tiny, monkeypatch):
     model = tiny()
     monkeypatch.setattr(zoo, "names", lambda: ["tiny", "bare"])
     monkeypatch.setattr(zoo, "load", lambda name: model)
-    cards = {"tiny": {"labels": ["ant", "bee", "cow"]}, "bare": {}}
+    cards = {"tiny": {"labels": ["ant", "bee", "cow"], "accuracy": 75.5}, "bare": {}}
     monkeypatch.setattr(
         zoo, "card", lambda name: types.SimpleNamespace(weights=cards[name])
     )
-    assert resolve("tiny") == (model, ("ant", "bee", "cow"))
-    assert resolve("bare") == (model, None)
+    found = resolve("tiny")
+    assert (found.model, found.labels) == (model, ("ant", "bee", "cow"))
+    assert (found.name, found.accuracy) == ("tiny", 75.5)
+    assert found.origin == {"weights": {"accuracy": 75.5}}
+    found = resolve("bare")
+    assert (found.model, found.labels, found.accuracy) == (model, None, None)
 
 
 def test_sources_that_do_not_exist(tmp_path):
@@ -364,25 +371,52 @@ def test_sources_that_do_not_exist(tmp_path):
 # The comparison itself
 
 
-def test_verification_finds_what_is_wrong(version, network):
-    from kerascnn.serving.savedmodel import verify
+def test_images_that_are_compared():
+    images = check_images((32, 24, 3))
+    assert images.shape == (256, 32, 24, 3) and images.dtype == np.uint8
+    assert np.array_equal(images, check_images((32, 24, 3)))
+    assert len(np.unique(images.reshape(256, -1), axis=0)) == 256
+    # Neighbours of noise differ by a third of the range, those of waves by less.
+    steps = np.abs(np.diff(images.astype(int), axis=2)).mean(axis=(1, 2, 3))
+    assert steps[:128].min() > 70 and np.median(steps[128:]) < 50
+    assert len(check_images((8, 8, 1), 3)) == 3
+    with pytest.raises(ValueError, match="2 images or more; received images=1"):
+        check_images((8, 8, 1), 1)
 
+
+def test_proof_finds_what_is_wrong(version, network):
     good = refer(network)
     labels = [f"animal {number}" for number in range(10)]
-    verify(version, good, labels, 1e-5)
-    shifted = Reference(
-        **{**vars(good), "probabilities": good.probabilities + np.float32(2e-5)}
-    )
-    with pytest.raises(serving.ExportError, match="differs by 2"):
-        verify(version, shifted, labels, 1e-5)
+    proof = prove(version, good, labels)
+    assert proof.count == 256 and set(proof.differences) == {"uint8", "encoded"}
+    assert max(proof.differences.values()) <= proof.tolerance == 1e-5
+    assert np.array_equal(proof.images, good.images[[0, -1]])
+    assert np.abs(proof.probabilities - good.probabilities[[0, -1]]).max() <= 1e-5
+
+    def changed(probabilities):
+        return Reference(**{**vars(good), "probabilities": probabilities})
+
+    # One image of the last batch, so that none is left out.
+    shifted = good.probabilities.copy()
+    shifted[-1, 3] += np.float32(2e-5)
+    with pytest.raises(serving.ExportError, match=r"uint8 images .* differs by 2"):
+        prove(version, changed(shifted), labels)
     with pytest.raises(serving.ExportError, match="labels"):
-        verify(version, good, labels[::-1], 1e-5)
-    fewer = Reference(**{**vars(good), "probabilities": good.probabilities[:, :9]})
-    with pytest.raises(serving.ExportError, match=r"shape \(4, 10\)"):
-        verify(version, fewer, labels, 1e-5)
-    broken = Reference(**{**vars(good), "probabilities": good.probabilities * np.nan})
+        prove(version, good, labels[::-1])
+    with pytest.raises(serving.ExportError, match=r"shape \(32, 10\)"):
+        prove(version, changed(good.probabilities[:, :9]), labels)
+    broken = good.probabilities.copy()
+    broken[-1] = np.nan
     with pytest.raises(serving.ExportError, match="differs by nan"):
-        verify(version, broken, labels, 1e-5)
+        prove(version, changed(broken), labels)
+
+
+def test_encoded_images_are_compared_too(version, network, monkeypatch):
+    """A version that decodes wrongly is refused."""
+    whole = parity.png
+    monkeypatch.setattr(parity, "png", lambda pixels: whole(255 - pixels))
+    with pytest.raises(serving.ExportError, match="PNG files otherwise"):
+        prove(version, refer(network), [f"animal {number}" for number in range(10)])
 
 
 def test_precision_is_restored(tiny, tmp_path):

@@ -11,10 +11,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kerascnn import serving
-from kerascnn.serving import savedmodel, staging
+from kerascnn.serving import building, staging
 from kerascnn.serving.staging import publish, published
 
 WHOLE = (
@@ -24,6 +25,8 @@ WHOLE = (
     "variables/variables.data-00000-of-00001",
     "assets.extra/labels.txt",
     "assets.extra/tf_serving_warmup_requests",
+    "labels.txt",
+    "manifest.json",
 )
 
 
@@ -170,7 +173,7 @@ def test_a_failure_leaves_nothing(tiny, tmp_path, monkeypatch, failure):
         assert (version / "saved_model.pb").is_file()  # nearly done
         raise failure
 
-    monkeypatch.setattr(savedmodel, "verify", fail)
+    monkeypatch.setattr(building, "prove", fail)
     with pytest.raises(failure):
         serving.export(tiny(), tmp_path)
     assert staged[0].startswith(".staging-")
@@ -288,6 +291,16 @@ def test_taken_for_abandoned_before_it_was_locked(tmp_path, monkeypatch):
     assert put(tmp_path) == tmp_path / "1"
     assert len(removed) == 1
     assert names(tmp_path) == ["1"]
+
+
+def test_two_exports_at_once(tiny, tmp_path):
+    models = [tiny(channels=3), tiny(channels=4)]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda m: serving.export(m, tmp_path), models))
+    assert sorted(path.name for path in made) == names(tmp_path) == ["1", "2"]
+    for path, channels in zip(made, (3, 4), strict=True):
+        images = np.zeros((1, 8, 8, channels), np.uint8)
+        assert serving.answers(path, images)["probabilities"].shape == (1, 3)
 
 
 @pytest.mark.slow

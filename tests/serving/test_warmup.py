@@ -1,5 +1,8 @@
 """The warm-up file, read with messages declared here from the published protocol."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -125,3 +128,41 @@ def test_networks_without_bytes(tmp_path, prediction_log):
     warmup.write(tmp_path, (8, 8, 5), ("serving_default",))
     found = [r.model_spec.signature_name for r in requests(tmp_path, prediction_log)]
     assert found == ["serving_default"] * len(warmup.BATCHES)
+
+
+@pytest.mark.slow
+def test_messages_of_tensorflow_serving_read_it(version, tmp_path):
+    """The official ones, installed alone: their package requires another TensorFlow."""
+    messages = tmp_path / "messages"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
+    done = subprocess.run(
+        [*install, messages, "tensorflow-serving-api"], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("tensorflow-serving-api cannot be installed here")
+    script = (
+        "import sys; sys.path.append(sys.argv[1])\n"
+        "import tensorflow as tf\n"
+        "from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog\n"
+        "for record in tf.data.TFRecordDataset(sys.argv[2]).as_numpy_iterator():\n"
+        "    log = PredictionLog.FromString(record)\n"
+        "    # No unknown fields remain.\n"
+        "    assert log.SerializeToString(deterministic=True) == record\n"
+        "    request = log.predict_log.request\n"
+        "    for name, value in request.inputs.items():\n"
+        "        shape = tf.make_ndarray(value).shape\n"
+        "        print(request.model_spec.signature_name, name, *shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, messages, version / warmup.FILE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [
+        "serving_default image 1 32 32 3",
+        "serve_bytes image_bytes 1",
+        "serving_default image 32 32 32 3",
+        "serve_bytes image_bytes 32",
+    ]

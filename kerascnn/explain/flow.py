@@ -1,0 +1,387 @@
+"""The volumes that an image becomes on its way, and what each of them costs."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from kerascnn.explain.drawing import BLUE, INK, ORANGE, PALE, SKY, VERMILION, save
+from kerascnn.explain.drawing import shape_text as _shape_text
+from kerascnn.graph import Graph, trace
+from kerascnn.summary import Row, Summary, summarize
+from kerascnn.tables import Column, Table
+
+_LINES = 4  # of kinds of layers, below a volume
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The layers from one reduction of height and width to the next.
+
+    Attributes:
+        shape: of the last output among them, without the batch: (H, W, C) or (units,).
+        layers: (class, number) of the layers that compute or pool, in order; bare
+            operations, activations and normalisation are left out.
+        parameters: of all layers among them.
+        macs: multiply-accumulates for one image; None where a layer's are unknown.
+    """
+
+    shape: tuple[int, ...]
+    layers: tuple[tuple[str, int], ...]
+    parameters: int
+    macs: int | None
+
+    @property
+    def layers_text(self) -> str:
+        """The layers in words: "2 Conv2D, MaxPooling2D"."""
+        return ", ".join(_counted(kind, n) for kind, n in self.layers) or "-"
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """A network as the volumes that an image becomes.
+
+    Attributes:
+        model: name of the model.
+        volumes: the image first, the answer last.
+        aside: parameters of layers that the first output does not depend on, such as
+            auxiliary classifiers; they are not among the volumes.
+    """
+
+    model: str
+    volumes: tuple[Volume, ...]
+    aside: int
+
+    @property
+    def table(self) -> Table:
+        """The volumes as a table: text, Markdown, CSV, JSON."""
+        columns = (
+            Column("shape", "Volume", _shape_text, right=False),
+            Column("layers", "Layers", right=False),
+            Column("parameters", "Parameters", "{:,}".format),
+            Column("parameter_share", "of all", _percent),
+            Column("macs", "MACs", "{:,}".format),
+            Column("mac_share", "of all", _percent),
+        )
+        rows = [
+            {
+                "shape": volume.shape,
+                "layers": volume.layers_text,
+                "parameters": volume.parameters,
+                "parameter_share": parameters,
+                "macs": volume.macs,
+                "mac_share": macs,
+            }
+            for volume, parameters, macs in zip(
+                self.volumes, *self._shares(), strict=True
+            )
+        ]
+        notes = (
+            [f"aside, on the way to other outputs: {self.aside:,} parameters"]
+            if self.aside
+            else []
+        )
+        return Table(columns, rows, title=self.model, notes=tuple(notes))
+
+    def _shares(self) -> tuple[list[float], list[float | None]]:
+        """Shares of the parameters and of the multiply-accumulates, 0…1."""
+        parameters = [v.parameters for v in self.volumes]
+        macs = [v.macs for v in self.volumes]
+        known = None not in macs and sum(macs)
+        return (
+            [n / (sum(parameters) or 1) for n in parameters],
+            [n / sum(macs) for n in macs] if known else [None] * len(macs),
+        )
+
+    def __str__(self) -> str:
+        return self.table.to_text()
+
+    @property
+    def description(self) -> str:
+        """What the picture shows, in a sentence."""
+        parts = [
+            f"{_shape_text(v.shape)} ({v.layers_text}; {v.parameters:,} parameters)"
+            if v.layers
+            else _shape_text(v.shape)
+            for v in self.volumes
+        ]
+        return (
+            f"The volumes of {self.model}, from the image to the answer: "
+            + ", then ".join(parts)
+            + ". Below, the share of the parameters and of the multiply-accumulates "
+            "of each."
+        )
+
+    def plot(self, path=None):
+        """Draw the volumes as boxes, and below each what it costs.
+
+        Args:
+            path: where to write it too: .png, .svg or .pdf.
+
+        Returns:
+            A matplotlib Figure.
+        """
+        from matplotlib.figure import Figure
+
+        count = len(self.volumes)
+        figure = Figure(figsize=(max(7.0, 1.3 + 1.1 * count), 6.2))
+        # Fixed places: to lay them out takes longer than all the rest.
+        sides = {"left": 0.75 / figure.get_figwidth(), "right": 0.985}
+        panels = figure.subplots(
+            3, 1, sharex=True, height_ratios=(2.6, 1, 1), gridspec_kw=sides
+        )
+        figure.subplots_adjust(top=0.86, bottom=0.05, hspace=0.34)
+        _draw_boxes(panels[0], self.volumes)
+        panels[0].set_xlim(-0.6, count - 0.4)
+        for axes, title, values, shares, colour in (
+            (
+                panels[1],
+                "Share of the parameters",
+                [v.parameters for v in self.volumes],
+                self._shares()[0],
+                BLUE,
+            ),
+            (
+                panels[2],
+                "Share of the multiply-accumulates",
+                [v.macs for v in self.volumes],
+                self._shares()[1],
+                VERMILION,
+            ),
+        ):
+            _draw_shares(axes, title, values, shares, colour)
+        aside = f"; aside: {self.aside:,} parameters" if self.aside else ""
+        figure.suptitle(
+            f"{self.model}: from the image to the answer{aside}\n", fontsize=12
+        )
+        figure.text(
+            0.5,
+            0.925,
+            "height and width: root of the pixels; thickness: log of the channels",
+            ha="center",
+            fontsize=8,
+            color=INK,
+        )
+        save(figure, path, self.description)
+        return figure
+
+
+def volumes(model, *, summary: Summary | None = None) -> Volumes:
+    """Follow an image through a network as volumes, and count what each one costs.
+
+    A pooling or a stride begins a volume, which holds the layers up to the next: a
+    block of branches is part of one, however many layers it has. Fully-connected
+    layers make one each.
+
+    Args:
+        model: a functional or Sequential `keras.Model` of images, as every network of
+            the zoo is, channels last. Only its shapes are read, so that
+            `kerascnn.graph.without_weights` will do.
+        summary: what `summarize(model)` returned, where it is at hand: for a network
+            of a thousand layers it takes seconds.
+
+    Returns:
+        A `Volumes`: `print` it, `.plot()` it.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: the model is not built, or it is subclassed, so that its graph is
+            not known.
+
+    Source: the lecture, slide "Architecture", which writes the CNN as its volumes.
+    """
+    summary = summarize(model) if summary is None else summary
+    graph = trace(model)
+    if graph is None:
+        raise ValueError(
+            "volumes needs the graph of a functional or Sequential model; received "
+            f"the {type(model).__name__} {model.name!r}: summarize shows its parameters"
+        )
+    needed = _way(graph)
+    rows = [r for r in summary.rows if r.level == 0 and r.output_shape is not None]
+    way = [r for r in rows if r.name in needed or r.type == "InputLayer"]
+    strides = {
+        layer.name: _greatest(getattr(layer, "strides", 1))
+        for layer in model.operations
+    }
+    found = tuple(map(_volume, _grouped(way, strides)))
+    aside = summary.parameters - sum(v.parameters for v in found)
+    return Volumes(model.name, found, aside)
+
+
+def _way(graph: Graph) -> set[str]:
+    """Names of the layers, and nested models, that the first output depends on."""
+    makers = {id(x): call for call in graph.calls for x in call.outputs}
+    names, seen, queue = set(), set(), [graph.outputs[0]]
+    while queue:
+        call = makers.get(id(queue.pop()))
+        if call is not None and id(call) not in seen:
+            seen.add(id(call))
+            names.add((call.parents[0] if call.parents else call.operation).name)
+            queue.extend(call.inputs)
+    return names
+
+
+def _grouped(rows: list[Row], strides: dict[str, int]) -> list[list[Row]]:
+    """Put rows together that make one volume.
+
+    A pooling, or a stride, that reaches a new size opens a volume. What a convolution
+    without padding cuts off, or padding adds, does not.
+    """
+    groups: list[list[Row]] = [[]]
+    places: dict[tuple, list[Row]] = {}  # group of each size that was met
+    rank = len(rows[0].output_shape)
+    begun = False  # what only scales or pads the image is the image still
+    for row in rows:
+        size = _size(row)
+        computes = bool(row.parameters or row.macs or _pools(row))
+        if not begun and not computes and len(row.output_shape) == rank:
+            groups[0].append(row)
+            continue
+        if len(size) < 2:
+            # Layer by layer: two fully-connected ones of one length are two volumes.
+            if row.macs or size not in places or places[size] is not groups[-1]:
+                groups.append([])
+                places[size] = groups[-1]
+        elif size not in places:
+            last = _size(groups[-1][0])
+            opens = (
+                not begun
+                or len(last) < 2
+                or _pools(row)
+                or strides.get(row.name, 1) > 1
+                or math.prod(size) <= 0.36 * math.prod(last)
+            )
+            if opens:
+                groups.append([])
+            places[size] = groups[-1]
+        begun = True
+        places[size].append(row)
+    return groups
+
+
+def _volume(rows: list[Row]) -> Volume:
+    kinds = Counter(r.type for r in rows if r.macs or _pools(r))
+    # Of the image, what comes in; else what goes out, unless it is only padded.
+    unpadded = [r for r in rows if "Padding" not in r.type] or rows
+    shown = rows[0] if rows[0].type == "InputLayer" else unpadded[-1]
+    return Volume(
+        shape=tuple(shown.output_shape),
+        layers=tuple(kinds.items()),
+        parameters=sum(r.parameters for r in rows),
+        macs=None if any(r.macs is None for r in rows) else sum(r.macs for r in rows),
+    )
+
+
+def _size(row: Row) -> tuple[int, ...]:
+    """Height and width of maps; the length of a vector."""
+    shape = tuple(row.output_shape)
+    return shape[:-1] if len(shape) > 1 else shape
+
+
+def _greatest(strides) -> int:
+    return strides if isinstance(strides, int) else max(strides)
+
+
+def _pools(row: Row) -> bool:
+    return "Pool" in row.type
+
+
+def _counted(kind: str, number: int) -> str:
+    return kind if number == 1 else f"{number} {kind}"
+
+
+def _percent(share: float) -> str:
+    return (
+        f"{100 * share:.1f} %" if share >= 0.0005 else ("0" if not share else "< 0.1 %")
+    )
+
+
+def _short(value: int) -> str:
+    """Write a number in at most seven signs: "12,800", "1.24 M", "19.6 G"."""
+    for size, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.3g} {sign}"
+    return f"{value:,}"
+
+
+def _draw_boxes(axes, found) -> None:
+    """Draw each volume as a box; a vector as a bar."""
+    from matplotlib.patches import Polygon
+
+    side = max((max(v.shape[:-1]) for v in found if len(v.shape) > 1), default=1)
+    deep = max(v.shape[-1] for v in found)
+
+    def log(n):
+        return math.log(n + 1) / math.log(deep + 1)
+
+    for place, volume in enumerate(found):
+        maps = len(volume.shape) > 1
+        tall = (
+            math.sqrt(volume.shape[0] / side)
+            if maps
+            else 0.15 + 0.85 * log(volume.shape[-1])
+        )
+        wide = 0.05 + 0.4 * log(volume.shape[-1]) if maps else 0.08
+        # The second side of a map, drawn aslant.
+        away = math.sqrt(volume.shape[1] / side) if len(volume.shape) > 2 else 0.05
+        dx, dy = 0.26 * away, 0.3 * away
+        x, y = place - (wide + dx) / 2, -(tall + dy) / 2
+        colour = PALE if place == 0 else SKY if maps else ORANGE
+        if place == len(found) - 1:
+            colour = VERMILION
+        faces = (
+            ([(0, 0), (wide, 0), (wide, tall), (0, tall)], 1.0),
+            ([(0, tall), (wide, tall), (wide + dx, tall + dy), (dx, tall + dy)], 0.6),
+            ([(wide, 0), (wide + dx, dy), (wide + dx, tall + dy), (wide, tall)], 0.8),
+        )
+        for corners, alpha in faces:
+            corners = [(x + a, y + b) for a, b in corners]
+            axes.add_patch(Polygon(corners, fc="white", ec="none"))
+            axes.add_patch(Polygon(corners, fc=colour, ec=INK, lw=0.8, alpha=alpha))
+        axes.text(
+            place,
+            0.72,
+            _shape_text(volume.shape),
+            ha="center",
+            va="bottom",
+            fontsize=9,
+            fontweight="bold",
+        )
+        # There are no others here, and room is short.
+        lines = [_counted(kind.removesuffix("2D"), n) for kind, n in volume.layers]
+        if len(lines) > _LINES:
+            lines[_LINES - 1 :] = [f"{len(lines) - _LINES + 1} more kinds"]
+        axes.text(
+            place,
+            -0.72,
+            "image" if place == 0 else "\n".join(lines),
+            ha="center",
+            va="top",
+            fontsize=6.5,
+            linespacing=1.3,
+        )
+    axes.set_ylim(-1.15, 0.85)
+    axes.axis("off")
+
+
+def _draw_shares(axes, title, values, shares, colour) -> None:
+    """Draw shares as bars, their values above them."""
+    from matplotlib.ticker import MaxNLocator
+
+    for place, (value, share) in enumerate(zip(values, shares, strict=True)):
+        height = 100 * (share or 0)
+        axes.bar(place, height, color=colour, width=0.5)
+        axes.annotate(
+            "unknown" if value is None else _short(value),
+            (place, height),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7.5,
+        )
+    axes.set_ylim(0, 125 * (max(s or 0 for s in shares) or 1))  # with room for values
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    axes.set_ylabel("%")
+    axes.set_xticks([])
+    axes.set_title(title, fontsize=9, loc="left", pad=3)
+    axes.spines[["top", "right"]].set_visible(False)

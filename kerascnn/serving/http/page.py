@@ -1,0 +1,133 @@
+"""The page for people at `/`, and the two answers that it needs besides the protocols.
+
+    GET /                         the page: page/index.html, with page/style.css and
+                                  page/page.js, all of it from this server
+    GET /page/models              {"models": [{"name": "lecture_cnn", "version": 2,
+                                  "labels": ["arrow", …], "input": [32, 32, 3],
+                                  "files": true}, …]}: the newest version of each
+                                  model; "files" says whether it takes JPEG and PNG
+    GET /page/samples             {"samples": ["arrow", …]}
+    GET /page/samples/arrow.png   an image of the built-in data, 32x32
+
+The protocols have no list of models and no names of classes, which is why
+`kerascnn.Client` asks for `/page/models` too. The routes need a
+`kerascnn.serving.http.repository.Repository` as `app.state.repository`.
+"""
+
+import functools
+import io
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from kerascnn.serving.formats import labels_of
+
+FOLDER = Path(__file__).with_suffix("")
+# A stream of random numbers of its own: the training images are drawn from 0, the test
+# images from 1.
+SAMPLES_SEED = (0, 2)
+# Whatever a label or a file is called, the page runs nothing but its own script.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def describe(repository) -> list[dict]:
+    """Return what the page has to know of each model, by name.
+
+    Args:
+        repository: the server's, whose models are loaded.
+
+    Returns:
+        A dictionary for each model whose newest version takes images: name, version,
+        labels (an empty list where they are unknown), input [height, width,
+        channels], files.
+    """
+    found = []
+    for name, model in sorted(repository.models.items()):
+        if model.newest is None:
+            continue
+        version = model.versions[model.newest].version
+        signature = version.signatures.get("serving_default")
+        image = signature and signature.inputs.get("image")
+        if not image or image.shape is None or len(image.shape) != 4:
+            continue
+        found.append(
+            {
+                "name": name,
+                "version": version.number,
+                "labels": labels(version.path),
+                "input": list(image.shape[1:]),
+                "files": "serve_bytes" in version.signatures,
+            }
+        )
+    return found
+
+
+def labels(version: Path) -> list[str]:
+    """Return the names of a version's classes; none where it was exported elsewhere."""
+    try:
+        return labels_of(version)
+    except ValueError:
+        return []
+
+
+@functools.cache
+def samples() -> dict[str, bytes]:
+    """Return an image of each class of the built-in data as a PNG file, by label."""
+    from PIL import Image
+
+    from kerascnn.data.shapes import LABELS, generate
+
+    images, classes = generate(len(LABELS), seed=SAMPLES_SEED)
+    files = {}
+    for number in classes.argsort():
+        file = io.BytesIO()
+        Image.fromarray(images[number]).save(file, "PNG")
+        files[LABELS[classes[number]]] = file.getvalue()
+    return files
+
+
+def _file(name: str, kind: str):
+    def answer(request: Request) -> Response:
+        return FileResponse(FOLDER / name, media_type=kind, headers=HEADERS)
+
+    return answer
+
+
+async def _models(request: Request) -> Response:
+    # Not in a thread: the repository changes in this one.
+    models = describe(request.app.state.repository)
+    return JSONResponse({"models": models}, headers={"Cache-Control": "no-store"})
+
+
+def _samples(request: Request) -> Response:
+    return JSONResponse({"samples": list(samples())}, headers=HEADERS)
+
+
+def _sample(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in samples():
+        told = f"there is no sample {name!r}; there are {', '.join(samples())}"
+        return JSONResponse({"error": told}, 404)
+    return Response(samples()[name], media_type="image/png", headers=HEADERS)
+
+
+routes = [
+    Route("/", _file("index.html", "text/html")),
+    Route("/page/style.css", _file("style.css", "text/css")),
+    Route("/page/page.js", _file("page.js", "text/javascript")),
+    Route("/page/models", _models),
+    Route("/page/samples", _samples),
+    Route("/page/samples/{name}.png", _sample),
+]

@@ -1,0 +1,170 @@
+"""Run the server as a process: its socket, its signals, its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import uvicorn
+
+from kerascnn.serving.http.app import create_app
+from kerascnn.serving.http.limits import Limits
+from kerascnn.serving.http.logs import log, write_lines
+from kerascnn.serving.http.version import tensorflow
+
+KEEP_ALIVE = 75  # seconds that a connection may rest between two requests
+BACKLOG = 2048
+
+
+def serve(
+    folder,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    *,
+    limits: Limits | None = None,
+    labels: dict[str, int] | None = None,
+    versions: int = 1,
+    poll: float = 1.0,
+    stop_delay: float = 0.0,
+    access_log: bool = True,
+    announce=None,
+) -> None:
+    """Serve the models of a folder until SIGTERM or Ctrl-C.
+
+    The port is opened when the models have been loaded. On SIGTERM /v2/health/ready
+    says 503 at once; `stop_delay` seconds later no connection is taken any more, the
+    requests in flight are answered, and this function returns.
+
+    Args:
+        folder, limits, labels, versions, poll, access_log: see `create_app`.
+        host: address to listen at; "0.0.0.0" for all of the machine. The server
+            checks no passwords: let only those reach it who may use it.
+        port: 0 for any that is free.
+        stop_delay: seconds in which a load balancer can see that the server is no
+            longer ready.
+        announce: called once with the address, "http://127.0.0.1:8501", and the
+            `Repository`, when the server is about to answer.
+
+    Raises:
+        FileNotFoundError, ValueError: see `create_app`.
+        OSError: the address cannot be listened at.
+    """
+    write_lines()
+    if not stop_delay >= 0:
+        raise ValueError(f"stop_delay is 0 seconds or more; received {stop_delay!r}")
+    app = create_app(
+        folder,
+        limits=limits,
+        labels=labels,
+        versions=versions,
+        poll=poll,
+        access_log=access_log,
+    )
+    listener = _listen(host, port)
+    with _silence():
+        tensorflow()
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        ws="none",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(app.state.limits.timeout) + 5,
+    )
+    server = Server(config, app, stop_delay)
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
+    server.on_start = lambda: announce and announce(url, app.state.repository)
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])
+    log("stopped")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends with exit code 0 when it is told to end."""
+
+    def __init__(self, config, app, stop_delay: float):
+        super().__init__(config)
+        self.app = app
+        self.stop_delay = stop_delay
+        self.stop_at = None
+        self.on_start = lambda: None
+
+    async def startup(self, sockets=None):
+        """Load the models, then begin to listen."""
+        await super().startup(sockets)
+        log("serving", models=sorted(self.app.state.repository.models))
+        self.on_start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether it is time to stop; called ten times a second."""
+        stop = await super().on_tick(counter)
+        return stop and (self.stop_at is None or time.monotonic() >= self.stop_at)
+
+    def handle_exit(self, sig, frame) -> None:
+        """Begin to stop; at a second signal stop at once."""
+        if self.stop_at is not None:
+            self.stop_at = 0.0
+            self.force_exit = True
+        else:
+            self.stop_at = time.monotonic() + self.stop_delay
+            self.app.state.stopping = True
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """Take SIGTERM and SIGINT; uvicorn's own would raise them again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        taken = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self.handle_exit) for number in taken}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the address before the models are loaded: it may not be free."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise OSError(f"{host} is no address of this machine: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise OSError(
+            f"cannot listen at {host} port {port}: {error}; choose another --port"
+        ) from error
+    return listener
+
+
+@contextlib.contextmanager
+def _silence():
+    """Keep TensorFlow's lines, which are no JSON, from standard error.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach those that are written while it starts.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,331 @@
+"""JSON values to NumPy arrays and back, as TensorFlow Serving reads and writes them.
+
+What is wrong with a value is told in TensorFlow Serving's words (json_tensor.cc), with
+the position added. In one thing this server is stricter: TensorFlow Serving takes any
+integer for a uint8 and keeps it modulo 256; here 256 is refused.
+"""
+
+import base64
+import binascii
+import json
+from itertools import chain, islice
+
+import numpy as np
+
+from kerascnn.serving.http.errors import RequestError, invalid
+
+DEEPEST = 16  # lists in lists; TensorFlow's own kernels know no tensor of more than 8
+ECHO = 256  # characters of a value that a message repeats
+
+
+def read(value, tensor, place: str, shape: list[int] | None = None) -> np.ndarray:
+    """Turn nested lists into an array of a tensor's type.
+
+    Args:
+        value: what `json` made of the text.
+        tensor: a `version.Tensor`; its `dtype` is read.
+        place: where the value stands, for messages: "instances" or "inputs".
+        shape: the shape that is expected; default that of the first elements.
+
+    Returns:
+        The array; of objects (bytes) for strings.
+
+    Raises:
+        RequestError: 400: the lists are ragged or a value is not of the type; names
+            the value and its position.
+    """
+    level, found = [value], []
+    while level and type(level[0]) is list:
+        sizes = {len(item) if type(item) is list else -1 for item in level}
+        if len(sizes) > 1 or len(found) == DEEPEST:
+            raise _explain(value, tensor, place, shape)
+        found.append(sizes.pop())
+        level = list(chain.from_iterable(level))
+    if shape is not None and found != shape:
+        raise _explain(value, tensor, place, shape)
+    array = _leaves(level, tensor)
+    if array is None:
+        raise _explain(value, tensor, place, shape)
+    return array.reshape(found)
+
+
+def rows(instances: list, signature) -> dict[str, np.ndarray]:
+    """Read the row format: a list with an element for each image.
+
+    Args:
+        instances: elements that are the values of the only input, or objects with a
+            value for each input.
+        signature: a `version.Signature`; its `inputs` are read.
+
+    Raises:
+        RequestError: 400; see `read`.
+    """
+    names = list(signature.inputs)
+    if not isinstance(instances[0], dict) and len(names) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple "
+            "input tensors required as per tensorinfo_map"
+        )
+    named = _is_object(instances[0])
+    for number, element in enumerate(instances):
+        if _is_object(element) == named:
+            continue
+        raise invalid(
+            f"Expecting object but got list at item {number} of input list"
+            if named
+            else f"Expecting value/list but got object at item {number} of input list"
+        )
+    if not named:
+        return {names[0]: _stacked(instances, signature.inputs[names[0]], "")}
+    for number, element in enumerate(instances):
+        if element.keys() != signature.inputs.keys():
+            keys = ",".join(sorted(names))
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON "
+                f"object: {echo(element)} keys must be equal to: {keys}"
+            )
+    return {
+        name: _stacked([e[name] for e in instances], signature.inputs[name], name)
+        for name in names
+    }
+
+
+def columns(inputs, signature) -> dict[str, np.ndarray]:
+    """Read the column format: whole tensors, one or an object of several.
+
+    Raises:
+        RequestError: 400; see `read`.
+    """
+    if not _is_object(inputs):
+        if len(signature.inputs) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple "
+                "input tensors required as per tensorinfo_map"
+            )
+        ((name, tensor),) = signature.inputs.items()
+        return {name: read(inputs, tensor, "inputs")}
+    for name in signature.inputs:
+        if name not in inputs:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    return {
+        name: read(inputs[name], tensor, f"inputs.{name}")
+        for name, tensor in signature.inputs.items()
+    }
+
+
+def write(name: str, array: np.ndarray):
+    """Return an array as lists that `json.dumps` writes as TensorFlow Serving does.
+
+    Floats become the shortest decimal that means the same float32. Strings are text,
+    or {"b64": …} where the name of the output ends in "_bytes".
+    """
+    if array.dtype.kind == "O":
+        if name.endswith("_bytes"):
+            flat = [{"b64": base64.b64encode(b).decode()} for b in array.ravel()]
+        else:
+            flat = [text.decode("utf-8", "replace") for text in array.ravel()]
+        boxed = np.empty(array.size, object)
+        boxed[:] = flat
+        return boxed.reshape(array.shape).tolist()
+    if array.dtype.kind not in "biu" and array.dtype != np.float64:
+        # Through text: the nearest float64 of 0.1 as a float32 is 0.10000000149….
+        array = array.astype(np.float32)
+        array = array.astype("U16").astype(np.float64)
+    return array.tolist()
+
+
+def echo(value) -> str:
+    """Return a value as JSON, cut at `ECHO` characters."""
+    pieces, length = [], 0
+    try:
+        for piece in json.JSONEncoder().iterencode(value):
+            pieces.append(piece[: ECHO + 1])
+            length += len(piece)
+            if length > ECHO:
+                break
+    except RecursionError:
+        return "lists nested too deep"
+    text = "".join(pieces)
+    return text if len(text) <= ECHO else text[:ECHO] + "..."
+
+
+def _is_object(value) -> bool:
+    """Tell an object with names from a value: {"b64": "…"} alone is a value."""
+    return isinstance(value, dict) and not (
+        len(value) == 1 and isinstance(value.get("b64"), str)
+    )
+
+
+def _stacked(values: list, tensor, key: str) -> np.ndarray:
+    """Read the values of one input in the row format, which must be alike."""
+    try:
+        return read(values, tensor, "instances")
+    except RequestError:
+        # Tell what is wrong with the first element that is, in the words for elements.
+        first = _shape(values[0])
+        for number, value in enumerate(values):
+            place = f"instances[{number}]" + (f".{key}" if key else "")
+            shape = _shape(value)
+            fault = _fault(value, tensor, place, shape, 0)
+            if not fault and shape != first:
+                fault = _unlike(first, shape)
+            if fault:
+                of = f"{number} key: {key}" if key else f"{number}"
+                raise invalid(
+                    f"Failed to process element: {of} of 'instances' list. Error: "
+                    f"INVALID_ARGUMENT: {fault}"
+                ) from None
+        raise
+
+
+def _unlike(shape: list[int], other: list[int]) -> str:
+    size, got = int(np.prod(shape)), int(np.prod(other))
+    if size != got:
+        return f"Expecting tensor size: {size} but got: {got}"
+    text = [f"[{','.join(map(str, s))}]" for s in (shape, other)]
+    return f"Expecting shape {text[0]} but got: {text[1]}"
+
+
+def _shape(value) -> list[int]:
+    """Return the lengths of the first lists in the first lists."""
+    shape = []
+    while isinstance(value, list) and len(shape) <= DEEPEST:
+        shape.append(len(value))
+        value = value[0] if value else None
+    return shape
+
+
+def _leaves(flat: list, tensor) -> np.ndarray | None:
+    """Return values that are no lists as an array, None if one is not of the type."""
+    kinds = set(map(type, flat))
+    dtype = tensor.dtype
+    if dtype.kind == "O":
+        return _strings(flat)
+    if dtype.kind == "b":
+        return np.array(flat, bool) if kinds <= {bool} else None
+    if dtype.kind in "iu":
+        if not kinds <= {int}:
+            return None
+        try:
+            if dtype == np.uint8:
+                return np.frombuffer(bytes(flat), np.uint8)
+            return np.array(flat, dtype)
+        except (ValueError, OverflowError):  # out of range
+            return None
+    if not kinds <= {int, float}:
+        return None
+    # A number is lossless where the type can hold it: integers to 2**24 in a float32.
+    limits = np.finfo(np.float64 if dtype == np.float64 else np.float32)
+    if int in kinds:
+        whole = 2 ** (limits.nmant + 1) - 1
+        if any(type(value) is int and abs(value) > whole for value in flat):
+            return None
+    array = np.array(flat, np.float64)
+    if np.any((np.abs(array) > float(limits.max)) & np.isfinite(array)):
+        return None
+    return array.astype(dtype)
+
+
+def _strings(flat: list) -> np.ndarray | None:
+    array = np.empty(len(flat), object)
+    for number, value in enumerate(flat):
+        if isinstance(value, str):
+            # A lone surrogate, "\ud800", is no text that UTF-8 can write.
+            array[number] = value.encode("utf-8", "surrogatepass")
+        elif isinstance(value, dict) and not _is_object(value):
+            decoded = _unbase64(value["b64"])
+            if decoded is None:
+                return None
+            array[number] = decoded
+        else:
+            return None
+    return array
+
+
+def _unbase64(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _explain(value, tensor, place: str, shape: list[int] | None):
+    shape = _shape(value) if shape is None else shape
+    fault = _fault(value, tensor, place, shape, 0)
+    return invalid(fault or f"{place} is not a tensor of the shape {shape}")
+
+
+def _fault(value, tensor, place: str, shape: list[int], level: int) -> str | None:
+    """Return what is wrong with the first value that is, None if nothing is."""
+    rank = len(shape)
+    if rank > DEEPEST:
+        return f"{place} is nested deeper than {DEEPEST} lists"
+    if not isinstance(value, list):
+        if level != rank:
+            return (
+                f"JSON Value: {echo(value)} found at incorrect level: {level + 1} in "
+                f"the JSON DOM. Expected at level: {rank} ({place})"
+            )
+        return _wrong(value, tensor, place)
+    if level >= rank:
+        return (
+            f"Encountered list at unexpected level: {level} expected < {rank} ({place})"
+        )
+    if len(value) != shape[level]:
+        return (
+            f"Encountered list at unexpected size: {len(value)} at level: {level} "
+            f"expected size: {shape[level]} ({place})"
+        )
+    for number, item in enumerate(value):
+        if fault := _fault(item, tensor, f"{place}[{number}]", shape, level + 1):
+            return fault
+    return None
+
+
+def _wrong(value, tensor, place: str) -> str | None:
+    """Return what is wrong with a value that is no list."""
+    if _leaves([value], tensor) is not None:
+        return None
+    if tensor.dtype.kind == "O" and isinstance(value, dict):
+        if _is_object(value):
+            return (
+                f"JSON Value: {echo(value)} not formatted correctly for base64 data "
+                f"({place})"
+            )
+        return f"Unable to base64 decode ({place})"
+    if tensor.dtype.kind in "iu" and type(value) is int:
+        limits = np.iinfo(tensor.dtype)
+        return (
+            f"{place} is {echo(value)}; {tensor.dtype_name} takes integers, "
+            f"{limits.min} to {limits.max}"
+        )
+    if tensor.dtype.kind not in "biuO" and type(value) in (int, float):
+        target = "double" if tensor.dtype == np.float64 else "float"
+        return (
+            f"Cannot convert JSON value: {echo(value)} to {target} without loss of "
+            f"precision. ({place})"
+        )
+    kinds = {bool: str(value), int: "Number", float: "Number", str: "String"}
+    kind = kinds.get(type(value), "Null" if value is None else "Object")
+    return (
+        f"JSON Value: {echo(value)} Type: {kind} is not of expected type: "
+        f"{tensor.dtype_name} ({place})"
+    )
+
+
+def flat_or_nested(data, tensor, place: str, shape: list[int]) -> np.ndarray:
+    """Read the "data" of the Open Inference Protocol: flat (row-major), or nested.
+
+    Raises:
+        RequestError: 400: another number of values than the shape has; see `read`.
+    """
+    if not isinstance(data, list):
+        raise invalid(f"{place} is a list of values; received {echo(data)}")
+    if any(isinstance(value, list) for value in islice(data, 1)):
+        return read(data, tensor, place, shape)
+    size = int(np.prod(shape, dtype=object))
+    if len(data) != size:
+        raise invalid(
+            f"{place} has {len(data):,} values; the shape {shape} has {size:,}"
+        )
+    return read(data, tensor, place, [size]).reshape(shape)

@@ -1,0 +1,223 @@
+"""Around the protocols: limits, time, metrics, logs, failures."""
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import time
+
+import pytest
+from starlette.testclient import TestClient
+
+from kerascnn.serving import http
+from kerascnn.serving.http import Limits, create_app
+from kerascnn.serving.http.logs import Lines
+
+TOY = "/v1/models/toy:predict"
+PIXELS = [[[1], [2]], [[3], [4]]]
+
+
+@pytest.fixture
+def strict(tmp_path, publish):
+    """A server whose limits are soon reached."""
+    publish(tmp_path / "toy", 1)
+    limits = Limits(body=2000, bodies=3000, images=3, timeout=0.3)
+    with TestClient(create_app(tmp_path, limits=limits, poll=3600)) as client:
+        yield client
+
+
+def test_large_bodies(strict):
+    answer = strict.post(TOY, content=b"[" * 2001)
+    assert answer.status_code == 413
+    assert "at most 2,000 bytes" in answer.json()["error"]
+
+    def chunks():  # without a declared length
+        for _ in range(100):
+            yield b"[" * 100
+
+    assert strict.post(TOY, content=chunks()).status_code == 413
+    assert strict.app.state.bodies.used == 0
+
+
+def test_a_compressed_body_that_swells(strict):
+    import gzip
+
+    small = gzip.compress(b" " * 1_000_000)
+    assert len(small) < 2000
+    headers = {"content-encoding": "gzip"}
+    assert strict.post(TOY, content=small, headers=headers).status_code == 413
+
+
+def test_bodies_together(strict):
+    strict.app.state.bodies.used = 2999
+    answer = strict.post(TOY, json={"instances": [PIXELS]})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    strict.app.state.bodies.used = 0
+
+
+def test_many_images(strict):
+    assert strict.post(TOY, json={"instances": [PIXELS] * 3}).status_code == 200
+    answer = strict.post(TOY, json={"instances": [PIXELS] * 4})
+    assert answer.status_code == 413
+    assert "at most 3 images; received 4" in answer.json()["error"]
+
+
+def test_time_limit(strict):
+    request = {"signature_name": "slow", "instances": [200_000]}
+    started = time.perf_counter()
+    for _ in range(20):  # a machine that does it in time gets more to do
+        answer = strict.post(TOY, json=request)
+        if answer.status_code != 200:
+            break
+        request["instances"][0] *= 2
+    assert answer.status_code == 504
+    assert answer.json() == {"error": "Timed out: no answer within 0.3 seconds"}
+    assert time.perf_counter() - started < 60
+    assert strict.app.state.bodies.used == 0
+    assert strict.app.state.repository.find("toy", None, None).users == 0
+
+
+def test_metrics(client):
+    before = client.get("/metrics").text
+    client.post(TOY, json={"instances": [PIXELS] * 5})
+    client.post("/v1/models/invented:predict", json={})
+    after = client.get("/metrics")
+    assert after.headers["content-type"].startswith("text/plain")
+    assert client.get("/monitoring/prometheus/metrics").status_code == 200
+
+    def value(text, series):
+        lines = [line for line in text.splitlines() if line.startswith(series + " ")]
+        return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
+
+    for series, more in (
+        ('kerascnn_requests_total{code="200",model="toy",protocol="v1"}', 1),
+        ('kerascnn_images_total{model="toy",protocol="v1"}', 5),
+        ('kerascnn_batch_images_sum{model="toy"}', 5),
+        ('kerascnn_request_seconds_count{model="toy",protocol="v1"}', 1),
+    ):
+        assert value(after.text, series) == value(before, series) + more, series
+    assert 'kerascnn_version_available{model="cnn",version="1"} 1.0' in after.text
+    assert 'kerascnn_queue_images{model="toy",version="1"} 0.0' in after.text
+    assert "invented" not in after.text
+
+
+def test_logs_tell_what_was_done_and_no_contents(client, caplog):
+    secret = [[[123], [45]], [[67], [89]]]
+    with caplog.at_level(logging.INFO, "kerascnn.serving"):
+        client.post(TOY, json={"instances": [secret]})
+        client.post(TOY, json={"instances": [[[[123], [45]], [[67], [890]]]]})
+        client.post("/v1/models/x%0Ay:predict", json={})
+        client.get("/v2/health/ready")
+    lines = [Lines().format(record) for record in caplog.records]
+    entries = [json.loads(line) for line in lines]
+    assert [e["status"] for e in entries] == [200, 400, 404]
+    assert entries[0] | {"ms": 0, "time": ""} == {
+        "time": "",
+        "level": "info",
+        "event": "request",
+        "method": "POST",
+        "path": TOY,
+        "status": 200,
+        "ms": 0,
+        "client": "testclient",
+        "protocol": "v1",
+        "model": "toy",
+        "images": 1,
+    }
+    assert all("\n" not in line for line in lines)
+    assert not any("123" in json.dumps({**e, "time": "", "ms": 0}) for e in entries)
+
+
+def test_a_failure_is_answered_and_logged(app, client, caplog, monkeypatch):
+    def fail(**inputs):
+        raise ZeroDivisionError("a bug")
+
+    served = app.state.repository.find("toy", None, None)
+    signature = served.batchers["serving_default"].signature
+    monkeypatch.setitem(signature.__dict__, "function", fail)
+    with caplog.at_level(logging.ERROR, "kerascnn.serving"):
+        answer = client.post(TOY, json={"instances": [PIXELS]})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "internal error; see the server's log"}
+    (record,) = caplog.records
+    assert "ZeroDivisionError: a bug" in json.loads(Lines().format(record))["traceback"]
+    monkeypatch.undo()
+    assert client.post(TOY, json={"instances": [PIXELS]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"versions": 0}, {"poll": 0}, {"labels": {"a b": 1}}, {"labels": {"a": "1"}}],
+)
+def test_settings_out_of_range(tmp_path, settings):
+    with pytest.raises(ValueError, match="received"):
+        create_app(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("field", ["body", "queue", "timeout", "pixels"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True])
+def test_limits_out_of_range(field, value):
+    with pytest.raises(ValueError, match=f"the limit {field} is a positive number"):
+        Limits(**{field: value})
+
+
+def test_an_empty_folder_is_served_and_not_ready(tmp_path, publish):
+    with TestClient(create_app(tmp_path, poll=0.05)) as client:
+        assert client.get("/v2/health/ready").status_code == 503
+        assert client.get("/v2/health/live").status_code == 200
+        publish(tmp_path / "toy", 1)
+        for _ in range(600):
+            if client.get("/v2/health/ready").status_code == 200:
+                break
+            time.sleep(0.1)
+        answer = client.post(TOY, json={"instances": [PIXELS]})
+        assert answer.json() == {"predictions": [2.5]}
+
+
+def test_face():
+    assert {http.create_app.__name__, http.Limits.__name__, http.serve.__name__} == {
+        "create_app",
+        "Limits",
+        "serve",
+    }
+    with pytest.raises(AttributeError, match="no attribute 'sreve'"):
+        _ = http.sreve
+
+
+def test_the_package_is_light_and_names_its_extra():
+    script = """
+import sys
+sys.modules["starlette"] = None
+from kerascnn.serving import http
+print({"tensorflow", "keras", "uvicorn"} & set(sys.modules))
+try:
+    http.create_app
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "set()",
+        'the server needs starlette: pip install "kerascnn[serve]"',
+    ]
+
+
+def test_log_lines_go_to_the_stream():
+    from kerascnn.serving.http.logs import log, write_lines
+
+    loggers = [logging.getLogger(name) for name in ("kerascnn.serving", "uvicorn")]
+    before = [(x.handlers[:], x.level, x.propagate) for x in loggers]
+    stream = io.StringIO()
+    try:
+        write_lines(stream)
+        log("loaded", model="toy", version=1)
+    finally:
+        for x, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            x.handlers[:], x.propagate = handlers, propagate
+            x.setLevel(level)
+    entry = json.loads(stream.getvalue())
+    assert (entry["event"], entry["model"]) == ("loaded", "toy")
+    assert entry["time"].endswith("Z")

@@ -1,0 +1,497 @@
+"""The client: against the server itself, and against servers that misbehave."""
+
+import base64
+import contextlib
+import http.server
+import json
+import shutil
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from kerascnn.cli.common import app as command
+from kerascnn.serving.client import Client, Prediction
+from kerascnn.serving.connection import Connection, ServerError, pause_before
+
+
+@contextlib.contextmanager
+def answering(script):
+    """Serve a function of (method, path, headers, body); collect what was asked.
+
+    It returns (status, headers, body), or None to close the connection.
+    """
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            length = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(length)
+            asked.append((self.command, self.path, dict(self.headers), body))
+            answer = script(len(asked), *asked[-1])
+            if answer is None:
+                self.close_connection = True
+                return
+            status, headers, content = answer
+            if not isinstance(content, bytes):
+                content = json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = answer  # noqa: N815  (http.server's names)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Let no time pass between attempts; collect the seconds."""
+    waited = []
+    monkeypatch.setattr("kerascnn.serving.connection.time.sleep", waited.append)
+    return waited
+
+
+@pytest.fixture(scope="module")
+def server(version, tmp_path_factory):
+    """The server of this package with two versions of one model."""
+    uvicorn = pytest.importorskip("uvicorn", reason="serving needs kerascnn[serve]")
+    from kerascnn.serving.http import create_app
+
+    folder = tmp_path_factory.mktemp("models")
+    for number in ("1", "2"):
+        shutil.copytree(version, folder / "lecture_cnn" / number)
+    app = create_app(folder, versions=2, labels={"stable": 1})
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="warning", lifespan="on")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
+    thread.start()
+    for _ in range(600):
+        if running.started:
+            break
+        time.sleep(0.1)
+    assert running.started
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    running.should_exit = True
+    thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def expected(version, images):
+    from kerascnn.serving import answers
+
+    return answers(version, images)
+
+
+def row(label="cat", probabilities=(0.25, 0.75), class_id=1):
+    return {"probabilities": probabilities, "class_id": class_id, "label": label}
+
+
+def tensorflow_serving(count, method, path, headers, body):
+    """What TensorFlow Serving answers: no v2, no list, a row for each image."""
+    if not path.startswith("/v1/"):
+        return 404, {}, b"Not found"
+    rows = json.loads(body)["instances"]
+    return 200, {}, {"predictions": [row() for _ in rows]}
+
+
+# Against the server
+
+
+def test_arrays_in_batches(server, images, expected):
+    with Client(server, "lecture_cnn") as client:
+        found = client.predict(images, batch_size=10)
+    assert [p.label for p in found] == expected["label"]
+    assert [p.class_id for p in found] == list(expected["class_id"])
+    given = np.array([p.probabilities for p in found])
+    np.testing.assert_allclose(given, expected["probabilities"], atol=1e-6)
+    assert list(found[0].ranking.values()) == sorted(found[0].probabilities)[::-1]
+    assert next(iter(found[0].ranking)) == found[0].label
+    assert set(found[0].ranking) == {f"animal {number}" for number in range(10)}
+
+
+def test_both_protocols_agree(server, images):
+    binary = Client(server, "lecture_cnn")
+    rows = Client(server, "lecture_cnn")
+    rows._binary = False
+    for one, other in zip(
+        binary.predict(images[:3]), rows.predict(images[:3]), strict=True
+    ):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert (one.label, one.labels) == (other.label, other.labels)
+
+
+def test_files_by_path_and_as_bytes(server, images, expected, tmp_path):
+    from PIL import Image
+
+    files = [tmp_path / "0.png", tmp_path / "1.png"]
+    for file, image in zip(files, images, strict=False):
+        Image.fromarray(image).save(file)
+    client = Client(server)  # the only model
+    assert client.model == "lecture_cnn"
+    found = client.predict([files[0], files[1].read_bytes(), str(files[1])])
+    assert [p.label for p in found] == [expected["label"][i] for i in (0, 1, 1)]
+    given = [p.probabilities for p in found[:2]]
+    np.testing.assert_allclose(given, expected["probabilities"][:2], atol=1e-6)
+    assert client.predict_files(files) == [
+        (file, p.ranking) for file, p in zip(files, found, strict=False)
+    ]
+
+
+def test_versions_and_labels(server, images):
+    expected = Client(server, "lecture_cnn").predict(images[:1])[0].probabilities
+    for version in (1, 2, "stable"):
+        (found,) = Client(server, "lecture_cnn", version).predict(images[:1])
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+        assert found.labels is None  # they are listed for the newest version only
+    assert Client(server, "lecture_cnn").status() == {1: "AVAILABLE", 2: "AVAILABLE"}
+    assert Client(server, "lecture_cnn", 1).status() == {1: "AVAILABLE"}
+    for version in (9, "gone"):
+        with pytest.raises(ServerError, match=f"{version}"):
+            Client(server, "lecture_cnn", version).predict(images[:1])
+
+
+def test_models_are_listed(server):
+    (listed,) = Client(server).models().items()
+    assert listed == (
+        "lecture_cnn",
+        {
+            "version": 2,
+            "labels": [f"animal {number}" for number in range(10)],
+            "input": [32, 32, 3],
+            "files": True,
+        },
+    )
+
+
+def test_what_the_server_refuses_is_told(server, images):
+    with pytest.raises(ServerError, match=r"404.*lecture_cn") as error:
+        Client(server, "lecture_cn").predict(images)
+    assert error.value.status == 404
+    with pytest.raises(ServerError, match=r"400.*28"):
+        Client(server, "lecture_cnn").predict(images[:, :28])
+    with pytest.raises(ServerError, match="400"):
+        Client(server, "lecture_cnn").predict([b"\x89PNG broken"])
+    large = np.zeros((2, 3500, 3500, 3), np.uint8)
+    with pytest.raises(ServerError, match=r"413|400"):
+        Client(server, "lecture_cnn").predict(large)
+
+
+def test_one_client_in_several_threads(server, images, expected):
+    client = Client(server, "lecture_cnn")
+    wrong = []
+
+    def ask(number):
+        for _ in range(5):
+            (found,) = client.predict(images[number : number + 1])
+            if found.label != expected["label"][number]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_the_command_asks_a_server(server, images, tmp_path):
+    from PIL import Image
+
+    from kerascnn.cli import training  # noqa: F401  (adds the command)
+
+    file = tmp_path / "photo.png"
+    Image.fromarray(images[0]).save(file)
+    arguments = ["predict", "--server", server, "lecture_cnn", str(file)]
+    told = CliRunner().invoke(command, [*arguments, "--json"])
+    ((answer),) = json.loads(told.output)
+    (found,) = Client(server).predict_files([file])
+    assert answer == {"file": str(file), "probabilities": found[1]}
+    shown = CliRunner().invoke(command, [*arguments, "--top", "1"])
+    label, value = next(iter(found[1].items()))
+    assert shown.output == f"{file}: {label} {value:.1%}\n"
+    wrong = CliRunner().invoke(command, [*arguments, "--views", "2"])
+    assert "received 2 and 1" in str(wrong.exception)
+
+
+# Against servers of other kinds
+
+
+def test_tensorflow_serving_gets_json(images):
+    with answering(tensorflow_serving) as (url, asked):
+        client = Client(url, "cnn")
+        found = client.predict(images[:2])
+        client.predict([b"\xff\xd8 a photograph"])
+    assert found == [Prediction("cat", 1, (0.25, 0.75))] * 2
+    assert found[0].ranking == {"cat": 0.75, "class 0": 0.25}
+    posts = [(path, json.loads(body)) for method, path, _, body in asked if body]
+    paths = [path for path, _ in posts if path.startswith("/v1")]
+    assert paths == ["/v1/models/cnn:predict"] * 2
+    bodies = [body for path, body in posts if path.startswith("/v1")]
+    assert bodies[0] == {
+        "signature_name": "serving_default",
+        "instances": images[:2].tolist(),
+    }
+    encoded = base64.b64encode(b"\xff\xd8 a photograph").decode()
+    assert bodies[1] == {
+        "signature_name": "serve_bytes",
+        "instances": [{"b64": encoded}],
+    }
+
+
+def test_tensorflow_serving_lists_no_models(images):
+    with (
+        answering(tensorflow_serving) as (url, _),
+        pytest.raises(ServerError, match="does not list its models"),
+    ):
+        Client(url).predict(images)
+
+
+def test_another_server_lists_its_models():
+    def triton(count, method, path, headers, body):
+        if path != "/v2/repository/index":
+            return 404, {}, {"error": "no such path"}
+        assert (method, json.loads(body)) == ("POST", {"ready": True})
+        return 200, {}, [{"name": n, "version": "3", "state": "READY"} for n in "ab"]
+
+    with answering(triton) as (url, _):
+        assert Client(url).models() == {"a": {"version": 3}, "b": {"version": 3}}
+        with pytest.raises(ValueError, match="2 models: a, b; name one"):
+            _ = Client(url).model
+
+
+def test_batches_keep_their_order_and_their_limits(tmp_path, monkeypatch):
+    monkeypatch.setattr("kerascnn.serving.client.BATCH_BYTES", 100)
+    sizes = [10, 90, 3, 300, 5, 5, 5, 5]
+    files = [b"\xff\xd8" + bytes([n]) * (size - 2) for n, size in enumerate(sizes)]
+
+    def script(count, method, path, headers, body):
+        if not path.startswith("/v1/"):
+            return 404, {}, b""
+        rows = [base64.b64decode(r["b64"]) for r in json.loads(body)["instances"]]
+        return 200, {}, {"predictions": [row(str(file[-1])) for file in rows]}
+
+    with answering(script) as (url, asked):
+        found = Client(url, "m").predict(iter(files), batch_size=3)
+        assert Client(url, "m").predict([]) == []
+    assert [p.label for p in found] == [str(n) for n in range(len(files))]
+    sent = [json.loads(b)["instances"] for _, path, _, b in asked if "predict" in path]
+    lengths = [[len(base64.b64decode(r["b64"])) for r in rows] for rows in sent]
+    assert lengths == [[10, 90], [3], [300], [5, 5, 5], [5]]
+
+
+def test_the_path_of_the_url_and_strange_names(images):
+    with answering(tensorflow_serving) as (url, asked), pytest.raises(ServerError):
+        Client(url + "/behind/a%20proxy/", "a/b c", "sta:ble").predict(images[:1])
+    assert [path for _, path, _, _ in asked] == [
+        "/behind/a%20proxy/v1/models/a%2Fb%20c/labels/sta%3Able:predict"
+    ]
+
+
+# Attempts
+
+
+def test_busy_servers_are_asked_again(pauses):
+    def busy_twice(count, *_):
+        if count < 3:
+            return (429, 503)[count - 1], {}, {"error": "queue is full"}
+        return 200, {}, {"ok": True}
+
+    with answering(busy_twice) as (url, asked):
+        assert Connection(url).json("POST", "/", {"a": 1}) == {"ok": True}
+    assert [body for *_, body in asked] == [b'{"a": 1}'] * 3
+    assert len(pauses) == 2
+    assert 0.05 <= pauses[0] <= 0.1 and 0.1 <= pauses[1] <= 0.2
+
+
+def test_attempts_end(pauses):
+    def busy(count, *_):
+        return 503, {}, {"error": "queue is full"}
+
+    with answering(busy) as (url, asked):
+        with pytest.raises(
+            ServerError, match=r"503: queue is full \(after 3 attempts\)"
+        ):
+            Connection(url, retries=2).json("GET", "/")
+        assert len(asked) == 3
+        with pytest.raises(ServerError, match=r"\(after 1 attempt\)"):
+            Connection(url, retries=0).json("GET", "/")
+    assert len(asked) == 4 and len(pauses) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 500, 502, 504])
+def test_other_failures_are_final(pauses, status):
+    with (
+        answering(lambda *_: (status, {}, {"error": "no"})) as (url, asked),
+        pytest.raises(ServerError, match=f"{status}: no$") as error,
+    ):
+        Connection(url).json("GET", "/")
+    assert error.value.status == status
+    assert len(asked) == 1 and pauses == []
+
+
+def test_retry_after_is_respected(pauses):
+    def script(count, *_):
+        if count == 1:
+            return 503, {"Retry-After": "2"}, b""
+        return 429, {"Retry-After": "3600"}, b""
+
+    with (
+        answering(script) as (url, asked),
+        pytest.raises(ServerError, match="429: Too Many Requests"),
+    ):
+        Connection(url).json("GET", "/")
+    assert len(asked) == 2  # an hour is not waited for
+    assert len(pauses) == 1 and 2 <= pauses[0] <= 2.1
+
+
+def test_pauses():
+    for attempt in range(20):
+        longest = min(5.0, 0.1 * 2**attempt)
+        assert longest / 2 <= pause_before(attempt, None) <= longest
+        assert pause_before(attempt, "0") <= longest
+        assert pause_before(attempt, "no date") <= longest
+        assert pause_before(attempt, "nan") <= longest
+        assert 7 <= pause_before(attempt, "7") <= 7 + longest / 2
+    at = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    assert 28 < pause_before(0, at) < 31
+    assert pause_before(0, "Wed, 21 Oct 2015 07:28:00 GMT") <= 0.1
+
+
+# Connections
+
+
+def test_a_connection_stays_open_and_is_opened_anew():
+    ports = []
+
+    def script(count, *_):
+        return (200, {}, {}) if count != 3 else None  # the third finds it closed
+
+    with answering(script) as (url, asked):
+        connection = Connection(url)
+        for _ in range(4):
+            connection.json("GET", "/")
+            ports.append(connection._local.connection.sock.getsockname()[1])
+    assert len(asked) == 5
+    assert ports[0] == ports[1] != ports[2] == ports[3]
+
+
+def test_a_new_connection_is_not_repeated():
+    with (
+        answering(lambda *_: None) as (url, asked),
+        pytest.raises(ConnectionError, match="no server answers"),
+    ):
+        Connection(url).json("GET", "/")
+    assert len(asked) == 1
+
+
+def test_nobody_and_silence():
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # never accepts
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(TimeoutError, match=r"silent for 0\.2 s"):
+            Connection(url, timeout=0.2).json("GET", "/")
+    with pytest.raises(ConnectionError, match="start one with kerascnn serve"):
+        Connection(url, timeout=5).json("GET", "/")
+
+
+def test_an_early_refusal_of_a_large_body_is_read():
+    """The server answers 413 after the head and closes, while the body is sent."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse():
+        taken, _ = listener.accept()
+        taken.recv(1000)
+        taken.sendall(
+            b"HTTP/1.1 413 Too Large\r\nContent-Length: 18\r\nConnection: close\r\n\r\n"
+            b'{"error": "large"}'
+        )
+        taken.shutdown(socket.SHUT_WR)
+        time.sleep(1)
+        taken.close()
+
+    thread = threading.Thread(target=refuse, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(ServerError, match="413: large"):
+        Connection(url, timeout=5).request("POST", "/", bytes(50_000_000))
+    thread.join()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"not JSON",
+        [],
+        {"predictions": []},
+        {"predictions": [row(), row()]},
+        {"predictions": [{"probabilities": [1.0]}]},
+        {"predictions": [row(probabilities=["a", "b"])]},
+        {"outputs": {}},
+    ],
+    ids=str,
+)
+def test_answers_that_break_the_protocol(answer):
+    with (
+        answering(lambda *_: (200, {}, answer)) as (url, _),
+        pytest.raises(ServerError, match="does not answer as the protocol"),
+    ):
+        Client(url, "m", "stable").predict([b"\xff\xd8"])
+
+
+# Arguments
+
+
+def test_wrong_images(tmp_path, images):
+    client = Client("http://127.0.0.1:9", "m")  # nobody is asked
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match=r"received float64 \(1, 8, 8, 3\)"):
+        client.predict(np.zeros((1, 8, 8, 3)))
+    with pytest.raises(ValueError, match=r"one image is images\[None\]"):
+        client.predict(images[0])
+    with pytest.raises(TypeError, match="received one str: put it in a list"):
+        client.predict("photo.jpg")
+    with pytest.raises(TypeError, match="received ndarray"):
+        client.predict([images[0]])
+    with pytest.raises(FileNotFoundError, match="there is no image gone"):
+        client.predict(["gone.jpg"])
+    with pytest.raises(ValueError, match=r"notes\.txt is neither a JPEG nor a PNG"):
+        client.predict([tmp_path / "notes.txt"])
+    with pytest.raises(ValueError, match="batch_size is 1 or more"):
+        client.predict(images, batch_size=0)
+    assert client.predict(images[:0]) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8501", "ftp://host", "http://", "http://h:99999", "", None, 8501]
+)
+def test_wrong_urls(url):
+    with pytest.raises(ValueError, match="named by a URL such as"):
+        Client(url)
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"timeout": float("nan")}, {"retries": -1}], ids=str
+)
+def test_wrong_options(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Client("http://127.0.0.1", **options)
