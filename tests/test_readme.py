@@ -44,3 +44,22 @@ def test_the_list_of_networks_is_that_of_the_cards():
     shown = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8").strip()
     made = ranking().to_markdown().strip()
     assert shown == made, "write: kerascnn models --markdown > docs/networks.md"
+
+
+def test_its_commands_and_their_options_exist():
+    from typer.main import get_command
+
+    from kerascnn import cli
+
+    group = get_command(cli.app)
+    lines = re.findall(r"(?:^    |`|&& )(?:\S*/)?kerascnn ([^`#\n]+)", README, re.M)
+    used = [line.split() for line in lines if "|" not in line]
+    assert len(used) > 25
+    for words in used:
+        command = group
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert command is not group, f"no command: kerascnn {' '.join(words)}"
+        known = {option for p in command.params for option in p.opts}
+        unknown = [w for w in words if w.startswith("--") and w not in known]
+        assert not unknown, (command.name, unknown)

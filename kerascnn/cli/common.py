@@ -20,7 +20,10 @@ INTERRUPTED = 130  # the exit code of a shell for Ctrl-C
 DEBUG = "--debug"  # understood everywhere, before the command is parsed
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DataName = Annotated[
-    str, typer.Option("--data", help="shapes, cifar10, a folder of images, or .npz.")
+    str,
+    typer.Option(
+        "--data", help="shapes, cifar10, a folder of images, .npz, or tfds:NAME."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

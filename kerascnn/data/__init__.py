@@ -1,4 +1,4 @@
-"""Where images come from: CIFAR-10, a folder, an array file, built-in shapes.
+"""Where images come from: CIFAR-10, tfds, a folder, an array file, built-in shapes.
 
     data = load_data("cifar10")
     data.train.x, data.train.y, data.labels, data.fingerprint
@@ -14,6 +14,7 @@ from kerascnn.data.cifar10_archive import import_cifar10
 from kerascnn.data.download import download_cifar10
 from kerascnn.data.folder import read_image
 from kerascnn.data.sources import Source, available, load_data
+from kerascnn.data.streaming import Shards, Stream
 from kerascnn.data.types import Data, DataError, Images
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "Data",
     "DataError",
     "Images",
+    "Shards",
     "Source",
+    "Stream",
     "available",
     "download_cifar10",
     "import_cifar10",

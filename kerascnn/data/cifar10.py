@@ -79,16 +79,7 @@ def load_cifar10(data_dir=None, *, validation=None, seed=0) -> Data:
     Raises:
         DataError: it is not prepared, is damaged, or TensorFlow is not installed.
     """
-    folder = prepared(data_dir)
-    if folder is None:
-        looked = ", ".join(str(path / "cifar10") for path in data_dirs(data_dir))
-        raise DataError(
-            f"CIFAR-10 is not prepared; looked in {looked}. Either run `kerascnn data "
-            "download` (162 MB; its host has sent about 55 kB/s since mid-2026, which "
-            "takes 50 minutes, and an interrupted download resumes), or get cifar-10-"
-            "binary.tar.gz or cifar-10-python.tar.gz elsewhere and run `kerascnn data "
-            "import ARCHIVE`."
-        )
+    folder = find(data_dir)
     labels, train, test = read_prepared(folder)
     mark = fingerprint(labels, train, test)
     return assemble(
@@ -101,6 +92,25 @@ def load_cifar10(data_dir=None, *, validation=None, seed=0) -> Data:
         seed=seed,
         mark=mark,
     )
+
+
+def find(data_dir=None) -> Path:
+    """Return the folder of the newest prepared CIFAR-10.
+
+    Raises:
+        DataError: it is not prepared; says what to do.
+    """
+    folder = prepared(data_dir)
+    if folder is None:
+        looked = ", ".join(str(path / "cifar10") for path in data_dirs(data_dir))
+        raise DataError(
+            f"CIFAR-10 is not prepared; looked in {looked}. Either run `kerascnn data "
+            "download` (162 MB; its host has sent about 55 kB/s since mid-2026, which "
+            "takes 50 minutes, and an interrupted download resumes), or get cifar-10-"
+            "binary.tar.gz or cifar-10-python.tar.gz elsewhere and run `kerascnn data "
+            "import ARCHIVE`."
+        )
+    return folder
 
 
 def looks_like(labels, train: Images, test: Images) -> bool:
@@ -151,7 +161,7 @@ def read_prepared(folder):
             "install them, or save the arrays where they are installed "
             "(kerascnn.data.save_arrays) and load that .npz file here"
         ) from error
-    _leave_gpu(tf)
+    leave_gpu(tf)
     try:
         builder = tfds.builder_from_directory(os.fspath(folder))
         train = _read_split(tfds, builder, "train", TRAIN)
@@ -183,9 +193,12 @@ def _read_split(tfds, builder, split, number):
     return Images(x, y)
 
 
-def _leave_gpu(tf):
-    # Under another backend TensorFlow only reads files here. It would take the memory
-    # of the GPU on its first operation, and leave none to the backend.
+def leave_gpu(tf) -> None:
+    """Keep TensorFlow off the GPU where Keras computes with another backend.
+
+    There TensorFlow only reads files. It would take the memory of the GPU on its first
+    operation, and leave none to the backend.
+    """
     if "keras" in sys.modules:
         backend = sys.modules["keras"].config.backend()
     else:

@@ -10,6 +10,13 @@ from kerascnn.data.arrays import load_arrays
 from kerascnn.data.cifar10_archive import load_archive
 from kerascnn.data.folder import load_folder
 from kerascnn.data.split import assemble
+from kerascnn.data.streaming import (
+    PREFIX,
+    find_prepared,
+    is_prepared,
+    load_prepared,
+    open_stream,
+)
 from kerascnn.data.types import Data, DataError, Images
 
 SOURCES = ("shapes", "cifar10")
@@ -25,8 +32,9 @@ def load_data(
     image_size=None,
     data_dir=None,
     images=None,
+    stream=False,
 ) -> Data:
-    """Read a data set into memory, and hold validation images out of training.
+    """Read a data set, and hold validation images out of training.
 
     Args:
         source: "shapes", which is built in: 10,000 generated images to train and
@@ -34,31 +42,39 @@ def load_data(
             prepared it (nothing is downloaded here); or the path of a folder with one
             subfolder a class, of a `.npz` file (`save_arrays`), or of CIFAR-10's
             published `.tar.gz`, which needs no TensorFlow. A folder that is named
-            like a source is "./shapes".
+            like a source is "./shapes". "tfds:NAME", and the folder of one version,
+            are what tensorflow-datasets has prepared ("tfds:mnist:3.0.1").
         validation: number of training images to hold out, every class in proportion;
             None for a tenth (5,000 of CIFAR-10, 500 a class), or for the validation
             images that the source brings; 0 for none.
         seed: of what is held out and, for "shapes", of the images.
         image_size: height and width in pixels, one number or two: "shapes" draws and
-            a folder resizes to it. None for 32x32. The other sources have a size.
-        data_dir: for "cifar10", the data directory of tensorflow-datasets; None for
-            $TFDS_DATA_DIR and ~/tensorflow_datasets.
+            a folder resizes to it. None for 32x32. The other sources have a size; what
+            tensorflow-datasets has prepared can have one, and can be resized.
+        data_dir: for "cifar10" and "tfds:NAME", the data directory of
+            tensorflow-datasets; None for $TFDS_DATA_DIR and ~/tensorflow_datasets.
         images: for "shapes", the number of training images; a fifth as many are made
             to test on.
+        stream: leave the images on the disk and read them when they are needed, for
+            data sets larger than memory: of "cifar10" and of all else that
+            tensorflow-datasets has prepared. Held-out images are then drawn at random,
+            not class by class.
 
     Returns:
-        The data set, uint8 pixels 0…255; `print` shows what it is.
+        The data set, uint8 pixels 0…255; `print` shows what it is. With `stream` a
+        `Stream`, to train and evaluate on, whose images are in no array.
 
     Raises:
         DataError: the source is not there or not what it should be; says what to do.
         ValueError: an argument that is impossible, or that this source does not take.
     """
     asked = {"image_size": image_size, "data_dir": data_dir, "images": images}
-    data = _load(source, validation=validation, seed=seed, **asked)
+    named = source in SOURCES or str(source).startswith(PREFIX)
+    read = _stream if stream else _load
+    data = read(source, validation=validation, seed=seed, **asked)
+    asked["stream"] = True if stream else None
     origin = {
-        "source": str(
-            source if source in SOURCES else Path(source).expanduser().resolve()
-        ),
+        "source": str(source if named else Path(source).expanduser().resolve()),
         "validation": validation,
         "seed": seed,
         **{k: v for k, v in asked.items() if v is not None},
@@ -77,6 +93,9 @@ def _load(source, *, validation, seed, image_size, data_dir, images) -> Data:
     if name == "cifar10":
         _fixed("CIFAR-10", (32, 32), image_size)
         return cifar10.load_cifar10(data_dir, **options)
+    if folder := _prepared(source, data_dir):
+        size = None if image_size is None else _size(image_size)
+        return load_prepared(folder, image_size=size, **options)
     _refuse(name, data_dir=data_dir)
     if path.is_dir():
         return load_folder(path, image_size=_size(image_size), **options)
@@ -86,7 +105,8 @@ def _load(source, *, validation, seed, image_size, data_dir, images) -> Data:
             f"no data named {name!r}, and no such file or folder: "
             + (f"did you mean {close[0]!r}? " if close else "")
             + f"There are {' and '.join(SOURCES)}, folders of images with one "
-            "subfolder a class, .npz files, and CIFAR-10's archives"
+            "subfolder a class, .npz files, CIFAR-10's archives, and tfds:NAME for "
+            "what tensorflow-datasets has prepared"
         )
     if path.suffix == ".npz":
         data = load_arrays(path, **options)
@@ -98,6 +118,38 @@ def _load(source, *, validation, seed, image_size, data_dir, images) -> Data:
         )
     _fixed(name, data.input_shape[:2], image_size)
     return data
+
+
+def _stream(source, *, validation, seed, image_size, data_dir, images) -> Data:
+    _refuse(source, images=images)
+    if str(source) == "cifar10":
+        _fixed("CIFAR-10", (32, 32), image_size)
+        folder, image_size = cifar10.find(data_dir), None
+    else:
+        folder = _prepared(source, data_dir)
+    if folder is None and not Path(source).expanduser().exists():
+        raise DataError(
+            f"no data named {str(source)!r}, and no such folder: stream reads cifar10, "
+            "tfds:NAME, or a folder that tensorflow-datasets has prepared"
+        )
+    if folder is None:
+        raise DataError(
+            "stream reads what tensorflow-datasets has prepared: cifar10, tfds:NAME, "
+            f"or a folder with dataset_info.json; received {str(source)!r}"
+        )
+    size = None if image_size is None else _size(image_size)
+    return open_stream(folder, validation=validation, seed=seed, image_size=size)
+
+
+def _prepared(source, data_dir) -> Path | None:
+    """The folder of what tensorflow-datasets has prepared, None for another source."""
+    if str(source).startswith(PREFIX):
+        return find_prepared(str(source), data_dir)
+    path = Path(source).expanduser()
+    if not is_prepared(path):
+        return None
+    _refuse(source, data_dir=data_dir)
+    return path
 
 
 def _refuse(source, **options):

@@ -1,7 +1,9 @@
 """Training, evaluation and prediction; what a run folder is."""
 
+from kerascnn.training.devices import connect
 from kerascnn.training.evaluate import Evaluation, evaluate
 from kerascnn.training.initialization import lsuv
+from kerascnn.training.lock import FolderInUseError
 from kerascnn.training.predict import Prediction, predict
 from kerascnn.training.recipe import Recipe, recipe_for
 from kerascnn.training.run import Run, load_run
@@ -10,11 +12,13 @@ from kerascnn.training.train import TrainingDivergedError, resume, train
 
 __all__ = [
     "Evaluation",
+    "FolderInUseError",
     "Network",
     "Prediction",
     "Recipe",
     "Run",
     "TrainingDivergedError",
+    "connect",
     "evaluate",
     "load_run",
     "lsuv",

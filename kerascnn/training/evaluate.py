@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.data import Images
+from kerascnn.data import Images, Shards
 from zoo.references import wilson
+
+CHUNK = 4096  # streamed images that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def averaged(views: int, passes: int) -> str:
 
 def evaluate(
     model,
-    images: Images,
+    images: Images | Shards,
     *,
     labels=None,
     batch_size: int = 256,
@@ -114,7 +116,7 @@ def evaluate(
     Args:
         model: a Keras model that answers with probabilities or logits (N, classes);
             of several outputs the first counts.
-        images: the images.
+        images: the images; streamed ones are read 4,096 at a time.
         labels: names of the classes; default "0", "1", ….
         batch_size: images a batch.
         views: 1, 2 or 6 views of each image, see `predict_probabilities`.
@@ -123,28 +125,39 @@ def evaluate(
     Raises:
         ValueError: there are no images, or no such number of views or passes.
     """
-    if not len(images):
-        raise ValueError("there are no images to evaluate on; received 0")
-    model.predict(images.x[:batch_size], batch_size=batch_size, verbose=0)  # compiles
-    start = time.perf_counter()
-    probabilities = predict_probabilities(
-        model, images.x, batch_size, views=views, passes=passes
-    )
-    seconds = time.perf_counter() - start
-    classes = probabilities.shape[1]
-    labels = tuple(labels or map(str, range(classes)))
-    answers = probabilities.argmax(1)
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (images.y, answers), 1)
-    right, totals = confusion.diagonal(), confusion.sum(1)
     number = len(images)
-    true_probability = probabilities[np.arange(number), images.y]
+    if not number:
+        raise ValueError("there are no images to evaluate on; received 0")
+    if isinstance(images, Images):
+        chunks = [images]
+    else:
+        chunks = images.chunks(max(CHUNK // batch_size, 1) * batch_size)
+    seconds, confusion, found = 0.0, None, []
+    for part in chunks:
+        if confusion is None:  # the first call compiles
+            model.predict(part.x[:batch_size], batch_size=batch_size, verbose=0)
+        start = time.perf_counter()
+        probabilities = predict_probabilities(
+            model, part.x, batch_size, views=views, passes=passes
+        )
+        seconds += time.perf_counter() - start
+        answers = probabilities.argmax(1)
+        if confusion is None:
+            confusion = np.zeros((probabilities.shape[1],) * 2, int)
+        np.add.at(confusion, (part.y, answers), 1)
+        true_probability = probabilities[np.arange(len(part)), part.y]
+        found.append((true_probability, probabilities.max(1), answers == part.y))
+    true_probability, confidence, correct = map(
+        np.concatenate, zip(*found, strict=True)
+    )
+    labels = tuple(labels or map(str, range(len(confusion))))
+    right, totals = confusion.diagonal(), confusion.sum(1)
     return Evaluation(
         accuracy=100 * float(right.sum()) / number,
         interval=tuple(100 * end for end in wilson(right.sum() / number, number)),
         images=number,
         loss=float(-np.log(np.maximum(true_probability, 1e-12)).mean()),
-        calibration_error=calibration_error(probabilities, images.y),
+        calibration_error=_calibration_error(confidence, correct),
         per_class={
             label: 100 * float(r) / int(t)
             for label, r, t in zip(labels, right, totals, strict=True)
@@ -233,8 +246,11 @@ def calibration_error(probabilities, classes, bins: int = 15) -> float:
         classes: (N,), the true classes.
         bins: number of bins.
     """
-    confidence = probabilities.max(1)
     right = probabilities.argmax(1) == classes
+    return _calibration_error(probabilities.max(1), right, bins)
+
+
+def _calibration_error(confidence, right, bins: int = 15) -> float:
     # The bins are (0, 1/15], …, (14/15, 1].
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     error = 0.0

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 
-from kerascnn.data import Augmentation, Images, steps
+from kerascnn.data import Augmentation, Images, Shards, steps
+from kerascnn.data.streaming import keras_dataset
+from kerascnn.training.devices import Place
 from kerascnn.training.universum import Universum
 
 
@@ -16,8 +18,9 @@ class Feed(keras.utils.PyDataset):
     Args:
         images: the training images.
         classes: number of classes; labels become one-hot float32 (batch, classes).
-        batch_size: images a batch; the last batch may be smaller.
-        seed: of the run.
+        batch_size: images a batch, on all devices together; the last batch may be
+            smaller.
+        seed: of the run; None for images in their own order, to validate on.
         augmentation: what to do to each batch.
         alternate_flip: mirror about half of the images in epoch 0, chosen by the seed,
             the others in epoch 1, and so on: every two epochs show each image both
@@ -28,20 +31,23 @@ class Feed(keras.utils.PyDataset):
         universum: unlabelled images; each place of a batch holds one of them, in
             place of its labelled image, with the probability `universum.share`, so
             that an epoch is as long as without. Labels become `universum.targets()`.
+        place: the devices; a batch becomes what they take, see
+            `kerascnn.training.devices`, and this host's part of it.
     """
 
     def __init__(
         self,
-        images: Images,
+        images: Images | Shards,
         classes: int,
         batch_size: int,
         *,
-        seed: int,
+        seed: int | None,
         augmentation: Augmentation,
         alternate_flip: bool = False,
         outputs: int = 1,
         plain_from: int | None = None,
         universum: Universum | None = None,
+        place: Place | None = None,
     ):
         super().__init__()
         self.images = images
@@ -51,19 +57,27 @@ class Feed(keras.utils.PyDataset):
         self.outputs = outputs
         self.plain_from = plain_from
         self.universum = universum
+        self.place = place or Place()
         self._targets = (
             universum.targets() if universum else np.eye(classes, dtype=np.float32)
         )
         # Four numbers seed a stream apart from those of the epochs and the batches.
-        rng = np.random.default_rng((seed, 0, 0, 1))
-        self._first = rng.random(len(images)) < 0.5 if alternate_flip else None
+        rng = np.random.default_rng((seed or 0, 0, 0, 1))
+        number = len(images) if isinstance(images, Images) else images.records
+        self._first = rng.random(number) < 0.5 if alternate_flip else None
         self.start(0)
 
     def start(self, epoch: int) -> None:
         """Draw the order of an epoch; call it before the epoch is read."""
         self.epoch = epoch
-        rng = np.random.default_rng((self.seed, epoch))
-        self._order = rng.permutation(len(self.images))
+        self._order = np.arange(len(self.images))
+        if self.seed is not None:
+            rng = np.random.default_rng((self.seed, epoch))
+            self._order = rng.permutation(len(self.images))
+
+    def for_keras(self):
+        """Return what Keras reads the batches from."""
+        return self
 
     def __len__(self) -> int:
         return steps(len(self.images), self.batch_size)
@@ -71,18 +85,108 @@ class Feed(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         x, labels = self.images.x[chosen], self.images.y[chosen]
+        return self._divided(*self._changed(index, x, labels, chosen))
+
+    def _changed(self, index, x, labels, numbers, part=()):
+        """Mix and augment a batch, or the part of a host, which has its own streams."""
         if self.universum:
             # A stream of its own: four numbers, the last not that of alternate_flip.
-            rng = np.random.default_rng((self.seed, self.epoch, index, 2))
+            rng = np.random.default_rng((self.seed, self.epoch, index, 2, *part))
             x, labels = self.universum.mix(x, labels, rng)
         plain = self.plain_from is not None and self.epoch >= self.plain_from
         if self._first is not None and not plain:
-            mirrored = self._first[chosen] ^ bool(self.epoch % 2)
+            mirrored = self._first[numbers] ^ bool(self.epoch % 2)
             x[mirrored] = x[mirrored, :, ::-1]
         if self.augmentation and not plain:
-            rng = np.random.default_rng((self.seed, self.epoch, index))
+            part = (3, *part) if part else ()
+            rng = np.random.default_rng((self.seed, self.epoch, index, *part))
             x = self.augmentation(x, rng)
-        return x, one_hot(labels, self._targets, self.outputs)
+        return x, labels
+
+    def _divided(self, x, labels):
+        """Fill a whole batch up, and take this host's part of it."""
+        number = len(x)
+        if self.place.replicas > 1:
+            rows = self.place.rows(number, self.batch_size)
+            x, labels = x[rows], labels[rows]
+        return self._batch(x, labels, number)
+
+    def _batch(self, x, labels, number):
+        y = one_hot(labels, self._targets, self.outputs)
+        if self.place.weighted:
+            return x, y, self.place.weights(number, self.batch_size)
+        return x, y
+
+
+class StreamedFeed(Feed):
+    """A feed of images that are read from the disk, one batch after the other.
+
+    Where there are several hosts, each decodes and augments its part of a batch alone;
+    the batches are those of one host, the augmentation of its part is its own.
+
+    Attributes:
+        failure: the DataError that ended the reading, which Keras may have wrapped.
+    """
+
+    failure: Exception | None = None
+
+    def start(self, epoch: int) -> None:
+        """Begin an epoch; call it before the epoch is read."""
+        self.epoch = epoch
+        self._reading, self._next, self._last = None, 0, None
+
+    def for_keras(self):
+        """Return what Keras reads the batches from.
+
+        With TensorFlow, which may open an epoch while it still reads another, each
+        reading is one of its own.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        x, y = self.images.image_shape, self._targets.shape[1]
+        labels = ((None, y), "float32")
+        signature = [
+            ((None, *x), "uint8"),
+            labels if self.outputs == 1 else (labels,) * self.outputs,
+        ]
+        if self.place.weighted:
+            signature.append(((None,), "float32"))
+        return keras_dataset(self._batches, len(self), tuple(signature))
+
+    def __getitem__(self, index: int):
+        if index + 1 == self._next:
+            return self._last
+        if index != self._next or self._reading is None:
+            self._reading, self._next = self._batches(), 0
+        while self._next <= index:
+            self._last = next(self._reading)
+            self._next += 1
+        return self._last
+
+    def _batches(self):
+        seed = None if self.seed is None else (self.seed, self.epoch)
+        total, size = len(self.images), self.batch_size
+        shared = self.place.hosts > 1
+        rows = (lambda n: self.place.rows(n, size)) if shared else None
+        try:
+            reading = self.images.batches(size, seed=seed, rows=rows)
+            for index, (x, labels, numbers) in enumerate(reading):
+                if shared:
+                    number = min(size, total - index * size)
+                    part = (self.place.host, self.place.hosts)
+                    changed = self._changed(index, x, labels, numbers, part)
+                    yield self._batch(*changed, number)
+                else:
+                    yield self._divided(*self._changed(index, x, labels, numbers))
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+def make_feed(images: Images | Shards, *arguments, **options) -> Feed:
+    """Return the feed of images in memory or of streamed ones; see `Feed`."""
+    kind = Feed if isinstance(images, Images) else StreamedFeed
+    return kind(images, *arguments, **options)
 
 
 def one_hot(labels, table, outputs: int):

@@ -1,4 +1,7 @@
-"""Lookahead: weights that are pulled back, every few steps, to their slow average."""
+"""Lookahead: weights that are pulled back, every few steps, to their slow average.
+
+`TrainedModel`, which is trained in the place of a network, does it after its steps.
+"""
 
 import keras
 
@@ -62,17 +65,29 @@ class Lookahead:
 
 
 class TrainedModel(keras.Model):
-    """A functional model whose training step ends with a blending.
+    """A functional model with a training step of its own.
+
+    It may begin with cutting off what a batch was filled up with, and end with a
+    blending.
 
     Attributes:
-        lookahead: the `Lookahead`, to be set after `compile` and before `fit`; while
-            it is None the model trains like any other.
+        lookahead: the `Lookahead`, to be set after `compile` and before `fit`; None
+            for no blending.
+        sizes: the number of images in a batch, by the size that it was filled up to;
+            empty where batches are as they are. See `kerascnn.training.devices`.
     """
 
     lookahead: Lookahead | None = None
+    sizes: dict[int, int] = {}  # noqa: RUF012  (read only; Keras would track an own)
 
     def train_step(self, *arguments):
         """Run one step: (data), with JAX (state, data), as Keras calls it."""
+        *before, data = arguments
+        size = keras.tree.flatten(data)[0].shape[0]
+        if self.sizes.get(size, size) != size:
+            number = self.sizes[size]
+            data = keras.tree.map_structure(lambda part: part[:number], data)
+            arguments = (*before, data)
         result = super().train_step(*arguments)
         if self.lookahead is None:
             return result

@@ -140,7 +140,9 @@ def offsets(model) -> list:
 
 
 class _ScaledRate:
-    """Give some variables of an optimizer a multiple of its learning rate.
+    """What the optimizers below do beyond those of Keras.
+
+    Give some variables of an optimizer a multiple of its learning rate.
 
     The rate of the update is multiplied, after the gradients have been clipped: exact
     with every optimizer, where a multiple of the gradient would be none with Adam.
@@ -149,6 +151,28 @@ class _ScaledRate:
 
     scaled: frozenset = frozenset()
     factor = 1.0
+    add_up = None  # adds up the gradients of several devices
+    devices = 1
+
+    def clip_together(self, add_up, devices: int) -> None:
+        """Let several devices clip their gradients as one.
+
+        With TensorFlow Keras clips the part of the gradient that a device computed,
+        and adds up the parts after that.
+
+        Args:
+            add_up: takes the gradients of a device, returns the sum over all devices.
+            devices: how many there are.
+        """
+        self.add_up = add_up
+        self.devices = devices
+
+    def _clip_gradients(self, grads):
+        """Clip gradients, as Keras asks for it before it adds up those of devices."""
+        if self.add_up is None:
+            return super()._clip_gradients(grads)
+        whole = super()._clip_gradients(self.add_up(grads))
+        return [gradient / self.devices for gradient in whole]
 
     def scale_rate(self, variables, factor: float) -> None:
         """Choose the variables and the factor; before the first step."""

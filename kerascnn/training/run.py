@@ -1,10 +1,13 @@
 """The run folder: everything that a training was and what came of it."""
 
+import contextlib
 import csv
+import errno
 import functools
 import json
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,16 +138,67 @@ def read_json(path: Path) -> dict:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a whole file or leave the old one: a reader never sees a half."""
+def write_file(path: Path, content, *, before: Path | None = None) -> None:
+    """Write a whole file or leave the old one: a reader never sees a half.
+
+    Args:
+        path: of the file.
+        content: text, or bytes.
+        before: a second name, under which the old file is kept.
+
+    Raises:
+        OSError: the file cannot be written (the disk is full, the folder is
+            read-only); the old one is untouched.
+    """
     temporary = path.with_name(f".{path.name}.part")
     if isinstance(content, str):
         content = content.encode()
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with writing(path, temporary):
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None:
+            _keep(path, before)
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def writing(path: Path, temporary: Path):
+    """Say what to do where a file of a run folder cannot be written.
+
+    Args:
+        path: of the file.
+        temporary: what is written and renamed; removed where that fails.
+
+    Raises:
+        OSError: in words, in the place of that of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "make room" if full else "make the folder writable"
+        if (path.parent / "checkpoint.npz").exists():
+            advice += (
+                "; what was there is kept: continue then with kerascnn train --resume "
+                f"{path.parent}"
+            )
+        reason = error.strerror or str(error).splitlines()[0]
+        raise type(error)(f"cannot write {path}: {reason}; {advice}") from error
+
+
+def _keep(path: Path, before: Path) -> None:
+    """Give a file a second name as well; there is no moment without the first."""
+    if not path.exists():
+        return
+    before.unlink(missing_ok=True)
+    try:
+        os.link(path, before)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, before)
 
 
 def write_json(path: Path, value) -> None:
@@ -170,18 +224,58 @@ def read_history(path: Path) -> list[dict]:
 
 
 def new_folder(runs: Path, name: str) -> Path:
-    """Make the next free folder `<name>-<number>`; two callers never get the same."""
-    runs.mkdir(parents=True, exist_ok=True)
+    """Make the next free folder `<name>-<number>`; two callers never get the same.
+
+    Raises:
+        OSError: no folder can be made there.
+    """
+    with _making(runs):
+        runs.mkdir(parents=True, exist_ok=True)
     pattern = re.compile(re.escape(name) + r"-(\d+)")
     taken = [int(m[1]) for p in runs.iterdir() if (m := pattern.fullmatch(p.name))]
     number = max(taken, default=0)
     while True:
         number += 1
         try:
-            (folder := runs / f"{name}-{number}").mkdir()
+            with _making(folder := runs / f"{name}-{number}"):
+                folder.mkdir()
         except FileExistsError:
             continue
         return folder
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder for a run.
+
+    Raises:
+        FileExistsError: it is there already.
+        OSError: it cannot be made.
+    """
+    try:
+        with _making(folder):
+            folder.mkdir(parents=True)
+    except FileExistsError:
+        raise FileExistsError(
+            f"{folder} is there already and is not overwritten; choose another folder, "
+            f"or continue it with kerascnn train --resume {folder}"
+        ) from None
+    return folder
+
+
+@contextlib.contextmanager
+def _making(folder: Path):
+    try:
+        yield
+    except FileExistsError as error:
+        if folder.is_dir():
+            raise
+        raise NotADirectoryError(
+            f"{folder} is a file, not a folder; choose another folder"
+        ) from error
+    except OSError as error:
+        raise type(error)(
+            f"cannot make the folder {folder}: {error.strerror}; choose another one"
+        ) from error
 
 
 @functools.cache

@@ -1,24 +1,25 @@
 """The shared training routine: any network, any images, one recipe."""
 
 import contextlib
-import math
+import io
+import json
 import os
-import shutil
-import time
 from pathlib import Path
 
 import keras
-import numpy as np
 
 import zoo
-from kerascnn.data import Augmentation, Data, load_data
+from kerascnn.data import Augmentation, Data, Images, load_data
 from kerascnn.summary import summarize
 from kerascnn.training import checkpoint
 from kerascnn.training.adaptation import adapt_layers, finalize_layers
 from kerascnn.training.curves import plot_history
+from kerascnn.training.devices import Place, open_place
+from kerascnn.training.epochs import Epochs, TrainingDivergedError, best_epoch
 from kerascnn.training.evaluate import evaluate
-from kerascnn.training.feed import Feed, one_hot
+from kerascnn.training.feed import make_feed
 from kerascnn.training.initialization import lsuv
+from kerascnn.training.lock import locked
 from kerascnn.training.lookahead import Lookahead, TrainedModel
 from kerascnn.training.optimization import (
     make_optimizer,
@@ -33,12 +34,13 @@ from kerascnn.training.run import (
     commit,
     hardware,
     load_run,
+    make_folder,
     new_folder,
     read_json,
     versions,
     write_file,
-    write_history,
     write_json,
+    writing,
 )
 from kerascnn.training.universum import (
     LabelledAccuracy,
@@ -47,12 +49,11 @@ from kerascnn.training.universum import (
     without_dustbin,
 )
 
+__all__ = ["TrainingDivergedError", "logits_model", "resume", "train"]
+
 # Steps that Keras runs in one call: fewer returns to Python, same result.
 STEPS_PER_CALL = 16
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss is not finite any more."""
+SAMPLE = 5_000  # streamed images that layers are adapted and weights scaled on
 
 
 def train(
@@ -67,12 +68,22 @@ def train(
     progress: bool = True,
     callbacks=(),
     universum_data=None,
+    devices: int = 1,
+    hosts=(),
+    host_id: int = 0,
     **overrides,
-) -> Run:
+) -> Run | None:
     """Train a network and keep everything about it in a run folder.
 
     Decisions (the best epoch, early stopping) are made on the validation images; the
     test images are read once, at the end.
+
+    On several devices or hosts the recipe's batch is divided among all of them, and
+    the weights become those of one device, but for rounding. With TensorFlow that
+    holds for networks without batch normalisation and dropout, which work on each
+    device by itself there; and where a batch does not divide, what it is filled up
+    with counts in the history's training loss and accuracy as if the batch were that
+    large. Validation and test are on one device.
 
     Args:
         model: a name of the zoo, or a built Keras model from images (N, height, width,
@@ -96,6 +107,14 @@ def train(
             ones alone; validation and test are as ever. With universum=dustbin a
             network is built with one class more, and a model of yours has to have one
             more; the network of the run answers with the others.
+        devices: devices to train on, of each host: through keras.distribution with
+            JAX, tf.distribute.MirroredStrategy with TensorFlow.
+        hosts: addresses of all machines, "a:1234,b:1234" or a sequence, that run this
+            same call, each with its `host_id`; JAX only. Each needs the data; the run
+            folder, progress, validation and test are those of host 0. Where a host
+            fails, the others end too.
+        host_id: which of `hosts` this process is, from 0. A program that computes with
+            Keras before calls `kerascnn.training.connect` first.
         **overrides: single values of the recipe, such as `epochs=5`.
 
     Returns:
@@ -103,12 +122,17 @@ def train(
         recipe's own protocol, its `views` and `passes`; where these average,
         `test_accuracy_averaged` repeats the accuracy and `test_accuracy_single` is
         that of one pass of the images as they are. Validation figures are of one pass.
+        None on another host than host 0.
 
     Raises:
-        ValueError: unknown name, recipe or value; model and data do not fit.
+        ValueError: unknown name, recipe or value; model and data do not fit; fewer
+            devices are there.
+        DataError: streamed images are missing or damaged.
         FileExistsError: `folder` is there already.
+        OSError: the run folder cannot be written; what was saved is kept.
         TrainingDivergedError: the loss became infinite or not a number.
     """
+    place = open_place(devices, hosts, host_id)
     named = isinstance(model, str)
     if named:
         zoo.builder(model)  # an unknown name and a wrong recipe are told at once
@@ -133,11 +157,41 @@ def train(
         classes = data.classes + (recipe.universum == "dustbin")
         model = zoo.build(model, data.input_shape, classes, **(options or {}))
     _check_fit(model, data, recipe)
+    if named or recipe.initialization:
+        sample = data.train
+        if not isinstance(sample, Images):
+            sample = sample.take(SAMPLE, seed=seed)
     if named:
-        adapt_layers(model, data.train.x)
+        adapt_layers(model, sample.x)
     if recipe.initialization == "lsuv":
-        lsuv(model, data.train, seed=seed)
-    folder = _make_folder(folder, Path(runs), f"{model.name}-{data.name}")
+        lsuv(model, sample, seed=seed)
+    precision = resolve_precision(recipe.precision)
+    common = _agree(place, {"precision": precision, "data": data.fingerprint})
+    if common["data"] != data.fingerprint:
+        raise ValueError(
+            f"the hosts have different data: {data.title} has fingerprint "
+            f"{data.fingerprint} on host {place.host}, {common['data']} on host 0"
+        )
+    options = {
+        "place": place,
+        "precision": common["precision"],
+        "progress": progress,
+        "callbacks": callbacks,
+        "universum": universum,
+    }
+    if not place.first:
+        return _run(model, data, recipe, seed, None, **options)
+    if folder is None:
+        folder = new_folder(Path(runs), f"{model.name}-{data.name}")
+    else:
+        folder = make_folder(Path(folder))
+    with locked(folder):
+        _describe(folder, model, data, recipe, seed, place, precision, universum)
+        return _run(model, data, recipe, seed, folder, **options)
+
+
+def _describe(folder, model, data, recipe, seed, place, precision, universum) -> None:
+    """Write what a run folder says of a training before it begins."""
     write_file(folder / "architecture.json", model.to_json())
     answering = _answering(model, logits_model(model)[0], data, recipe)
     summary = summarize(answering).to_text(width=160, ascii=False)
@@ -159,49 +213,87 @@ def train(
             },
             **({"universum": universum.describe()} if universum else {}),
             "recipe": vars(recipe),
-            "precision": resolve_precision(recipe.precision),
+            "precision": precision,
             "seed": seed,
+            **place.describe(),
             "versions": versions(),
             "hardware": hardware(),
             "commit": commit(),
         },
     )
-    return _run(
-        model, data, recipe, seed, folder, progress, callbacks, universum=universum
-    )
 
 
 def resume(
-    folder, *, data=None, progress: bool = True, callbacks=(), universum_data=None
-) -> Run:
+    folder,
+    *,
+    data=None,
+    progress: bool = True,
+    callbacks=(),
+    universum_data=None,
+    devices: int | None = None,
+    hosts=(),
+    host_id: int = 0,
+) -> Run | None:
     """Continue an interrupted training to what it would have been without the break.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; read on host 0 alone.
         data: the same data as before; needed where the run was given a `Data` that
             `load_data` had not made.
         progress: as in `train`.
         callbacks: as in `train`.
         universum_data: the same unlabelled images as before; needed where they were
             not made by `load_data`.
+        devices: as in `train`; None for as many as before. On another number the
+            result is the same but for rounding, as told there.
+        hosts: as in `train`; they are not kept in the folder.
+        host_id: as in `train`.
 
     Returns:
-        The finished run; a run that had finished is returned as it is.
+        The finished run; a run that had finished is returned as it is. None on another
+        host than host 0.
 
     Raises:
         FileNotFoundError: the folder is not a run folder.
-        ValueError: the data is not the same as before, or the folder is damaged.
+        ValueError: the data is not the same as before, or the folder is damaged. Where
+            the last saved state is damaged and the one before is not, there is a
+            RuntimeWarning, and the training continues from that one.
+        FolderInUseError: another process trains in the folder.
     """
     folder = Path(folder)
-    if (folder / "metrics.json").exists():
-        return load_run(folder)
-    if not (folder / "checkpoint.npz").exists():
-        raise FileNotFoundError(
-            f"{folder} has no checkpoint.npz: nothing was saved there to continue "
-            "from; start the training again"
+    place = open_place(1, hosts, host_id)  # connects; who has the folder says the rest
+    if not place.first:
+        return _resume(
+            None, place, data, universum_data, devices, hosts, progress, callbacks
         )
-    config = read_json(folder / "config.json")
-    before = config["data"]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no run folder {folder}; nothing to continue")
+    with locked(folder):
+        return _resume(
+            folder, place, data, universum_data, devices, hosts, progress, callbacks
+        )
+
+
+def _resume(folder, place, data, universum_data, devices, hosts, progress, callbacks):
+    """Resume with the lock on the folder held; None for it on another host."""
+    state, saved = {}, b""
+    if folder:
+        state["finished"] = (folder / "metrics.json").exists()
+        if not state["finished"]:
+            saved = checkpoint.read(folder)
+            state["config"] = read_json(folder / "config.json")
+            state["model"] = read_json(folder / "architecture.json")
+    state = _agree(place, state)
+    if state["finished"]:
+        if folder is None:
+            return None
+        checkpoint.remove(folder)
+        return load_run(folder)
+    saved = bytes(place.broadcast(saved))
+    config, before = state["config"], state["config"]["data"]
+    if devices is None:
+        devices = config.get("devices", 1)
+    place = open_place(devices, hosts, place.host)
     if data is None and not before["origin"]:
         raise ValueError(
             f"{folder} was trained on {before['title']}, which load_data had not made; "
@@ -217,7 +309,7 @@ def resume(
         )
     import zoo.layers  # noqa: F401  (registers the layers with Keras)
 
-    model = keras.models.model_from_json((folder / "architecture.json").read_text())
+    model = keras.models.model_from_json(json.dumps(state["model"]))
     recipe = recipe_for(None, config["recipe"])
     universum = reopen_universum(recipe, data, config.get("universum"), universum_data)
     return _run(
@@ -226,12 +318,18 @@ def resume(
         recipe,
         config["seed"],
         folder,
-        progress,
-        callbacks,
+        place=place,
         precision=config["precision"],
-        resumed=True,
+        progress=progress,
+        callbacks=callbacks,
         universum=universum,
+        saved=saved,
     )
+
+
+def _agree(place: Place, value: dict) -> dict:
+    """Return what host 0 says."""
+    return json.loads(bytes(place.broadcast(json.dumps(value).encode())))
 
 
 def _check_fit(model, data: Data, recipe: Recipe) -> None:
@@ -277,20 +375,6 @@ def _check_fit(model, data: Data, recipe: Recipe) -> None:
         )
 
 
-def _make_folder(folder, runs: Path, name: str) -> Path:
-    if folder is None:
-        return new_folder(runs, name)
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise FileExistsError(
-            f"{folder} is there already and is not overwritten; choose another folder, "
-            f"or continue it with kerascnn train --resume {folder}"
-        ) from None
-    return folder
-
-
 def logits_model(model) -> tuple[keras.Model, bool]:
     """Return the model that is trained, and whether its outputs are logits.
 
@@ -333,22 +417,20 @@ def _run(
     recipe,
     seed,
     folder,
+    *,
+    place,
+    precision,
     progress,
     callbacks,
-    precision=None,
-    resumed=False,
     universum=None,
-) -> Run:
-    """Train until the end of the recipe, then measure and write the results."""
-    precision = precision or resolve_precision(recipe.precision)
-    trained, from_logits = logits_model(model)
-    model = _answering(model, trained, data, recipe)
-    outputs = len(model.outputs)
-    judged = trained  # what is validated
-    if universum:
-        trained = universum.extend(trained)
-        judged = universum.labelled(trained)
-    feed = Feed(
+    saved=None,
+) -> Run | None:
+    """Train until the end of the recipe, then measure and write the results.
+
+    On one device the model itself is trained. On several a copy is, which lies on all
+    of them; the model is what is validated, and has the weights in the end.
+    """
+    feed = make_feed(
         data.train,
         data.classes,
         recipe.batch_size,
@@ -362,58 +444,113 @@ def _run(
             recipe.color,
         ),
         alternate_flip=recipe.alternate_flip,
-        outputs=outputs,
+        outputs=len(model.outputs),
         plain_from=recipe.epochs - recipe.plain_epochs,
         universum=universum,
+        place=place,
     )
-    with _borrowed(trained, precision):
-        optimizer = make_optimizer(recipe, trained, len(feed))
-        loss = [
-            keras.losses.CategoricalCrossentropy(
-                from_logits=from_logits, label_smoothing=recipe.label_smoothing
+    alone = place.replicas == 1
+    ends, from_logits = logits_model(model)
+    network = _answering(model, ends, data, recipe)
+    judged = universum.labelled(ends) if universum else ends
+    with place.scope():
+        trained = ends if alone else _replica(model, place)
+        worker = trained
+        if universum:
+            trained = universum.extend(trained)
+        trained.sizes = place.sizes(len(data.train), recipe.batch_size)
+    with _borrowed(trained, precision), _borrowed(ends, precision):
+        with place.scope():
+            _compile(trained, recipe, feed, from_logits, universum)
+            trained.optimizer.build(trained.trainable_variables)
+            if recipe.lookahead:
+                total = recipe.epochs * len(feed)
+                trained.lookahead = Lookahead(trained, recipe.lookahead, total)
+        if not alone:  # the validation loss contains the l2 of a recipe as well
+            pairs = zip(
+                worker.trainable_variables, ends.trainable_variables, strict=True
             )
-            for _ in range(outputs)
-        ]
-        figure = LabelledAccuracy(data.classes) if universum else "accuracy"
-        accuracy, plain = (
-            [[first], *([[]] * (outputs - 1))] for first in (figure, "accuracy")
-        )
-        trained.compile(
-            optimizer,
-            loss if outputs > 1 else loss[0],
-            loss_weights=list(recipe.loss_weights) or None,
-            metrics=accuracy if outputs > 1 else accuracy[0],
-            steps_per_execution=min(STEPS_PER_CALL, len(feed)),
-        )
-        trained.optimizer.build(trained.trainable_variables)
+            for own, other in pairs:
+                other.regularizer = own.regularizer
         if judged is not trained:
-            judged.compile(
-                loss=loss if outputs > 1 else loss[0],
-                loss_weights=list(recipe.loss_weights) or None,
-                metrics=plain if outputs > 1 else plain[0],
-            )
-        if recipe.lookahead:
-            total = recipe.epochs * len(feed)
-            trained.lookahead = Lookahead(trained, recipe.lookahead, total)
-        epochs = _Epochs(folder, data, recipe, feed, resumed)
-        epochs.begin(trained, judged)
-        done = len(epochs.history)
-        bar = [TrainingProgress(recipe.epochs, done)] if progress else []
-        if done < recipe.epochs and not epochs.should_stop():
-            try:
-                trained.fit(
-                    feed,
-                    epochs=recipe.epochs,
-                    initial_epoch=done,
-                    shuffle=False,  # the feed has its own order
-                    callbacks=[epochs, *callbacks, *bar],
-                    verbose=0,
-                )
-            finally:
-                for shown in bar:
-                    shown.close()
+            _compile(judged, recipe, None, from_logits, None)
+        epochs = Epochs(folder, data, recipe, feed, place)
+        twins = () if alone else (worker, ends)
+        epochs.begin(trained, judged, twins=twins, saved=saved)
+        _fit(trained, recipe, feed, epochs, place, progress, callbacks)
         epochs.finish()
-    return _measure(model, data, recipe, epochs, folder)
+    run = _measure(network, data, recipe, epochs, folder) if folder else None
+    place.broadcast(b"")  # the hosts end together
+    return run
+
+
+def _replica(model, place):
+    """Return a copy of a model, without its softmax, on the devices of a place."""
+    copy = keras.models.model_from_json(model.to_json())
+    buffer = checkpoint.pack(_numbered(checkpoint.values(model.variables)))
+    arrays = checkpoint.unpack(place.broadcast(bytes(buffer)))
+    for i, variable in enumerate(copy.variables):
+        variable.assign(arrays[f"state{i}"])
+    finalize_layers(copy)
+    return logits_model(copy)[0]
+
+
+def _numbered(arrays) -> dict:
+    return {f"state{i}": array for i, array in enumerate(arrays)}
+
+
+def _compile(model, recipe, feed, from_logits, universum) -> None:
+    """Give a model its loss and accuracy and, with a feed to train on, an optimizer."""
+    outputs = len(model.outputs)
+    loss = [
+        keras.losses.CategoricalCrossentropy(
+            from_logits=from_logits, label_smoothing=recipe.label_smoothing
+        )
+        for _ in range(outputs)
+    ]
+    first = LabelledAccuracy(universum.classes) if universum else "accuracy"
+    accuracy = [[first], *([[]] * (outputs - 1))]
+    options = {
+        "loss": loss if outputs > 1 else loss[0],
+        "loss_weights": list(recipe.loss_weights) or None,
+        "metrics": accuracy if outputs > 1 else accuracy[0],
+    }
+    if feed is not None:
+        options["optimizer"] = make_optimizer(recipe, model, len(feed))
+        options["steps_per_execution"] = min(STEPS_PER_CALL, len(feed))
+        if feed.place.weighted:
+            options["weighted_metrics"] = options.pop("metrics")
+            # Keras's loop over steps fails under MirroredStrategy.
+            options["steps_per_execution"] = 1
+            if recipe.clip_norm:
+                place = feed.place
+                options["optimizer"].clip_together(place.add_up, place.replicas)
+    model.compile(**options)
+
+
+def _fit(trained, recipe, feed, epochs, place, progress, callbacks) -> None:
+    """Train the epochs that are left."""
+    done = len(epochs.history)
+    if done >= recipe.epochs or epochs.should_stop():
+        return
+    bar = [TrainingProgress(recipe.epochs, done)] if progress and place.first else []
+    try:
+        with place.fitting():
+            trained.fit(
+                feed.for_keras(),
+                epochs=recipe.epochs,
+                initial_epoch=done,
+                shuffle=False,  # the feed has its own order
+                callbacks=[epochs, *callbacks, *bar],
+                verbose=0,
+            )
+    except Exception:
+        if isinstance(failure := getattr(feed, "failure", None), ValueError):
+            raise failure from None  # which TensorFlow wraps in pages of its own
+        raise
+    finally:
+        for shown in bar:
+            shown.close()
 
 
 @contextlib.contextmanager
@@ -435,143 +572,7 @@ def _borrowed(model, policy: str):
             variable.regularizer = regularizer
 
 
-class _Epochs(keras.callbacks.Callback):
-    """What happens around every epoch: order, validation, history, checkpoint."""
-
-    def __init__(self, folder: Path, data: Data, recipe: Recipe, feed: Feed, resumed):
-        super().__init__()
-        self.folder = folder
-        self.data = data
-        self.recipe = recipe
-        self.feed = feed
-        self.resumed = resumed
-        self.history: list[dict] = []
-        self.best: list[np.ndarray] = []
-
-    def begin(self, model, judged) -> None:
-        """Take up the saved state, or save the first one.
-
-        Args:
-            model: the model that is trained.
-            judged: the model, of the same weights, that is validated.
-        """
-        self.trained = model
-        self.judged = judged
-        path = self.folder / "checkpoint.npz"
-        if self.resumed:
-            self.history, self.best = checkpoint.restore(path, model, model.optimizer)
-            finalize_layers(model)
-        else:
-            checkpoint.save(path, model, model.optimizer, self.history)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.feed.start(epoch)
-        self._epoch = epoch
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            # The rate of this step cannot be read: JAX holds the variables meanwhile.
-            rate = self.recipe.learning_rate
-            raise TrainingDivergedError(
-                f"the loss is {loss} in epoch {self._epoch + 1}, with a peak learning "
-                f"rate of {rate:g}: train again with a lower learning_rate, a longer "
-                "warmup or clip_norm=1"
-            )
-
-    def on_epoch_end(self, epoch, logs=None):
-        row = {
-            "epoch": epoch + 1,
-            "loss": float(logs["loss"]),
-            "accuracy": float(_accuracy(logs)),
-        }
-        if len(self.data.validation):
-            row |= self._validate()
-        row["learning_rate"] = float(self.trained.optimizer.learning_rate)
-        row["seconds"] = time.perf_counter() - self._start
-        self.history.append(row)
-        logs.update(row)
-        checkpoint.save(
-            self.folder / "checkpoint.npz",
-            self.trained,
-            self.trained.optimizer,
-            self.history,
-            self.best,
-        )
-        write_history(self.folder / "history.csv", self.history)
-        if self.should_stop():
-            self.trained.stop_training = True
-
-    def _validate(self) -> dict:
-        """Measure on the validation images; with an average of weights, that one."""
-        model, images = self.judged, self.data.validation
-        table = np.eye(self.data.classes, dtype=np.float32)
-        with self._averaged():
-            logs = model.evaluate(
-                images.x,
-                one_hot(images.y, table, len(model.outputs)),
-                batch_size=max(self.recipe.batch_size, 128),
-                verbose=0,
-                return_dict=True,
-            )
-            accuracy = float(_accuracy(logs))
-            earlier = [row["val_accuracy"] for row in self.history]
-            if self.recipe.keep == "best" and accuracy > max(earlier, default=-1.0):
-                self.best = checkpoint.values(self.trained.weights)
-        return {"val_loss": float(logs["loss"]), "val_accuracy": accuracy}
-
-    @contextlib.contextmanager
-    def _averaged(self):
-        """Put the average of the weights in place of the weights, for a while."""
-        if not (self.recipe.ema or self.recipe.lookahead):
-            yield
-            return
-        weights = self.trained.weights
-        own = checkpoint.values(weights)
-        self._take_average()
-        try:
-            yield
-        finally:
-            for variable, value in zip(weights, own, strict=True):
-                variable.assign(value)
-
-    def _take_average(self) -> None:
-        if self.recipe.lookahead:
-            self.trained.lookahead.take_slow()
-        else:
-            weights = self.trained.trainable_variables
-            self.trained.optimizer.finalize_variable_values(weights)
-            checkpoint.copy(weights, weights)  # the average keeps its arrays
-
-    def should_stop(self) -> bool:
-        """Tell whether the validation accuracy has not grown for too long."""
-        if not self.recipe.early_stopping or not self.history:
-            return False
-        return (
-            len(self.history) - best_epoch(self.history) >= self.recipe.early_stopping
-        )
-
-    def finish(self) -> None:
-        """Leave in the model the weights that the recipe keeps."""
-        if self.best:
-            for variable, value in zip(self.trained.weights, self.best, strict=True):
-                variable.assign(value)
-        elif self.recipe.ema or self.recipe.lookahead:
-            self._take_average()
-
-
-def _accuracy(logs: dict) -> float:
-    """Return the accuracy of the first output, whatever Keras named it."""
-    return next(value for name, value in logs.items() if name.endswith("accuracy"))
-
-
-def best_epoch(history: list[dict]) -> int:
-    """Return the first epoch (from 1) with the best validation accuracy."""
-    return 1 + int(np.argmax([row["val_accuracy"] for row in history]))
-
-
-def _measure(model, data: Data, recipe: Recipe, epochs: _Epochs, folder: Path) -> Run:
+def _measure(model, data: Data, recipe: Recipe, epochs: Epochs, folder: Path) -> Run:
     """Read the test images, once, and write what the run folder keeps."""
     history = epochs.history
     result = single = evaluate(model, data.test, labels=data.labels)
@@ -604,13 +605,15 @@ def _measure(model, data: Data, recipe: Recipe, epochs: _Epochs, folder: Path) -
         metrics["validation_accuracy"] = kept.accuracy
         metrics["best_epoch"] = best_epoch(history)
     config = read_json(folder / "config.json")
-    temporary = folder / ".part.keras"  # Keras asks for the ending
-    model.save(temporary)
-    shutil.move(temporary, folder / "model.keras")
+    temporary = folder / ".model.part.keras"  # Keras asks for the ending
+    with writing(folder / "model.keras", temporary):
+        model.save(temporary)
+        os.replace(temporary, folder / "model.keras")
     title = f"{model.name} on {data.title}, seed {config['seed']}"
-    plot_history(history, title=title).savefig(folder / "curves.png", dpi=150)
+    picture = io.BytesIO()
+    plot_history(history, title=title).savefig(picture, dpi=150)
+    write_file(folder / "curves.png", picture.getbuffer())
     # The metrics come last: with them the run is finished.
     write_json(folder / "metrics.json", metrics)
-    (folder / "checkpoint.npz").unlink()
-    (folder / "architecture.json").unlink()
+    checkpoint.remove(folder)
     return Run(folder, model.name, config, history, metrics, data.labels, _model=model)

@@ -276,6 +276,8 @@ class LabelledAccuracy(keras.metrics.Mean):
         labelled = keras.ops.cast(keras.ops.max(y_true, axis=-1) > 0.75, self.dtype)
         answers = keras.ops.argmax(y_pred, axis=-1)
         right = keras.ops.equal(keras.ops.argmax(y_true, axis=-1), answers)
+        if sample_weight is not None:
+            labelled = labelled * keras.ops.cast(sample_weight, self.dtype)
         super().update_state(keras.ops.cast(right, self.dtype), labelled)
 
     def get_config(self):

@@ -100,16 +100,16 @@ def test_the_gpu_is_left_to_another_backend(monkeypatch):
     for backend, hidden in (("jax", [([], "GPU")]), ("tensorflow", [])):
         monkeypatch.setenv("KERAS_BACKEND", backend)
         devices = Devices()
-        cifar10._leave_gpu(devices)
+        cifar10.leave_gpu(devices)
         assert devices.hidden == hidden
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    cifar10._leave_gpu(Devices(RuntimeError("devices are in use")))
+    cifar10.leave_gpu(Devices(RuntimeError("devices are in use")))
     # What Keras runs on, once it is imported, counts for more than the environment.
     keras = types.SimpleNamespace()
     keras.config = types.SimpleNamespace(backend=lambda: "tensorflow")
     monkeypatch.setitem(sys.modules, "keras", keras)
     devices = Devices()
-    cifar10._leave_gpu(devices)
+    cifar10.leave_gpu(devices)
     assert not devices.hidden
 
 

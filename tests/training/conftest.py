@@ -1,7 +1,13 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from kerascnn.data import Data, Images
+
+# helpers.py, and tests/data/prepared.py, which makes data sets as tfds writes them.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "data")]
 
 
 def make_data(classes=3, shape=(12, 12, 3), train=70, held=20, seed=0):

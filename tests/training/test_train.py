@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
 import pytest
+from helpers import Stop, assert_same_weights, busy_model
 
 import kerascnn
 import zoo
@@ -26,44 +25,6 @@ from kerascnn.training.optimization import set_precision
 from kerascnn.training.train import logits_model
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
-
-
-def weights(model):
-    return {v.path: np.asarray(v) for v in model.weights}
-
-
-def assert_same_weights(one, other):
-    one, other = weights(one), weights(other)
-    assert one.keys() == other.keys()
-    for path in one:
-        np.testing.assert_array_equal(one[path], other[path], err_msg=path)
-
-
-def busy_model(shape=(12, 12, 3), classes=3, dropout=0.5):
-    """Everything whose state a resume could lose: dropout, batch normalisation."""
-    inputs = keras.Input(shape)
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(x)
-    x = keras.layers.BatchNormalization(name="norm")(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dropout(dropout)(x)
-    x = keras.layers.Dense(classes, activation="softmax", name="fc")(x)
-    return keras.Model(inputs, x, name="busy")
-
-
-class Stop(keras.callbacks.Callback):
-    """Interrupts like Ctrl-C in the middle of an epoch."""
-
-    def __init__(self, epoch):
-        super().__init__()
-        self.epoch = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.now = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.now == self.epoch:
-            raise KeyboardInterrupt
 
 
 def test_a_run_folder_holds_everything(data, tmp_path):
@@ -174,54 +135,6 @@ def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
             assert one[key] == other[key]
     assert_same_weights(whole.model, run.model)
     assert resume(folder, data=data).metrics == load_run(folder).metrics
-
-
-KILLED = """
-import sys, keras
-import kerascnn
-sys.path.insert(0, {tests!r})
-from conftest import make_data
-class Slow(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        import time; time.sleep(0.2)
-    def on_epoch_end(self, epoch, logs=None):
-        print("epoch", epoch, flush=True)
-data = make_data()
-if sys.argv[1] == "train":
-    kerascnn.train("lecture_cnn", data, dict(epochs=3, batch_size=4),
-                   folder=sys.argv[2], progress=False,
-                   callbacks=[Slow()] if sys.argv[3] == "slow" else [])
-else:
-    kerascnn.resume(sys.argv[2], data=data, progress=False)
-"""
-
-
-def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path):
-    """kill -9, no chance to clean up: the result is that of the run left alone."""
-    script = tmp_path / "script.py"
-    script.write_text(KILLED.format(tests=os.path.dirname(__file__)))
-
-    def start(*arguments):
-        return subprocess.Popen(
-            [sys.executable, str(script), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    process = start("train", tmp_path / "killed", "slow")
-    assert process.stdout.readline() == "epoch 0\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "metrics.json").exists()
-    with pytest.raises(ValueError, match="has not finished; continue"):
-        load_run(tmp_path / "killed")
-    whole = start("train", tmp_path / "whole", "fast")
-    resumed = start("resume", tmp_path / "killed", "fast")
-    assert (whole.wait(), resumed.wait()) == (0, 0)
-    one, other = (load_run(tmp_path / name) for name in ("whole", "killed"))
-    assert len(other.history) == 3
-    assert_same_weights(one.model, other.model)
 
 
 def test_early_stopping_and_the_best_epoch(data, tmp_path):

@@ -1,0 +1,514 @@
+"""Data sets larger than memory: read from the shards that tensorflow-datasets wrote.
+
+    data = load_data("cifar10", stream=True)
+    data = load_data("tfds:stanford_dogs", stream=True, image_size=64)
+
+What is held in memory is a buffer of encoded images of a fixed size in bytes, a few
+decoded batches and one byte an image, whatever the size of the data set.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerascnn.data import cifar10
+from kerascnn.data.split import assemble
+from kerascnn.data.types import Data, DataError, Images
+
+PREFIX = "tfds:"
+SHUFFLE_BYTES = 64 * 2**20  # encoded images among which the next one is drawn
+CYCLE, BLOCK = 16, 16  # shards that are read at a time, and records of each in turn
+DECODERS = 4  # batches that are decoded at a time
+READ_BYTES = 256 * 1024  # of a shard at a time
+SAMPLED_BYTES = 64 * 1024  # of each end of a shard that enter the fingerprint
+
+
+class Shards:
+    """One part of a streamed data set.
+
+    Args:
+        reader: what reads the records of its split.
+        chosen: bool (records of the split,), which of them belong to the part; None
+            for all.
+    """
+
+    def __init__(self, reader: "_Reader", chosen: np.ndarray | None = None):
+        self._reader = reader
+        self._chosen = chosen
+        self._number = reader.number if chosen is None else int(chosen.sum())
+
+    def __len__(self) -> int:
+        return self._number
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.image_shape))
+        return f"Shards({len(self):,} of {size}, streamed)"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self._reader.image_shape
+
+    @property
+    def records(self) -> int:
+        """Number of images of the split, which `batches` counts from 0."""
+        return self._reader.number
+
+    @property
+    def x(self):
+        """Not there: streamed images are in no array; raises DataError."""
+        raise DataError(
+            f"the images of {self._reader.folder} are streamed and in no array: load "
+            "them without stream=True where they fit in memory, or take(number) some"
+        )
+
+    y = x
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: tuple[int, ...] | None = None,
+        rows: Callable[[int], np.ndarray] | None = None,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield every image once, in batches.
+
+        Args:
+            batch_size: images a batch; the last batch may have fewer.
+            seed: of the order: of the shards, of which 16 are read in turn, and of
+                the draws from a buffer of 64 MiB of encoded images. One seed gives
+                one order. None for the order in which the images are stored.
+            rows: which images of a batch of n to decode, given n: positions 0…n - 1,
+                int (k,); None for all. The others are read, not decoded.
+
+        Yields:
+            x uint8 (k, height, width, channels), y int64 (k,), and int64 (k,) the
+            number of each image in the order of the split.
+
+        Raises:
+            DataError: a shard is missing, damaged or too short; TensorFlow is not
+                installed.
+        """
+        yield from self._reader.batches(
+            len(self), self._chosen, batch_size, seed=seed, rows=rows
+        )
+
+    def take(self, number: int, *, seed: int = 0) -> Images:
+        """Return so many images, drawn as `batches` draws them, in memory.
+
+        Args:
+            number: of images; all where there are fewer.
+            seed: of the draw.
+        """
+        number = min(number, len(self))
+        if not number:
+            return _in_memory(self)
+        x, y, _ = next(self.batches(number, seed=(seed,)))
+        return Images(x, y)
+
+    def chunks(self, number: int) -> Iterator[Images]:
+        """Yield all images as they are stored, so many at a time, in memory."""
+        for x, y, _ in self.batches(number):
+            yield Images(x, y)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Stream(Data):
+    """A data set whose three parts are `Shards`, not arrays; see `Data`.
+
+    The fingerprint is over the names of the classes, the description of the data set
+    and, of each shard, its name, its size and 64 KiB of either end.
+    """
+
+    train: Shards
+    validation: Shards
+    test: Shards
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self.train.image_shape
+
+
+def is_prepared(path: Path) -> bool:
+    """Tell whether a folder is one version of a data set, prepared by tfds."""
+    return (path / "dataset_info.json").exists()
+
+
+def find_prepared(source: str, data_dir=None) -> Path:
+    """Return the folder of a data set that tensorflow-datasets has prepared.
+
+    Args:
+        source: "tfds:NAME", "tfds:NAME/CONFIG", either with ":VERSION" at its end.
+        data_dir: see `kerascnn.data.cifar10.data_dirs`.
+
+    Returns:
+        The folder of the version, by default of the newest.
+
+    Raises:
+        DataError: there is none.
+    """
+    name, _, version = source.removeprefix(PREFIX).partition(":")
+    folders = [path / name for path in cifar10.data_dirs(data_dir)]
+    found = [
+        info.parent
+        for folder in folders
+        for info in folder.glob("*/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
+        and version in ("", info.parent.name)
+    ]
+    if not name or not found:
+        looked = ", ".join(map(str, folders))
+        raise DataError(
+            f"{source} is not prepared; looked in {looked}. Prepare it with "
+            f"`tfds build {name or 'NAME'}`, or name the folder that holds its "
+            "dataset_info.json"
+        )
+    return max(found, key=lambda path: [int(n) for n in path.name.split(".")])
+
+
+def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
+    """Open what tensorflow-datasets has prepared, without reading the images.
+
+    Args:
+        folder: of one version, with dataset_info.json, features.json and shards in
+            the TFRecord format.
+        validation: number of training images to hold out; None for the split
+            "validation", where there is one beside "test", else for a tenth; 0 for
+            none. They are drawn at random, not class by class, since the classes are
+            not known before the images are read.
+        seed: of what is held out.
+        image_size: (height, width): other images are cut at the centre to that aspect
+            ratio and resized, bicubic with antialiasing. None for the size of the
+            images, 32x32 where they have several.
+
+    Returns:
+        A Stream named after the data set.
+
+    Raises:
+        DataError: files are missing or damaged, the data set has no image and one
+            class an example, or TensorFlow is not installed.
+        ValueError: more validation images than there are to hold out.
+    """
+    folder = Path(folder)
+    tfds = _import(folder)[1]
+    try:
+        builder = tfds.builder_from_directory(os.fspath(folder))
+        splits = dict(builder.info.splits)
+        features = builder.info.features
+    except Exception as error:  # tfds raises all kinds of a damaged description
+        raise DataError(
+            f"{folder} cannot be read as prepared by tensorflow-datasets: "
+            f"{_first_line(error)}; prepare it anew"
+        ) from error
+    keys = _keys(folder, tfds, features)
+    notes = ["The images are streamed from the disk."]
+    test = "test" if "test" in splits else "validation"
+    if missing := [name for name in ("train", test) if name not in splits]:
+        raise DataError(
+            f"{folder} has no split {' and no '.join(missing)}: training needs train, "
+            f"and test or validation; found {', '.join(splits) or 'none'}"
+        )
+    if test == "validation":
+        notes.append("Without a split test, the split validation is the test part.")
+    own = "validation" if test == "test" and "validation" in splits else None
+    if own and validation is not None:
+        raise ValueError(
+            f"{folder} has validation images of its own: leave validation out; "
+            f"received validation={validation!r}"
+        )
+    readers = {
+        name: _Reader(folder, splits[name], *keys, image_size)
+        for name in ("train", test, own)
+        if name
+    }
+    labels = tuple(features[keys[1]].names)
+    train = readers["train"]
+    if own:
+        parts = Shards(train), Shards(readers[own])
+    else:
+        held = _hold_out(train.number, validation, seed)
+        parts = Shards(train, ~held), Shards(train, held)
+    name = re.sub(r"[^\w.-]+", "-", builder.name)
+    title = "CIFAR-10 (not checked)" if name == "cifar10" else name
+    return Stream(
+        name,
+        title,
+        *parts,
+        Shards(readers[test]),
+        labels,
+        _fingerprint(labels, builder.info.full_name, readers),
+        tuple(notes),
+    )
+
+
+def load_prepared(folder, *, validation=None, seed=0, image_size=None) -> Data:
+    """Read what tensorflow-datasets has prepared into memory.
+
+    The arguments are those of `open_stream`; held-out images are of every class in
+    proportion here.
+    """
+    stream = open_stream(
+        folder, validation=0 if validation else None, seed=seed, image_size=image_size
+    )
+    whole = Shards(stream.train._reader)
+    own = stream.validation._reader is not stream.train._reader
+    return assemble(
+        stream.name,
+        stream.title,
+        stream.labels,
+        _in_memory(whole),
+        _in_memory(stream.test),
+        validation=_in_memory(stream.validation) if own else validation,
+        seed=seed,
+        notes=stream.notes[1:],
+    )
+
+
+def keras_dataset(batches: Callable, length: int, signature: list):
+    """Return a `tf.data.Dataset` of what a generator yields, afresh each time.
+
+    Args:
+        batches: a function that returns an iterator of tuples of arrays.
+        length: how many tuples it yields.
+        signature: of a tuple: nested tuples of (shape, dtype).
+    """
+    import tensorflow as tf
+
+    def spec(part):
+        if isinstance(part[1], str):
+            return tf.TensorSpec(*part)
+        return tuple(map(spec, part))
+
+    data = tf.data.Dataset.from_generator(batches, output_signature=spec(signature))
+    return data.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
+
+
+class _Reader:
+    """Reads the records of one split: image and class, decoded."""
+
+    def __init__(self, folder, split, image_key, label_key, features, image_size):
+        self.folder = folder
+        self.files = [os.fspath(path) for path in split.filepaths]
+        self.lengths = np.array(split.shard_lengths, np.int64)
+        self.number = int(self.lengths.sum())
+        self.image_key = image_key
+        self.label_key = label_key
+        self.features = features
+        height, width, channels = features[image_key].shape
+        if image_size is None and None in (height, width):
+            image_size = (32, 32)
+        self.image_shape = (*(image_size or (height, width)), channels or 3)
+        self.resized = image_size not in (None, (height, width))
+        self.bytes = sum(self._size(file) for file in self.files)
+
+    def _size(self, file) -> int:
+        try:
+            return os.path.getsize(file)
+        except OSError as error:
+            raise self._broken(f"{file}: {error.strerror}") from error
+
+    def _broken(self, reason) -> DataError:
+        return DataError(
+            f"the data in {self.folder} is missing or damaged: {reason}; prepare it "
+            "anew"
+        )
+
+    def batches(self, expected, chosen, batch_size, *, seed, rows):
+        """Yield x, y and numbers, as `Shards.batches` does, of `expected` images."""
+        if not expected:
+            return
+        tf = _import(self.folder)[0]
+        seen = 0
+        try:
+            for size, numbers, x, y in self._pipeline(
+                tf, expected, chosen, batch_size, seed, rows
+            ).as_numpy_iterator():
+                seen += size
+                # Copies: TensorFlow's own arrays cannot be written to.
+                yield np.array(x), np.array(y), np.array(numbers)
+        except tf.errors.OpError as error:
+            raise self._broken(_first_line(error)) from error
+        if seen < expected:
+            raise self._broken(f"{seen:,} of {expected:,} images were found")
+
+    def _pipeline(self, tf, expected, chosen, batch_size, seed, rows):
+        offsets = np.concatenate([[0], self.lengths[:-1].cumsum()])
+        order = np.arange(len(self.files))
+        if seed is not None:
+            rng = np.random.default_rng(seed)
+            order = rng.permutation(order)
+        shards = tf.data.Dataset.from_tensor_slices(
+            (np.array(self.files)[order], offsets[order])
+        )
+
+        def records(file, offset):
+            found = tf.data.TFRecordDataset(file, buffer_size=READ_BYTES)
+            return found.enumerate().map(lambda i, record: (i + offset, record))
+
+        data = shards.interleave(
+            records,
+            cycle_length=1 if seed is None else min(CYCLE, len(order)),
+            block_length=BLOCK,
+        )
+        if chosen is not None:
+            table = tf.constant(chosen)
+            data = data.filter(lambda number, record: table[number])
+        if seed is not None:
+            share = max(1, self.bytes // max(self.number, 1))
+            buffer = min(expected, max(SHUFFLE_BYTES // share, batch_size))
+            data = data.shuffle(
+                max(buffer, 1),
+                seed=int(rng.integers(2**62)),
+                reshuffle_each_iteration=False,
+            )
+        data = data.batch(batch_size)
+        data = data.map(lambda numbers, records: (tf.size(numbers), numbers, records))
+        if rows is not None:
+            data = data.map(_gather(tf, rows, expected, batch_size))
+        data = data.map(
+            self._decoder(tf), num_parallel_calls=DECODERS, deterministic=True
+        )
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = False  # it would trade memory for speed
+        return data.prefetch(2).with_options(options)
+
+    def _decoder(self, tf):
+        tfds = _import(self.folder)[1]
+        kept = {self.image_key: True, self.label_key: True}
+        features = tfds.decode.PartialDecoding(kept).extract_features(self.features)
+
+        def decode(record):
+            example = features.deserialize_example(record)
+            image = example[self.image_key]
+            if self.resized:
+                image = _resize(tf, image, self.image_shape[:2])
+            image = tf.ensure_shape(image, self.image_shape)
+            return image, tf.cast(example[self.label_key], tf.int64)
+
+        signature = (
+            tf.TensorSpec(self.image_shape, tf.uint8),
+            tf.TensorSpec((), tf.int64),
+        )
+
+        def decode_batch(size, numbers, records):
+            x, y = tf.map_fn(decode, records, fn_output_signature=signature)
+            return size, numbers, x, y
+
+        return decode_batch
+
+
+def _gather(tf, rows, expected, batch_size):
+    """Return what picks the rows of a batch; the last batch has rows of its own."""
+    last = expected % batch_size or batch_size
+    of_full, of_last = (tf.constant(rows(n), tf.int64) for n in (batch_size, last))
+
+    def gather(size, numbers, records):
+        full = tf.equal(size, batch_size)
+        wanted = tf.cond(full, lambda: of_full, lambda: of_last)
+        return size, tf.gather(numbers, wanted), tf.gather(records, wanted)
+
+    return gather
+
+
+def _resize(tf, image, size):
+    """Cut the largest window of an aspect ratio from the centre, and resize it."""
+    shape = tf.shape(image)
+    height, width = shape[0], shape[1]
+    ratio = size[1] / size[0]
+    wide = tf.minimum(
+        width, tf.cast(tf.round(tf.cast(height, tf.float32) * ratio), tf.int32)
+    )
+    high = tf.minimum(
+        height, tf.cast(tf.round(tf.cast(width, tf.float32) / ratio), tf.int32)
+    )
+    wide, high = tf.maximum(wide, 1), tf.maximum(high, 1)
+    top, left = (height - high) // 2, (width - wide) // 2
+    window = tf.slice(image, [top, left, 0], [high, wide, -1])
+    resized = tf.image.resize(window, size, method="bicubic", antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
+
+
+def _keys(folder, tfds, features):
+    """Return the names of image and class, and the features of an example."""
+    keys = dict(features.items())
+    images = [k for k, v in keys.items() if isinstance(v, tfds.features.Image)]
+    labels = [k for k, v in keys.items() if isinstance(v, tfds.features.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1 or not features[labels[0]].names:
+        found = ", ".join(f"{k} ({type(v).__name__})" for k, v in keys.items())
+        raise DataError(
+            f"{folder} has to hold one image and one class with a name an example; "
+            f"received {found}"
+        )
+    if features[images[0]].np_dtype != np.uint8:
+        raise DataError(
+            f"{folder} has to hold images of 8 bits a channel; received "
+            f"{features[images[0]].np_dtype.__name__}"
+        )
+    return images[0], labels[0], features
+
+
+def _hold_out(number, validation, seed):
+    wanted = number // 10 if validation is None else validation
+    whole = isinstance(wanted, int) and not isinstance(wanted, bool)
+    if not whole or not 0 <= wanted < number:
+        raise ValueError(
+            f"of {number:,} training images, 0 to {max(number - 1, 0):,} can be held "
+            f"out for validation; received {wanted!r}"
+        )
+    held = np.zeros(number, bool)
+    rng = np.random.default_rng(seed)
+    held[rng.choice(number, wanted, replace=False, shuffle=False)] = True
+    return held
+
+
+def _fingerprint(labels, name, readers) -> str:
+    digest = hashlib.sha256(json.dumps([list(labels), name]).encode())
+    for split, reader in readers.items():
+        digest.update(json.dumps([split, reader.lengths.tolist()]).encode())
+        for path in reader.files:
+            size = os.path.getsize(path)
+            digest.update(json.dumps([os.path.basename(path), size]).encode())
+            with open(path, "rb") as file:
+                digest.update(file.read(SAMPLED_BYTES))
+                file.seek(max(0, size - SAMPLED_BYTES))
+                digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _in_memory(part: Shards) -> Images:
+    """Read a whole part, in the order in which it is stored."""
+    x = np.empty((len(part), *part.image_shape), np.uint8)
+    y = np.empty(len(part), np.int64)
+    done = 0
+    for chunk in part.chunks(1000):
+        x[done : done + len(chunk)], y[done : done + len(chunk)] = chunk.x, chunk.y
+        done += len(chunk)
+    return Images(x, y)
+
+
+def _first_line(error) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Without what TensorFlow says of its own operations, before and after.
+    return re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:.*$", "", lines[0])[:300]
+
+
+def _import(folder):
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
+            "install them, or save the arrays where they are installed "
+            "(kerascnn.data.save_arrays) and load that .npz file here"
+        ) from error
+    cifar10.leave_gpu(tf)
+    return tf, tfds

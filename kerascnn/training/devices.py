@@ -1,0 +1,271 @@
+"""Where a training computes: on one device, on several, or on several machines.
+
+Every device holds the whole network and computes a part of each batch (data parallel).
+A batch that does not divide evenly is filled up with repeated images, and what is
+repeated counts for nothing:
+
+- on JAX the step cuts it off again (`TrainedModel.sizes`), so that a step is that of
+  one device, batch normalisation and dropout included;
+- on TensorFlow it has the weight 0 in the loss (`Mirrored`). Batch normalisation and
+  dropout work on each device by itself there, and see the repeated images.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+PIECE = 2**26  # bytes that go from host to host at a time
+SIMULATE = {
+    "jax": "JAX_NUM_CPU_DEVICES={} in the environment simulates so many on a processor",
+    "tensorflow": "tf.config.set_logical_device_configuration simulates several on a "
+    "processor",
+}
+
+
+class Place:
+    """One device. What several do differently is in the classes below.
+
+    Attributes:
+        devices: devices of this host that are used.
+        replicas: devices of all hosts together.
+        hosts: number of machines, or processes.
+        host: which of them this one is, from 0. Host 0 keeps the run folder, shows
+            the progress, validates and measures.
+        weighted: whether a batch brings a weight for each image.
+    """
+
+    weighted = False
+
+    def __init__(self, devices: int = 1, hosts: int = 1, host: int = 0):
+        self.devices = devices
+        self.hosts = hosts
+        self.host = host
+        self.replicas = devices * hosts
+
+    @property
+    def first(self) -> bool:
+        """Whether this is host 0."""
+        return self.host == 0
+
+    def size(self, number: int, batch_size: int) -> int:
+        """Return how many images a batch of `number` is filled up to.
+
+        A multiple of the number of replicas, and for a last, smaller batch another one
+        than for the batches before it: the size tells what to cut off.
+        """
+        whole = -(-number // self.replicas) * self.replicas
+        if self.replicas > 1 and number < batch_size:
+            whole += self.replicas * (whole == self.size(batch_size, batch_size))
+        return whole
+
+    def rows(self, number: int, batch_size: int) -> np.ndarray:
+        """Return which images of a batch of `number` this host computes."""
+        size = self.size(number, batch_size)
+        part = size // self.hosts
+        return np.arange(self.host * part, (self.host + 1) * part) % number
+
+    def weights(self, number: int, batch_size: int) -> np.ndarray:
+        """Return the weight of each row: their mean over the batch is 1."""
+        size = self.size(number, batch_size)
+        return np.where(np.arange(size) < number, size / number, 0).astype(np.float32)
+
+    def sizes(self, total: int, batch_size: int) -> dict[int, int]:
+        """Return, by the size that it is filled up to, what is in a batch of `total`.
+
+        Empty where nothing has to be cut off.
+        """
+        if self.replicas == 1 or self.weighted:
+            return {}
+        parts = {min(batch_size, total), total % batch_size or batch_size}
+        return {self.size(n, batch_size): n for n in parts}
+
+    def scope(self):
+        """Return the context in which variables are made."""
+        return contextlib.nullcontext()
+
+    def fitting(self):
+        """Return the context in which `fit` runs."""
+        return contextlib.nullcontext()
+
+    def alone(self):
+        """Return the context, inside `fitting`, in which one device computes."""
+        return contextlib.nullcontext()
+
+    def broadcast(self, payload: bytes) -> bytes:
+        """Return what host 0 gave; every host has to call it."""
+        return payload
+
+    def describe(self) -> dict:
+        """Return what a run folder keeps of it."""
+        return {"devices": self.devices, "hosts": self.hosts}
+
+
+class Mesh(Place):
+    """Several devices with JAX, on one machine or more, through keras.distribution."""
+
+    def __init__(self, devices: int, hosts: int, host: int):
+        import jax
+
+        super().__init__(devices, hosts, host)
+        names = []
+        for process in range(hosts):
+            own = [d for d in jax.devices() if d.process_index == process]
+            names += [f"{d.platform}:{d.id}" for d in own[:devices]]
+        # The feed gives each host its part of a batch.
+        self._distribution = keras.distribution.DataParallel(
+            devices=names, auto_shard_dataset=False
+        )
+
+    def scope(self):
+        """Return the context in which variables, and batches, lie on all devices."""
+        return self._distribution.scope()
+
+    fitting = scope
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Leave the devices for one, inside `fitting`."""
+        before = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(before)
+
+    def broadcast(self, payload: bytes) -> bytes:
+        """Return what host 0 gave, on every host; the others wait for it."""
+        if self.hosts == 1:
+            return payload
+        from jax.experimental.multihost_utils import broadcast_one_to_all
+
+        # JAX counts with 32 bits, and gets a network in pieces.
+        length = np.array(divmod(len(payload), PIECE), np.int32)
+        pieces, rest = map(int, broadcast_one_to_all(length))
+        parts = []
+        for start in range(0, pieces * PIECE + rest, PIECE):
+            part = np.zeros(min(PIECE, pieces * PIECE + rest - start), np.uint8)
+            if self.first:
+                part[:] = np.frombuffer(payload, np.uint8)[start : start + PIECE]
+            parts.append(np.asarray(broadcast_one_to_all(part), np.uint8).tobytes())
+        return b"".join(parts)
+
+
+def hosts_of(hosts: "str | Sequence[str]") -> tuple[str, ...]:
+    """Return the addresses of all hosts, "name:port", of a text or a sequence.
+
+    Raises:
+        ValueError: an address has no port, or is there twice.
+    """
+    parts = hosts.split(",") if isinstance(hosts, str) else hosts
+    found = tuple(part.strip() for part in parts if part.strip())
+    for address in found:
+        name, _, port = address.rpartition(":")
+        if not name or not port.isdigit():
+            raise ValueError(
+                f"hosts are addresses with a port, a:1234,b:1234; received {address!r}"
+            )
+    if len(set(found)) < len(found):
+        raise ValueError(f"a host is named twice; received {','.join(found)}")
+    return found
+
+
+def connect(hosts: "str | Sequence[str]", host_id: int) -> None:
+    """Connect this process with those on the other hosts; JAX only.
+
+    `train` and `resume` do it themselves. A program that computes with Keras before
+    it trains, so as to build a network of its own, calls it first. On processors the
+    hosts exchange gradients with Gloo.
+
+    Args:
+        hosts: the address of every host, "name:port"; the first one coordinates.
+        host_id: which of them this process is, from 0.
+
+    Raises:
+        ValueError: another backend than JAX, no such host, JAX has computed already,
+            or the process is connected otherwise.
+    """
+    hosts = hosts_of(hosts)
+    backend = keras.backend.backend()
+    if backend != "jax":
+        raise ValueError(
+            "several hosts need the JAX backend: set KERAS_BACKEND=jax; received "
+            f"{backend}"
+        )
+    if isinstance(host_id, bool) or not isinstance(host_id, int):
+        raise ValueError(f"host_id must be a whole number; received {host_id!r}")
+    if not 0 <= host_id < len(hosts):
+        raise ValueError(
+            f"host_id must be from 0 to {len(hosts) - 1}, the place of this machine "
+            f"among the hosts; received {host_id}"
+        )
+    import jax
+
+    if jax.distributed.is_initialized():
+        if (jax.process_count(), jax.process_index()) != (len(hosts), host_id):
+            raise ValueError(
+                f"this process is connected as host {jax.process_index()} of "
+                f"{jax.process_count()} already; received host {host_id} of "
+                f"{len(hosts)}: start another process"
+            )
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        keras.distribution.initialize(",".join(hosts), len(hosts), host_id)
+    except RuntimeError as error:
+        raise ValueError(
+            f"host {host_id} cannot be connected with {','.join(hosts)}: "
+            f"{str(error).splitlines()[0]}; call kerascnn.training.connect(hosts, "
+            "host_id) before anything else, and start all hosts"
+        ) from error
+
+
+def open_place(devices: int = 1, hosts: "str | Sequence[str]" = (), host_id: int = 0):
+    """Return where a training is to compute.
+
+    Args:
+        devices: number of devices on each host: accelerators, or what the backend
+            makes of the processor.
+        hosts: addresses of all hosts; none, or one, for this machine alone.
+        host_id: which of them this one is, from 0.
+
+    Returns:
+        A `Place`.
+
+    Raises:
+        ValueError: fewer devices are there, or the backend cannot do it.
+    """
+    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"devices must be 1 or more; received {devices!r}")
+    hosts = hosts_of(hosts)
+    if len(hosts) > 1:
+        connect(hosts, host_id)
+    elif host_id:
+        raise ValueError(f"host_id={host_id} needs hosts, the addresses of all of them")
+    if devices == 1 and len(hosts) < 2:
+        return Place()
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        _check(devices, [f"{d.platform}:{d.id}" for d in jax.local_devices()])
+        return Mesh(devices, max(len(hosts), 1), host_id)
+    if backend == "tensorflow":
+        from kerascnn.training import mirrored
+
+        _check(devices, mirrored.devices())
+        return mirrored.Mirrored(devices)
+    raise ValueError(
+        "several devices need the backend jax or tensorflow: set KERAS_BACKEND; "
+        f"received {backend}"
+    )
+
+
+def _check(devices: int, there: list[str]) -> None:
+    if devices > len(there):
+        hint = SIMULATE[keras.backend.backend()].format(devices)
+        raise ValueError(
+            f"there {'is' if len(there) == 1 else 'are'} {len(there)} "
+            f"({', '.join(there)}); received devices={devices}: ask for fewer ({hint})"
+        )
