@@ -1,39 +1,62 @@
 """What the server costs: its latency and throughput beside the SavedModel itself.
 
-    python benchmarks/serving.py served/lecture_cnn --json result.json
+    python benchmarks/serving.py [served/lecture_cnn]
 
-starts `kerascnn serve` on this machine, calls the same version directly, and prints a
+starts `kerascnn serve` on this machine, calls the same version directly, and writes a
 table: median and 99th percentile of the latency, images a second, and those as a share
 of what the SavedModel does in batches of the server's size. Direct calls and requests
 take turns, --rounds times, so that a machine that is busy otherwise slows both alike.
-Requests go over the loopback interface only, and end after --requests or --seconds.
+Requests go over the loopback interface only, for --seconds a line and round.
+
+The load comes from wrk (github.com/wg/wrk, `apt install wrk`), which costs little
+beside the server; without it, from threads of this process, which share its cores.
 """
 
 import argparse
 import base64
 import json
 import os
-import platform
 import re
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from common import write
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH = 128  # the server's default
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}
 
 
 def percentile(seconds: list[float], share: float) -> float:
     """Return the value below which a share of the values lies."""
     return sorted(seconds)[min(int(share * len(seconds)), len(seconds) - 1)]
+
+
+@dataclass
+class Round:
+    """What one round measured: seconds, and numbers of requests."""
+
+    p50: float
+    p99: float
+    requests: int
+    wall: float
+    failed: int = 0
+
+    @classmethod
+    def of(cls, seconds: list[float], wall: float, failed: int = 0) -> "Round":
+        """Summarize the latencies of single requests."""
+        p50, p99 = statistics.median(seconds), percentile(seconds, 0.99)
+        return cls(p50, p99, len(seconds), wall, failed)
 
 
 @dataclass
@@ -43,44 +66,59 @@ class Line:
     what: str
     images: int
     clients: int
-    seconds: list[float] = field(default_factory=list)
-    wall: float = 0.0
-    failed: int = 0
+    rounds: list[Round] = field(default_factory=list)
 
     def row(self) -> dict:
-        """Summarize the latencies of requests of `images` images each."""
+        """Return the medians over the rounds."""
+
+        def median(of):
+            return statistics.median(of(r) for r in self.rounds)
+
         return {
             "what": self.what,
             "images": self.images,
             "clients": self.clients,
-            "requests": len(self.seconds),
-            "p50_ms": round(1000 * statistics.median(self.seconds), 2),
-            "p99_ms": round(1000 * percentile(self.seconds, 0.99), 2),
-            "images_per_second": round(len(self.seconds) * self.images / self.wall, 1),
-            "failed": self.failed,
+            "requests": sum(r.requests for r in self.rounds),
+            "p50_ms": round(1000 * median(lambda r: r.p50), 2),
+            "p99_ms": round(1000 * median(lambda r: r.p99), 2),
+            "images_per_second": round(
+                self.images * median(lambda r: r.requests / r.wall), 1
+            ),
+            "failed": sum(r.failed for r in self.rounds),
         }
 
 
-def directly(line: Line, signature, x: np.ndarray, requests: int, limit: float) -> None:
+def directly(signature, x: np.ndarray, limit: float) -> Round:
     """Call the SavedModel in this process, one batch after the other."""
     for _ in range(3):
         signature.run({"image": x})
     seconds, begin = [], time.perf_counter()
-    while len(seconds) < requests and time.perf_counter() - begin < limit:
+    while time.perf_counter() - begin < limit:
         start = time.perf_counter()
         signature.run({"image": x})
         seconds.append(time.perf_counter() - start)
-    line.seconds += seconds
-    line.wall += time.perf_counter() - begin
+    return Round.of(seconds, time.perf_counter() - begin)
 
 
-def post(path: str, body: bytes, headers: str = "") -> bytes:
-    """Return a request as it goes over the wire."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+@dataclass
+class Question:
+    """A request: where it goes, what it holds."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wire(self) -> bytes:
+        """The request as it goes over the wire."""
+        headers = {"Host": "localhost", **self.headers}
+        headers["Content-Length"] = str(len(self.body))
+        lines = [f"POST {self.path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
 
 
-def requests_of(model: str, x: np.ndarray) -> dict[str, bytes]:
+def requests_of(model: str, x: np.ndarray) -> dict[str, Question]:
     """Return a request for images in each of the forms that are compared."""
     import io
 
@@ -95,7 +133,7 @@ def requests_of(model: str, x: np.ndarray) -> dict[str, bytes]:
         "parameters": {"binary_data_size": x.nbytes},
     }
     text = json.dumps({"inputs": [head]}).encode()
-    header = f"Inference-Header-Content-Length: {len(text)}\r\n"
+    header = {"Inference-Header-Content-Length": str(len(text))}
     files = []
     for image in x:
         file = io.BytesIO()
@@ -103,9 +141,9 @@ def requests_of(model: str, x: np.ndarray) -> dict[str, bytes]:
         files.append({"b64": base64.b64encode(file.getvalue()).decode()})
     encoded = {"signature_name": "serve_bytes", "instances": files}
     return {
-        "v2 binary": post(oip, text + x.tobytes(), header),
-        "v1 JSON": post(rest, rows),
-        "v1 PNG": post(rest, json.dumps(encoded).encode()),
+        "v2 binary": Question(oip, text + x.tobytes(), header),
+        "v1 JSON": Question(rest, rows),
+        "v1 PNG": Question(rest, json.dumps(encoded).encode()),
     }
 
 
@@ -128,27 +166,63 @@ def client(port: int, request: bytes, stop, seconds: list[float], failed: list) 
                 failed.append(body[:200])
 
 
-def served(line: Line, port: int, request: bytes, requests: int, limit: float) -> None:
-    """Let clients send the same request, and measure."""
+def by_threads(clients: int, port: int, question: Question, limit: float) -> Round:
+    """Let threads of this process send the same request, and measure."""
     seconds, failed = [], []
-    for count in (3, requests):  # the first requests warm up
+    for most in (0.2, limit):  # the first requests warm up
         seconds.clear()
         begin = time.perf_counter()
 
-        def stop(count=count, begin=begin):
-            return len(seconds) >= count or time.perf_counter() - begin > limit
+        def stop(most=most, begin=begin):
+            return time.perf_counter() - begin > most
 
         threads = [
-            threading.Thread(target=client, args=(port, request, stop, seconds, failed))
-            for _ in range(line.clients)
+            threading.Thread(
+                target=client, args=(port, question.wire, stop, seconds, failed)
+            )
+            for _ in range(clients)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    line.seconds += seconds
-    line.wall += time.perf_counter() - begin
-    line.failed += len(failed)
+    return Round.of(seconds, time.perf_counter() - begin, len(failed))
+
+
+def by_wrk(clients: int, port: int, question: Question, limit: float) -> Round:
+    """Let wrk send the same request, and read what it measured."""
+    with tempfile.TemporaryDirectory() as scratch:
+        body, script = Path(scratch) / "body", Path(scratch) / "ask.lua"
+        body.write_bytes(question.body)
+        headers = "".join(
+            f'wrk.headers["{name}"] = "{value}"\n'
+            for name, value in question.headers.items()
+        )
+        script.write_text(
+            f'wrk.method = "POST"\n{headers}'
+            f'local file = io.open("{body}", "rb")\nwrk.body = file:read("*a")\n'
+        )
+        address = f"http://127.0.0.1:{port}{question.path}"
+        command = ["wrk", "-t1", f"-c{clients}", f"-d{max(round(limit), 1)}s"]
+        command += ["--timeout", "60s", "--latency", "-s", str(script), address]
+        told = subprocess.run(command, capture_output=True, text=True, check=True)
+    return read_wrk(told.stdout)
+
+
+def read_wrk(text: str) -> Round:
+    """Read the report of `wrk --latency`."""
+
+    def seconds(pattern):
+        number, unit = re.search(pattern + r"\s+([\d.]+)(us|ms|s|m)\b", text).groups()
+        return float(number) * UNITS[unit]
+
+    requests = int(re.search(r"(\d+) requests in", text)[1])
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    errors = re.search(r"errors: connect (\d+), read (\d+), write (\d+)", text)
+    failed = int(bad[1]) if bad else 0
+    failed += sum(map(int, errors.groups())) if errors else 0
+    wall = seconds("requests in")
+    return Round(seconds("50%"), seconds("99%"), requests, wall, failed)
 
 
 def start(folder: Path) -> tuple[subprocess.Popen, int]:
@@ -166,9 +240,7 @@ def start(folder: Path) -> tuple[subprocess.Popen, int]:
     raise RuntimeError(f"the server ended with exit code {process.wait()}")
 
 
-def measure(
-    folder: Path, requests: int, limit: float, clients: list[int], rounds: int
-) -> list[dict]:
+def measure(folder: Path, limit: float, clients: list[int], rounds: int) -> list[dict]:
     """Measure everything, `rounds` times in turns; return the rows of the table."""
     from kerascnn.serving.http import Limits
     from kerascnn.serving.http.version import load
@@ -185,16 +257,17 @@ def measure(
         if images > 1:
             fitting = sorted({fitting[0], fitting[-1]})
         lines += [Line(form, images, c) for form in forms for c in fitting]
+    ask = by_wrk if shutil.which("wrk") else by_threads
     process, port = start(folder)
     try:
         for _ in range(rounds):
             for line in lines:
-                few = max(requests // line.images, 10) // rounds + 1
                 if line.what == "SavedModel":
-                    directly(line, signature, x[: line.images], few, limit)
+                    measured = directly(signature, x[: line.images], limit)
                 else:
-                    body = bodies[line.images][line.what]
-                    served(line, port, body, few, limit)
+                    question = bodies[line.images][line.what]
+                    measured = ask(line.clients, port, question, limit)
+                line.rounds.append(measured)
     finally:
         process.terminate()
         code = process.wait(60)
@@ -206,38 +279,50 @@ def measure(
     return rows
 
 
-def table(rows: list[dict]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = [
-        "| through | images | clients | p50 ms | p99 ms | images/s | share | failed |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {r['what']} | {r['images']} | {r['clients']} | {r['p50_ms']} | "
-        f"{r['p99_ms']} | {r['images_per_second']:,} | {r['share']:.2f} | "
-        f"{r['failed']} |"
+def table(rows: list[dict]) -> list[dict]:
+    """Return the rows with the names of the columns."""
+    return [
+        {
+            "through": r["what"],
+            "images": r["images"],
+            "clients": r["clients"],
+            "p50 ms": r["p50_ms"],
+            "p99 ms": r["p99_ms"],
+            "images/s": f"{r['images_per_second']:,.0f}",
+            "share": f"{r['share']:.2f}",
+            "failed": r["failed"],
+        }
         for r in rows
     ]
-    return "\n".join(lines)
 
 
 def main() -> None:
+    """Measure, write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="versions of one model")
-    parser.add_argument("--requests", type=int, default=500, help="of one image each")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        help="versions of one model; default: an export of lecture_cnn",
+    )
     parser.add_argument("--seconds", type=float, default=2, help="a line and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--json", type=Path, help="a file for the numbers")
+    parser.add_argument("--name", default="serving", help="of the result's files")
     chosen = parser.parse_args()
-    rows = measure(
-        chosen.folder, chosen.requests, chosen.seconds, chosen.clients, chosen.rounds
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = chosen.folder
+        if folder is None:
+            from kerascnn import export
+
+            folder = Path(scratch) / "lecture_cnn"
+            export("lecture_cnn", folder)
+        rows = measure(folder, chosen.seconds, chosen.clients, chosen.rounds)
+    load = "wrk" if shutil.which("wrk") else "threads of the benchmark"
+    heading = f"`{folder.name}`: load by {load}; share of the SavedModel's best"
+    write(
+        chosen.name, "The server", [(heading, table(rows))], {"rows": rows, "by": load}
     )
-    print(table(rows))
-    if chosen.json:
-        machine = {"machine": platform.processor(), "cores": os.cpu_count()}
-        text = json.dumps({**machine, "rows": rows}, indent=2)
-        chosen.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

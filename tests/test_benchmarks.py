@@ -73,3 +73,28 @@ def test_the_twins_have_the_parameters_of_the_zoo(common):
     for name in ("lecture_cnn", "dense_mlp", "nin", "resnet20"):
         parameters = sum(p.numel() for p in torch_twins.build(name).parameters())
         assert parameters == zoo.card(name).trainable
+
+
+REPORT = """Running 2s test @ http://127.0.0.1:8501/v1/models/m:predict
+  1 threads and 4 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.50ms  600.00us  10.00ms   90.00%
+    Req/Sec     2.50k   100.00     3.00k    70.00%
+  Latency Distribution
+     50%  900.00us
+     75%    1.60ms
+     90%    2.00ms
+     99%    4.00ms
+  5000 requests in 2.01s, 1.00MB read
+  Socket errors: connect 0, read 1, write 0, timeout 0
+  Non-2xx or 3xx responses: 3
+Requests/sec:   2500.00
+"""
+
+
+def test_the_report_of_wrk_is_read(common):
+    import serving
+
+    measured = serving.read_wrk(REPORT)
+    sys.modules.pop("serving")
+    assert measured == serving.Round(0.0009, 0.004, 5000, 2.01, 4)
