@@ -45,9 +45,11 @@ def test_models_lists_names_and_close_matches(command):
     assert code == 2 and "did you mean lecture_cnn" in err
 
 
-def test_summary_of_any_size_and_form(command):
-    code, out, _ = command("summary", "lecture_cnn")
+def test_summary_of_any_size_and_form(command, tmp_path):
+    picture = tmp_path / "volumes.svg"
+    code, out, _ = command("summary", "lecture_cnn", "--plot", picture)
     assert code == 0 and "5·5·3·32 = 2,400" in out
+    assert f"picture: {picture}" in out and picture.exists()
     code, out, _ = command(
         "summary", "lecture_cnn", "--size", 64, "--classes", 7, "--json"
     )

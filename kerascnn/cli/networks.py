@@ -64,6 +64,9 @@ def summary(
     classes: Annotated[int | None, typer.Option(min=2)] = None,
     option: Options = None,
     nested: Annotated[bool, typer.Option(help="Show nested models' layers.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw its volumes: .png, .svg or .pdf.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown")] = False,
     csv: Annotated[bool, typer.Option("--csv")] = False,
     json: Json = False,
@@ -83,13 +86,20 @@ def summary(
             size or default[1],
             channels or default[2],
         )
-    result = summarize(_build(model, option, **shape), expand_nested=nested)
+    network = _build(model, option, **shape)
+    result = summarize(network, expand_nested=nested)
+    if plot:
+        from kerascnn.explain import volumes
+
+        volumes(network, summary=None if nested else result).plot(plot)
     if json:
         say(result.to_json())
     elif csv:
         say(result.to_csv().rstrip())
     else:
         say(result.to_markdown() if markdown else result)
+        if plot:
+            say(f"picture: {plot}")
 
 
 @app.command()
