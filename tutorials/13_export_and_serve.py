@@ -214,6 +214,7 @@ assert np.abs(served - expected).max() < 1e-5
 assert np.abs(served - hand).max() < 1e-5
 
 figure = Figure(figsize=(9, 3.6), layout="constrained")
+figure.suptitle("The same ten numbers, by hand and over HTTP")
 left, right = figure.subplots(1, 2, width_ratios=(1, 2.2))
 left.imshow(image)
 left.set(title="the picture", xlabel="column (pixels)", ylabel="row (pixels)")
@@ -222,7 +223,7 @@ right.barh(places - 0.2, 100 * hand, 0.38, color=BLUE, label="by hand, in NumPy"
 right.barh(places + 0.2, 100 * served, 0.38, color=ORANGE, label="from the server")
 right.set_yticks(places, labels)
 right.invert_yaxis()
-right.set(title="ten sums, as probabilities", xlabel="probability (%)")
+right.set(title="the answer", xlabel="probability (%)")
 right.legend(frameon=False)
 description = (
     "The picture of chapter 01, and for each of the ten classes two bars of the same "
