@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from kerascnn.quickstart import TOLERANCE, quickstart
 
 
+@pytest.mark.slow
 def test_the_main_job_from_images_to_a_served_answer(tmp_path):
     parts = []
     result = quickstart(tmp_path / "out", show=parts.append, epochs=1, batch_size=1000)

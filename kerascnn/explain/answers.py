@@ -234,6 +234,11 @@ def images_of(data, part: str = "test") -> tuple[Images, tuple[str, ...] | None,
         images = getattr(data, part)
         if images is None or not len(images):
             raise ValueError(f"{data.title} has no {part} images")
+        if not hasattr(images, "x"):
+            raise TypeError(
+                f"{data.title} is streamed, and all images are needed at once: give "
+                f"some of them, such as data.{part}.take(1000)"
+            )
         return images, data.labels, data.title
     if isinstance(data, Images):
         found = data

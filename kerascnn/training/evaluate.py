@@ -128,9 +128,8 @@ def evaluate(
     number = len(images)
     if not number:
         raise ValueError("there are no images to evaluate on; received 0")
-    if isinstance(images, Images):
-        chunks = [images]
-    else:
+    chunks = [images]
+    if isinstance(images, Shards):
         chunks = images.chunks(max(CHUNK // batch_size, 1) * batch_size)
     seconds, confusion, found = 0.0, None, []
     for part in chunks:

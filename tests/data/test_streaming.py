@@ -110,6 +110,7 @@ def test_hosts_decode_their_rows_of_the_same_batches(stream):
             assert (pn == numbers[wanted]).all()
 
 
+@pytest.mark.slow
 def test_in_memory_it_is_a_data_set_like_any_other(folder, stream):
     data = load_data(folder)
     assert [len(p) for p in (data.train, data.validation, data.test)] == [36, 4, 12]

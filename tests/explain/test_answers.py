@@ -1,5 +1,6 @@
 """Confusion, mistakes and points of a network whose answers are known beforehand."""
 
+import dataclasses
 import importlib.util
 
 import keras
@@ -85,6 +86,9 @@ def test_no_mistakes_and_no_images(reader, images):
     data = load_data("shapes", images=60)
     with pytest.raises(ValueError, match="part is one of"):
         confusion(reader, data, part="tests")
+    streamed = dataclasses.replace(data, test=[1, 2])  # a part without an array
+    with pytest.raises(TypeError, match=r"data.test.take\(1000\)"):
+        confusion(reader, streamed)
 
 
 def test_points_by_principal_components(models):

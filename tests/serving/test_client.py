@@ -223,12 +223,12 @@ def test_the_command_asks_a_server(server, images, tmp_path):
     Image.fromarray(images[0]).save(file)
     arguments = ["predict", "--server", server, "lecture_cnn", str(file)]
     told = CliRunner().invoke(command, [*arguments, "--json"])
-    ((answer),) = json.loads(told.output)
+    ((answer),) = json.loads(told.stdout)
     (found,) = Client(server).predict_files([file])
     assert answer == {"file": str(file), "probabilities": found[1]}
     shown = CliRunner().invoke(command, [*arguments, "--top", "1"])
     label, value = next(iter(found[1].items()))
-    assert shown.output == f"{file}: {label} {value:.1%}\n"
+    assert shown.stdout == f"{file}: {label} {value:.1%}\n"
     wrong = CliRunner().invoke(command, [*arguments, "--views", "2"])
     assert "received 2 and 1" in str(wrong.exception)
 

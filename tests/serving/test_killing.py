@@ -128,6 +128,7 @@ def export_and_kill(folder, times):
     return whole(folder)
 
 
+@pytest.mark.slow
 def test_exports_that_are_killed(tmp_path):
     export_and_kill(tmp_path, 2)
 

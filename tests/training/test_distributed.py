@@ -125,7 +125,8 @@ def test_two_devices_come_to_the_weights_of_one(backend, cases, tmp_path):
     assert found["stopped"] and found["resumed"] == 0
 
 
-@pytest.mark.parametrize("streamed", [False, slow(True)], ids=["memory", "streamed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("streamed", [False, True], ids=["memory", "streamed"])
 def test_two_hosts_come_to_the_weights_of_one(streamed, tmp_path):
     pytest.importorskip("jax", reason="jax is not installed")
     folder = tmp_path / "bands" / "1.0.0"

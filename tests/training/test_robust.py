@@ -282,6 +282,7 @@ def shards(tmp_path):
     return prepared.write(tmp_path / "bands" / "1.0.0", splits, LABELS)
 
 
+@pytest.mark.slow
 def test_a_streamed_training_resumes_to_the_same_weights(shards, tmp_path):
     stream = load_data(shards, stream=True)
     whole = train("linear", stream, STREAMED, folder=tmp_path / "one", progress=False)
@@ -298,6 +299,7 @@ def test_a_streamed_training_resumes_to_the_same_weights(shards, tmp_path):
     assert memory.metrics["test_accuracy"] > 60
 
 
+@pytest.mark.slow
 def test_a_deleted_data_set_is_told_and_nothing_lost(shards, tmp_path):
     class Delete(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

@@ -80,11 +80,14 @@ def test_it_learns_for_two_classes_and_other_sizes(data_maker, tmp_path):
         assert run.history[-1]["loss"] < run.history[0]["loss"]
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
         {"optimizer": "sgd", "nesterov": True, "flip": True, "crop": 2},
-        {"ema": 0.9, "keep": "best", "cutout": 4},
+        pytest.param({"ema": 0.9, "keep": "best", "cutout": 4}, marks=SLOW),
         {
             "optimizer": "adamw",
             "weight_decay": 0.01,
@@ -93,17 +96,20 @@ def test_it_learns_for_two_classes_and_other_sizes(data_maker, tmp_path):
             "schedule": "exponential",
             "decay": 0.7,
         },
-        {
-            "optimizer": "sgd",
-            "nesterov": True,
-            "schedule": "points",
-            "milestones": (0, 1, 4),
-            "rates": (0.2, 1, 0.1),
-            "lookahead": 3,
-            "bias_rate": 8,
-            "alternate_flip": True,
-            "keep": "best",
-        },
+        pytest.param(
+            {
+                "optimizer": "sgd",
+                "nesterov": True,
+                "schedule": "points",
+                "milestones": (0, 1, 4),
+                "rates": (0.2, 1, 0.1),
+                "lookahead": 3,
+                "bias_rate": 8,
+                "alternate_flip": True,
+                "keep": "best",
+            },
+            marks=SLOW,
+        ),
     ],
     ids=["sgd", "ema-best", "adamw-ema", "airbench-best"],
 )
@@ -229,6 +235,7 @@ def test_float16_with_lookahead(data, tmp_path):
     assert np.isfinite(run.history[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_the_test_set_is_measured_by_the_protocol_of_the_recipe(data, tmp_path):
     recipe = {**QUICK, "views": 6, "passes": 2}
     run = train("linear", data, recipe, runs=tmp_path, progress=False)

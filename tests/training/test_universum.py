@@ -250,7 +250,11 @@ class Stop(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("dustbin", {"ema": 0.9, "keep": "best", "affine": 0.1, "plain_epochs": 1}),
+        pytest.param(
+            "dustbin",
+            {"ema": 0.9, "keep": "best", "affine": 0.1, "plain_epochs": 1},
+            marks=pytest.mark.slow,
+        ),
         ("background", {"alternate_flip": True, "lookahead": 2, "color": 20.0}),
     ],
 )
