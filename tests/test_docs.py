@@ -138,6 +138,13 @@ def test_the_command_has_every_word(site):
             }
 
 
+def test_no_page_shows_its_markup(site):
+    for page in site.rglob("*.html"):
+        shown = text_of(page)
+        assert ":::" not in shown, page
+        assert "{admonition}" not in shown and "{include}" not in shown, page
+
+
 def test_the_home_page_shows_the_lectures_numbers_and_its_slip(site):
     text = text_of(site / "index.html")
     for number in ("33,120", "34,083,840", "35,107,840"):
