@@ -35,6 +35,23 @@ def golden(request):
     return compare
 
 
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run `kerascnn …` in an empty folder; returns exit code, output, error."""
+    from kerascnn import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["kerascnn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
 def pytest_collection_modifyitems(items):
     """Let parallel workers take whole files, and the zoo's battery by its networks.
 

@@ -8,22 +8,6 @@ import pytest
 from PIL import Image
 
 import kerascnn
-from kerascnn import cli
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `kerascnn …` in an empty folder; returns exit code, output, error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["kerascnn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

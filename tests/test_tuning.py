@@ -15,7 +15,6 @@ from PIL import Image
 
 import kerascnn
 import zoo
-from kerascnn import cli
 from kerascnn.data import Images
 from kerascnn.training import Recipe, TrainingDivergedError, resume
 from kerascnn.tuning import Trial, Tuning, parse_space, search, space_from, tune
@@ -628,20 +627,6 @@ def test_pictures(tmp_path):
 
 
 # The command, and a second process
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["kerascnn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_the_command(command, tmp_path):

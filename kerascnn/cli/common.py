@@ -3,6 +3,7 @@
 import json as jsonlib
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,10 @@ DataName = Annotated[
         "--data", help="shapes, cifar10, a folder of images, .npz, or tfds:NAME."
     ),
 ]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Height and width, for a folder and shapes."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A value of the recipe, such as epochs=5. Repeatable."),
@@ -46,6 +51,20 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 def say(value: Any) -> None:
     """Print an answer for people."""
     print(value)
+
+
+def say_table(
+    result, *, json: bool, csv: bool, markdown: bool, plot: Path | None
+) -> None:
+    """Print a result in the form that was asked for, and where its picture is."""
+    if json:
+        say(result.to_json())
+    elif csv:
+        say(result.to_csv().rstrip())
+    else:
+        say(result.to_markdown() if markdown else result)
+        if plot:
+            say(f"picture: {plot}")
 
 
 def say_json(value: Any) -> None:

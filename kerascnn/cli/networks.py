@@ -13,6 +13,7 @@ from kerascnn.cli.common import (
     options_of,
     say,
     say_json,
+    say_table,
 )
 
 
@@ -92,14 +93,7 @@ def summary(
         from kerascnn.explain import volumes
 
         volumes(network, summary=None if nested else result).plot(plot)
-    if json:
-        say(result.to_json())
-    elif csv:
-        say(result.to_csv().rstrip())
-    else:
-        say(result.to_markdown() if markdown else result)
-        if plot:
-            say(f"picture: {plot}")
+    say_table(result, json=json, csv=csv, markdown=markdown, plot=plot)
 
 
 @app.command()
@@ -124,14 +118,7 @@ def compare(
     )
     if plot:
         result.plot(plot)
-    if json:
-        say(result.to_json())
-    elif csv:
-        say(result.to_csv().rstrip())
-    else:
-        say(result.to_markdown() if markdown else result)
-        if plot:
-            say(f"picture: {plot}")
+    say_table(result, json=json, csv=csv, markdown=markdown, plot=plot)
 
 
 @app.command()

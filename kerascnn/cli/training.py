@@ -12,6 +12,7 @@ from kerascnn.cli.common import (
     PASSES,
     VIEWS,
     DataName,
+    ImageSize,
     Json,
     Options,
     Seed,
@@ -40,10 +41,7 @@ def train(
     set_: Settings = None,
     option: Options = None,
     seed: Seed = 0,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Height and width, for a folder and shapes."),
-    ] = None,
+    image_size: ImageSize = None,
     folder: Annotated[
         Path | None, typer.Option(help="A new folder for the run.")
     ] = None,
@@ -136,10 +134,7 @@ def tune(
     set_: Settings = None,
     option: Options = None,
     seed: Seed = 0,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Height and width, for a folder and shapes."),
-    ] = None,
+    image_size: ImageSize = None,
     folder: Annotated[
         Path | None,
         typer.Option(help="Of the search; one that is there is continued."),

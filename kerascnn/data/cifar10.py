@@ -152,16 +152,7 @@ def read_prepared(folder):
     Raises:
         DataError: the files are damaged or incomplete, or TensorFlow is missing.
     """
-    try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise DataError(
-            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
-            "install them, or save the arrays where they are installed "
-            "(kerascnn.data.save_arrays) and load that .npz file here"
-        ) from error
-    leave_gpu(tf)
+    tf, tfds = import_tfds(folder)
     try:
         builder = tfds.builder_from_directory(os.fspath(folder))
         train = _read_split(tfds, builder, "train", TRAIN)
@@ -191,6 +182,25 @@ def _read_split(tfds, builder, split, number):
     if missing := int((y < 0).sum()):
         raise ValueError(f"{missing:,} of {number:,} {split} images are missing")
     return Images(x, y)
+
+
+def import_tfds(folder):
+    """Return TensorFlow and tensorflow-datasets, to read a folder with.
+
+    Raises:
+        DataError: one of them is not installed.
+    """
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
+            "install them, or save the arrays where they are installed "
+            "(kerascnn.data.save_arrays) and load that .npz file here"
+        ) from error
+    leave_gpu(tf)
+    return tf, tfds
 
 
 def leave_gpu(tf) -> None:

@@ -197,7 +197,7 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
         ValueError: more validation images than there are to hold out.
     """
     folder = Path(folder)
-    tfds = _import(folder)[1]
+    tfds = cifar10.import_tfds(folder)[1]
     try:
         builder = tfds.builder_from_directory(os.fspath(folder))
         splits = dict(builder.info.splits)
@@ -324,7 +324,7 @@ class _Reader:
         """Yield x, y and numbers, as `Shards.batches` does, of `expected` images."""
         if not expected:
             return
-        tf = _import(self.folder)[0]
+        tf = cifar10.import_tfds(self.folder)[0]
         seen = 0
         try:
             for size, numbers, x, y in self._pipeline(
@@ -381,7 +381,7 @@ class _Reader:
         return data.prefetch(2).with_options(options)
 
     def _decoder(self, tf):
-        tfds = _import(self.folder)[1]
+        tfds = cifar10.import_tfds(self.folder)[1]
         kept = {self.image_key: True, self.label_key: True}
         features = tfds.decode.PartialDecoding(kept).extract_features(self.features)
 
@@ -498,17 +498,3 @@ def _first_line(error) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # Without what TensorFlow says of its own operations, before and after.
     return re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:.*$", "", lines[0])[:300]
-
-
-def _import(folder):
-    try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise DataError(
-            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
-            "install them, or save the arrays where they are installed "
-            "(kerascnn.data.save_arrays) and load that .npz file here"
-        ) from error
-    cifar10.leave_gpu(tf)
-    return tf, tfds

@@ -3,10 +3,11 @@
 Importing this module imports neither TensorFlow, nor Keras, nor a runtime.
 """
 
-import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from kerascnn.extras import first_missing
 
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
@@ -91,20 +92,15 @@ def require(packages: tuple[str, ...], made: Format) -> None:
     Raises:
         ModuleNotFoundError: one is not; ends in the command that installs it.
     """
-    for package in packages:
-        try:
-            found = importlib.util.find_spec(package)
-        except ValueError:  # it is marked as missing
-            found = None
-        if found is None:
-            install = (
-                f'"kerascnn[{made.extra}]"'
-                if made.extra and package != "tensorflow"
-                else package
-            )
-            raise ModuleNotFoundError(
-                f"the format {made.name} needs {package}: pip install {install}"
-            )
+    if package := first_missing(packages):
+        install = (
+            f'"kerascnn[{made.extra}]"'
+            if made.extra and package != "tensorflow"
+            else package
+        )
+        raise ModuleNotFoundError(
+            f"the format {made.name} needs {package}: pip install {install}"
+        )
 
 
 def format_of(version) -> Format | None:

@@ -12,12 +12,13 @@ replicas are replaced or their number falls. Of a replica that is killed the req
 in flight are answered by Ray's proxy with 500, and are the client's to repeat.
 """
 
-import importlib.util
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+
+from kerascnn.extras import first_missing
 
 NAME = "kerascnn"
 ONGOING = 256  # requests at once in a replica; its batches are gathered from them
@@ -231,12 +232,7 @@ def serve_on_ray(
 
 
 def _require_ray() -> None:
-    for package in ("ray", "fastapi", "starlette", "uvicorn"):
-        try:
-            found = importlib.util.find_spec(package)
-        except ValueError:  # it is marked as missing
-            found = None
-        if found is None:
-            raise ModuleNotFoundError(
-                f'serving on Ray needs {package}: pip install "kerascnn[ray]"'
-            )
+    if package := first_missing(("ray", "fastapi", "starlette", "uvicorn")):
+        raise ModuleNotFoundError(
+            f'serving on Ray needs {package}: pip install "kerascnn[ray]"'
+        )

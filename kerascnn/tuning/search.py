@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import gc
-import importlib.util
 import logging
 import math
 import time
@@ -14,6 +13,7 @@ from rich.console import Console
 
 import zoo
 from kerascnn.data import Data, load_data
+from kerascnn.extras import first_missing
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
 from kerascnn.tuning.result import Tuning
 from kerascnn.tuning.space import (
@@ -161,15 +161,10 @@ def tune(
 
 
 def _require_optuna() -> None:
-    for package in ("optuna", "filelock"):
-        try:
-            found = importlib.util.find_spec(package)
-        except ValueError:  # it is marked as missing
-            found = None
-        if found is None:
-            raise ModuleNotFoundError(
-                f'tuning needs {package}: pip install "kerascnn[tune]"'
-            )
+    if package := first_missing(("optuna", "filelock")):
+        raise ModuleNotFoundError(
+            f'tuning needs {package}: pip install "kerascnn[tune]"'
+        )
 
 
 def _space(space, name, base: Recipe, data: Data, fixed: set, options: dict):

@@ -6,22 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from kerascnn import cli, serving
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `kerascnn …` in an empty folder; returns exit code, output, error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["kerascnn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
+from kerascnn import serving
 
 
 def test_export_in_a_format(command, tiny, tmp_path, images):
