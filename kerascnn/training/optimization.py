@@ -1,6 +1,7 @@
 """From a recipe to a Keras optimizer, a schedule and a precision."""
 
 import itertools
+import math
 import pathlib
 import platform
 
@@ -198,6 +199,35 @@ class ScaledAdamW(_ScaledRate, keras.optimizers.AdamW):
     """AdamW, with a rate of its own for some variables."""
 
 
+class ScaledMuon(_ScaledRate, keras.optimizers.Muon):
+    """Muon for convolutions: Adam for all but the kernels of convolutions and inner
+    dense layers.
+
+    Keras gives kernels of convolutions to Adam; here they are matrices, a column a
+    filter, as in airbench (https://github.com/KellerJordan/Muon).
+    """
+
+    by_adam: frozenset = frozenset()
+
+    def leave_to_adam(self, variables) -> None:
+        """Choose the variables that Adam updates; before the first step."""
+        self.by_adam = frozenset(self._var_key(v) for v in variables)
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) < 2 or self._var_key(variable) in self.by_adam
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        """Make a gradient orthogonal, as a matrix; returns the shape of the gradient."""
+        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
+        update = super().zeropower_via_newtonschulz5(matrix, steps)
+        return keras.ops.reshape(update, x.shape)
+
+    def lr_adjust(self, x):
+        """Scale an update to the size that Adam's would have (arXiv 2502.16982)."""
+        rows, columns = math.prod(x.shape[:-1]), x.shape[-1]
+        return x * (self.rms_rate * math.sqrt(max(rows, columns)))
+
+
 def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
     """Return the Keras optimizer of a recipe for a built model.
 
@@ -217,6 +247,14 @@ def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
         )
     elif recipe.optimizer == "adamw":
         optimizer = ScaledAdamW(**options)
+    elif recipe.optimizer == "muon":
+        optimizer = ScaledMuon(
+            momentum=recipe.momentum,
+            adam_weight_decay=recipe.weight_decay or None,
+            **options,
+        )
+        last = [layer for layer in model.layers if layer.trainable_variables][-1]
+        optimizer.leave_to_adam(last.trainable_variables)
     else:
         optimizer = ScaledAdam(**options)
     if recipe.bias_rate != 1:

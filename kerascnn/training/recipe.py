@@ -18,9 +18,10 @@ class Recipe:
 
     epochs: int = 30
     batch_size: int = 128
-    optimizer: str = "adam"  # "adam", "adamw" or "sgd"
+    optimizer: str = "adam"  # "adam", "adamw", "sgd", or "muon" (see
+    # `ScaledMuon`), which takes learning rates about five times those of adam
     learning_rate: float = 0.002  # the peak, after the warm-up
-    momentum: float = 0.9  # of sgd
+    momentum: float = 0.9  # of sgd and muon
     nesterov: bool = False  # of sgd
     schedule: str = "cosine"  # "constant", "cosine", "linear", "steps", "exponential"
     # or "points": straight lines through (milestones[i] epochs, rates[i] · peak),
@@ -161,7 +162,7 @@ class Recipe:
 
 INF = float("inf")
 CHOICES = {
-    "optimizer": ("adam", "adamw", "sgd"),
+    "optimizer": ("adam", "adamw", "muon", "sgd"),
     "schedule": ("constant", "cosine", "linear", "steps", "exponential", "points"),
     "crop_padding": ("reflect", "zeros"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),

@@ -115,7 +115,7 @@ def test_schedules_are_kept_and_compiled(schedule):
         assert float(quick(tensor)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 def test_offsets_have_a_rate_of_their_own(optimizer):
     """Also after clipping, and beside weight decay."""
     inputs = keras.Input((4, 4, 3))
@@ -161,7 +161,7 @@ def test_weight_decay_spares_biases_and_normalisation():
     assert [v.path for v in decayed(model)] == ["conv/kernel", "fc/kernel"]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_decoupled_decay_shrinks_kernels_alone(optimizer):
     model = zoo.build("lecture_cnn", use_bias=True)
     recipe = Recipe(
@@ -175,6 +175,35 @@ def test_decoupled_decay_shrinks_kernels_alone(optimizer):
     for variable in model.trainable_variables:
         expected = 1.0 if "bias" in variable.name else 1 - 0.1 * 0.01
         np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-6)
+
+
+def test_muon_makes_the_steps_of_kernels_orthogonal():
+    """A kernel is a matrix, a column a filter; the last layer is left to Adam."""
+    model = zoo.build("lecture_cnn")
+    before = [np.array(v) for v in model.trainable_variables]
+    recipe = Recipe(optimizer="muon", learning_rate=0.01, schedule="constant")
+    made = make_optimizer(recipe, model, 10)
+    random = np.random.default_rng(0)
+    gradients = [random.normal(size=v.shape).astype("float32") for v in before]
+    made.apply(gradients, model.trainable_variables)
+    moves = [
+        np.asarray(v) - start
+        for v, start in zip(model.trainable_variables, before, strict=True)
+    ]
+    for move, gradient in zip(moves[:-1], gradients, strict=False):
+        matrix = move.reshape(-1, move.shape[-1])
+        left, _, right = np.linalg.svd(
+            gradient.reshape(matrix.shape), full_matrices=False
+        )
+        # 0.2 · sqrt(the longer side) is the size of Adam's steps (arXiv 2502.16982).
+        scaled = matrix / (-0.01 * 0.2 * np.sqrt(max(matrix.shape)))
+        values = np.linalg.svd(scaled, compute_uv=False)
+        assert 0.6 < values.min() <= values.max() < 1.3
+        # Newton and Schulz' five steps come near the exact polar factor.
+        similarity = (scaled * (left @ right)).sum() / np.sqrt((scaled**2).sum())
+        assert similarity > 0.98 * np.sqrt(min(matrix.shape))
+    sign = -0.01 * np.sign(gradients[-1])  # Adam's first step
+    np.testing.assert_allclose(moves[-1], sign, atol=1e-4)
 
 
 def test_l2_is_the_gradient_form_of_the_papers():
