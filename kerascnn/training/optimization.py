@@ -217,7 +217,7 @@ class ScaledMuon(_ScaledRate, keras.optimizers.Muon):
         return len(variable.shape) < 2 or self._var_key(variable) in self.by_adam
 
     def zeropower_via_newtonschulz5(self, x, steps):
-        """Make a gradient orthogonal, as a matrix; returns the shape of the gradient."""
+        """Make a gradient orthogonal, as a matrix; the result has its shape."""
         matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
         update = super().zeropower_via_newtonschulz5(matrix, steps)
         return keras.ops.reshape(update, x.shape)

@@ -34,7 +34,7 @@ def test_unknown_key_is_refused_with_the_known_ones():
         ("learning_rate", 0, "at least"),
         ("learning_rate", float("nan"), "at least"),
         ("momentum", 1.5, "from 0 to"),
-        ("optimizer", "magic", "adam, adamw, sgd"),
+        ("optimizer", "magic", "adam, adamw, muon, sgd"),
         ("schedule", "steps", "milestones"),
         ("precision", "float8", "mixed_bfloat16"),
         ("milestones", "a,b", "numbers with commas"),
