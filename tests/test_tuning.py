@@ -125,7 +125,7 @@ def test_a_space_is_read_and_written():
         ({"crop": ["0", "4"]}, "the ends must be numbers"),
         ({"optimizer": [0, 1]}, "has no order"),
         ({"flip": [0, 1]}, "has no order"),
-        ({"optimizer": {"choices": ["lion"]}}, "must be one of adam, adamw, sgd"),
+        ({"optimizer": {"choices": ["lion"]}}, "must be one of adam, adamw, muon, sgd"),
         ({"flip": {"choices": ["yes"]}}, "of the type bool"),
         ({"flip": {"choices": [True, True]}}, "each choice once"),
         ({"flip": {"choices": []}}, "choices must be a list"),
