@@ -2,10 +2,10 @@
 
 import math
 
+from kerascnn.colours import BLUE, GREEN, INK, VERMILION
 from zoo.references import Reference
 
-# Okabe and Ito's colours, which the colour-blind tell apart; the markers differ too.
-MEASURED, PUBLISHED, HUMAN, INK = "#0072B2", "#D55E00", "#009E73", "#333333"
+MEASURED, PUBLISHED, HUMAN = BLUE, VERMILION, GREEN
 COSTS = (
     ("parameters", "Parameters"),
     ("macs", "Multiply-accumulates for one image"),

@@ -30,7 +30,9 @@ FLOORS = {
     "kerascnn.costs": 1,
     "zoo": 1,
     "kerascnn.arithmetic": 0,
+    "kerascnn.colours": 0,
     "kerascnn.extras": 0,
+    "kerascnn.quiet": 0,
     "kerascnn.tables": 0,
     "zoo.layers": 0,
 }

@@ -1,12 +1,13 @@
 """What the commands share: the application, options, ways to print."""
 
 import json as jsonlib
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from kerascnn.quiet import no_stderr
 
 app = typer.Typer(
     name="kerascnn",
@@ -77,22 +78,11 @@ def say_json(value: Any) -> None:
 
 
 def load_keras() -> None:
-    """Import Keras, without what TensorFlow tells of its start.
-
-    TF_CPP_MIN_LOG_LEVEL does not reach the lines that are written before TensorFlow
-    has read it, so standard error is closed meanwhile. A failure to import is raised.
-    """
+    """Import Keras, without what TensorFlow tells of its start."""
     if "keras" in sys.modules or DEBUG in sys.argv:
         return
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
+    with no_stderr():
         import keras  # noqa: F401
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from kerascnn.arithmetic import output_size
+from kerascnn.colours import BLUE, VERMILION
 from kerascnn.explain.drawing import (
-    VERMILION,
     draw_image,
     draw_matrix,
     exact,
@@ -264,7 +264,7 @@ class Cell:
     def _plot_terms(self, axes) -> None:
         products = self.products[0, 0]
         order = np.argsort(-np.abs(products), kind="stable")[:20]
-        colours = [VERMILION if products[c] < 0 else "#0072B2" for c in order]
+        colours = [VERMILION if products[c] < 0 else BLUE for c in order]
         axes.barh(range(len(order)), products[order], color=colours)
         axes.set_yticks(range(len(order)), [str(self.channels[c]) for c in order])
         axes.invert_yaxis()

@@ -4,10 +4,8 @@ import math
 
 import numpy as np
 
-# Okabe and Ito's colours, which the colour-blind tell apart.
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PURPLE, YELLOW, INK, PALE = "#56B4E9", "#CC79A7", "#F0E442", "#333333", "#DDDDDD"
-CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, "#000000")
+from kerascnn.colours import VERMILION
+
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue"), 4: ("red", "green", "blue", "α")}
 SHADES = " .:-=+*#%@"
 # From dark to light, and from one colour to another through white; both read the same

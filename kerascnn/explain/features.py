@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerascnn.colours import CYCLE
 from kerascnn.explain.answers import images_of
-from kerascnn.explain.drawing import CYCLE, save
+from kerascnn.explain.drawing import save
 from kerascnn.explain.recording import batch, has_kernels, record
 from kerascnn.tables import Column, Table
 

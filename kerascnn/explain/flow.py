@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from kerascnn.explain.drawing import BLUE, INK, ORANGE, PALE, SKY, VERMILION, save
+from kerascnn.colours import BLUE, INK, ORANGE, PALE, SKY, VERMILION
+from kerascnn.explain.drawing import save
 from kerascnn.explain.drawing import shape_text as _shape_text
 from kerascnn.graph import Graph, trace
 from kerascnn.summary import Row, Summary, summarize

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-GREEN, RED = "#009E73", "#D55E00"  # Okabe and Ito's palette
+from kerascnn.colours import GREEN, VERMILION
 
 
 def gallery(images, classes, answers: dict, labels, *, title: str, columns: int = 6):
@@ -55,6 +55,6 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
                 ha="center",
                 va="top",
                 fontsize=6.5,
-                color=GREEN if right else RED,
+                color=GREEN if right else VERMILION,
             )
     return figure

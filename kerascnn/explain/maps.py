@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerascnn.colours import BLUE
 from kerascnn.explain.drawing import (
-    BLUE,
     SEQUENTIAL,
     draw_image,
     grid,

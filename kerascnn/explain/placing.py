@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from kerascnn.arithmetic import OutputSize, output_size, pooling_size
-from kerascnn.explain.drawing import BLUE, INK, ORANGE, PALE, SKY, VERMILION, save
+from kerascnn.colours import BLUE, INK, ORANGE, PALE, SKY, VERMILION
+from kerascnn.explain.drawing import save
 
 _MANY = 12  # windows that are shown one by one; of more, the first and the last
 _ENDS = 4

@@ -1,7 +1,8 @@
 """The pictures of trainings: loss and accuracy against the epoch."""
 
-# Okabe and Ito's palette, apart for colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from kerascnn.colours import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 
 
 def plot_history(history: list[dict], *, title: str):

@@ -1,13 +1,8 @@
 """The pictures of a search: its trials in order, and what its values decide."""
 
-# Okabe and Ito's colours, which the colour-blind tell apart; the markers differ too.
-FINISHED, PRUNED, LOST, BEST, INK = (
-    "#0072B2",
-    "#E69F00",
-    "#D55E00",
-    "#009E73",
-    "#333333",
-)
+from kerascnn.colours import BLUE, GREEN, INK, ORANGE, VERMILION
+
+FINISHED, PRUNED, LOST, BEST = BLUE, ORANGE, VERMILION, GREEN
 
 
 def plot_trials(tuning):

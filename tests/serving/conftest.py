@@ -1,4 +1,8 @@
+import contextlib
 import os
+import socket
+import threading
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -26,6 +30,30 @@ def version(network, tmp_path_factory):
     from kerascnn.serving import export
 
     return export(network, tmp_path_factory.mktemp("served"), labels=ANIMALS)
+
+
+@pytest.fixture(scope="session")
+def running():
+    """Serve an application on a free port, in a thread: `with running(app) as url`."""
+    uvicorn = pytest.importorskip("uvicorn", reason="serving needs kerascnn[serve]")
+
+    @contextlib.contextmanager
+    def run(app):
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="warning", lifespan="on")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        for _ in range(600):
+            if server.started:
+                break
+            time.sleep(0.1)
+        assert server.started
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(30)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -71,28 +71,15 @@ def pauses(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def server(version, tmp_path_factory):
+def server(version, running, tmp_path_factory):
     """The server of this package with two versions of one model."""
-    uvicorn = pytest.importorskip("uvicorn", reason="serving needs kerascnn[serve]")
     from kerascnn.serving.http import create_app
 
     folder = tmp_path_factory.mktemp("models")
     for number in ("1", "2"):
         shutil.copytree(version, folder / "lecture_cnn" / number)
-    app = create_app(folder, versions=2, labels={"stable": 1})
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", lifespan="on")
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
-    thread.start()
-    for _ in range(600):
-        if running.started:
-            break
-        time.sleep(0.1)
-    assert running.started
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    running.should_exit = True
-    thread.join(30)
+    with running(create_app(folder, versions=2, labels={"stable": 1})) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,7 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +16,15 @@ PAGE = Path(__file__).parents[2] / "kerascnn/serving/http/page"
 
 
 @pytest.fixture(scope="module")
-def server(version, tmp_path_factory):
+def server(version, running, tmp_path_factory):
     """Two models of the server: the same network under two names."""
-    import uvicorn
-
     from kerascnn.serving.http import create_app
 
     folder = tmp_path_factory.mktemp("models")
     for name in ("<b>bold</b>", "lecture_cnn"):
         shutil.copytree(version, folder / name.replace("/", "-") / "1")
-    app = create_app(folder)
-    listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
-    thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
-    thread.start()
-    for _ in range(600):
-        if running.started:
-            break
-        time.sleep(0.1)
-    assert running.started
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    running.should_exit = True
-    thread.join(30)
+    with running(create_app(folder)) as url:
+        yield f"{url}/"
 
 
 @pytest.fixture

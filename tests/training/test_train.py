@@ -88,6 +88,7 @@ SLOW = pytest.mark.slow
     [
         {"optimizer": "sgd", "nesterov": True, "flip": True, "crop": 2},
         pytest.param({"ema": 0.9, "keep": "best", "cutout": 4}, marks=SLOW),
+        pytest.param({"optimizer": "muon", "weight_decay": 0.01}, marks=SLOW),
         {
             "optimizer": "adamw",
             "weight_decay": 0.01,
@@ -111,7 +112,7 @@ SLOW = pytest.mark.slow
             marks=SLOW,
         ),
     ],
-    ids=["sgd", "ema-best", "adamw-ema", "airbench-best"],
+    ids=["sgd", "ema-best", "muon", "adamw-ema", "airbench-best"],
 )
 def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
     recipe = {**QUICK, "epochs": 4, **recipe}

@@ -1,15 +1,14 @@
 """Run the server as a process: its socket, its signals, its end."""
 
 import contextlib
-import os
 import signal
 import socket
-import sys
 import threading
 import time
 
 import uvicorn
 
+from kerascnn.quiet import no_stderr
 from kerascnn.serving.http.app import create_app
 from kerascnn.serving.http.limits import Limits
 from kerascnn.serving.http.logs import log, write_lines
@@ -64,7 +63,7 @@ def serve(
         access_log=access_log,
     )
     listener = _listen(host, port)
-    with _silence():
+    with no_stderr():
         tensorflow()
     config = uvicorn.Config(
         app,
@@ -151,20 +150,3 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen at {host} port {port}: {error}; choose another --port"
         ) from error
     return listener
-
-
-@contextlib.contextmanager
-def _silence():
-    """Keep TensorFlow's lines, which are no JSON, from standard error.
-
-    TF_CPP_MIN_LOG_LEVEL does not reach those that are written while it starts.
-    """
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
