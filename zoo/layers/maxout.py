@@ -1,5 +1,7 @@
 """Maxout: a unit that is the largest of several linear functions."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -43,7 +45,13 @@ class Maxout(keras.layers.Layer):
         units = self._units(inputs.shape)
         # Through sizes known before the first batch, but for that of the batch.
         shape = ops.shape(inputs)[:-1]
-        return ops.max(ops.reshape(inputs, (*shape, units, self.pieces)), axis=-1)
+        pieces = ops.reshape(inputs, (*shape, units, self.pieces))
+        # Two at a time: the gradient of `ops.max` divides by how many pieces equal the
+        # maximum. XLA may compute a value twice, with different rounding, and find
+        # none: after batch normalisation the compiled gradient on JAX was NaN.
+        return functools.reduce(
+            ops.maximum, (pieces[..., piece] for piece in range(self.pieces))
+        )
 
     def compute_output_shape(self, input_shape):
         """Return `input_shape` with the units for its last axis."""
