@@ -55,6 +55,18 @@ def network():
     return keras.Model(image, keras.layers.Dense(3, activation="softmax")(flat))
 
 
+def timed():
+    # Seconds that an export takes here, in a process of its own.
+    start = time.perf_counter()
+    child = os.fork()
+    if child == 0:
+        serving.export(network(), folder, images=2)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    return time.perf_counter() - start
+
+
+longest = 2 * timed()
 for number in range(times):
     read, write = os.pipe()
     child = os.fork()
@@ -66,7 +78,7 @@ for number in range(times):
         os._exit(0)
     os.close(write)
     os.read(read, 1)
-    time.sleep(moments.uniform(0, 2.5))
+    time.sleep(moments.uniform(0, longest))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(read)
@@ -135,4 +147,4 @@ def test_exports_that_are_killed(tmp_path):
 
 @pytest.mark.slow
 def test_many_exports_that_are_killed(tmp_path):
-    assert export_and_kill(tmp_path, 60) > 20
+    assert export_and_kill(tmp_path, 60) > 10
