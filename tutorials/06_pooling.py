@@ -246,8 +246,9 @@ figure.savefig(FIGURES / "06_shift.png", dpi=120)
 #
 # Does that reach the answers? We train two networks on shapes from the same seed, with
 # the same recipe and the same 33,120 parameters: the lecture's, and one whose
-# convolutions have a stride of 2 and no pooling behind them. Then the test images move
-# by one pixel up, down, left and right, and we count how many answers stay the same.
+# convolutions have a stride of 2 and no pooling behind them. (The optimizer, Muon,
+# needs fewer epochs here than Adam.) Then the test images move by one pixel up, down,
+# left and right, and we count how many answers stay the same.
 
 
 # %%
@@ -278,7 +279,12 @@ def shifts(images):
 
 seed = 0
 data = kerascnn.load_data("shapes", images=400 if SMOKE else 6_000)
-recipe = {"epochs": 1 if SMOKE else 6, "batch_size": 32, "learning_rate": 0.002}
+recipe = {
+    "epochs": 1 if SMOKE else 4,
+    "batch_size": 32,
+    "optimizer": "muon",
+    "learning_rate": 0.003,
+}
 accuracy, steady = {}, {}
 for make in (without_pooling,) if SMOKE else (kerascnn.lecture_cnn, without_pooling):
     keras.utils.set_random_seed(seed)
@@ -301,19 +307,20 @@ for make in (without_pooling,) if SMOKE else (kerascnn.lecture_cnn, without_pool
         f"pixel; seed {seed}, {run.metrics['seconds']:.0f} s on {hardware()}"
     )
 if not SMOKE:
-    assert abs(accuracy["lecture_cnn"] - 82) < 10
-    assert abs(accuracy["strided_cnn"] - 52) < 12
-    assert steady["lecture_cnn"] > steady["strided_cnn"] + 3
+    assert abs(accuracy["lecture_cnn"] - 96) < 3
+    assert abs(accuracy["strided_cnn"] - 72) < 8
+    assert steady["lecture_cnn"] > steady["strided_cnn"] + 5
+    assert abs(steady["lecture_cnn"] - 96) < 3
     assert accuracy["lecture_cnn"] > accuracy["strided_cnn"] + 10
 
 # %% [markdown]
-# About 82 % of the shapes are right with pooling and about 52 % without, and fewer
-# answers change when the image moves. One should not read more into it than there is.
-# Both have the same parameters, but not the same work: with a stride of 2 a filter
-# stops at a quarter of the places, while with pooling it looks at all four and the
-# strongest answer counts. And even with pooling, a shift of a single pixel changes the
-# answer for many images: a network learns where things may be from the data, in good
-# part.
+# About 96 % of the shapes are right with pooling and about 72 % without (three seeds:
+# 70 to 76 %), and fewer answers change when the image moves. One should not read more
+# into it than there is. Both have the same parameters, but not the same work: with a
+# stride of 2 a filter stops at a quarter of the places, while with pooling it looks at
+# all four and the strongest answer counts. And even with pooling, a shift of a single
+# pixel changes one answer in 25: a network learns where things may be from the data, in
+# good part.
 #
 # ## Summary
 #
