@@ -342,4 +342,5 @@ def hardware() -> str:
         match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         model = match[1].strip() if match else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return f"{cores or os.cpu_count()} cores of {model}"
+    cores = cores or os.cpu_count()
+    return f"{cores} core{'s' * (cores != 1)} of {model}"
