@@ -160,7 +160,7 @@ assert SMOKE or gaps["dense_mlp"] > gaps["lecture_cnn"] + (0.1 if CIFAR else 0.0
 # One number hides much. The confusion matrix (혼동 행렬) has a row for each true class
 # and a column for each answer; the right answers are on its diagonal. Where CIFAR-10 is
 # here, we look at the CNN whose weights come with the package: it was trained on all
-# 45,000 training images for 30 epochs, and gets 77.08 % of the 10,000 test images of a
+# 45,000 training images for 30 epochs, and gets 75.73 % of the 10,000 test images of a
 # JPEG copy of CIFAR-10 right.
 
 # %%
@@ -176,7 +176,7 @@ assert np.isclose(
     100 * confusion.matrix.trace() / len(data.test), confusion.evaluation.accuracy
 )
 if CIFAR and data.fingerprint == kerascnn.card("lecture_cnn").weights["fingerprint"]:
-    assert abs(confusion.evaluation.accuracy - 77.08) < 0.3
+    assert abs(confusion.evaluation.accuracy - 75.73) < 0.3
     pairs = {frozenset(pair[:2]) for pair in confusion.pairs[:2]}
     assert pairs == {frozenset(("cat", "dog"))}
 
