@@ -29,6 +29,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "site_tutorials",
     "site_zoo",
+    "site_benchmarks",
     "site_reference",
     "site_check",
 ]

@@ -59,6 +59,11 @@ def text_of(page):
     return html.unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
 
 
+def test_the_measured_speed_has_a_page(site):
+    text = text_of(site / "speed.html")
+    assert "load by wrk" in text and "Memory of a training" in text
+
+
 def test_every_tutorial_has_a_page_and_can_be_downloaded(site):
     index = (site / "tutorials/index.html").read_text(encoding="utf-8")
     for script in lessons.scripts().values():
