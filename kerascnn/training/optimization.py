@@ -200,11 +200,11 @@ class ScaledAdamW(_ScaledRate, keras.optimizers.AdamW):
 
 
 class ScaledMuon(_ScaledRate, keras.optimizers.Muon):
-    """Muon for convolutions: Adam for all but the kernels of convolutions and inner
-    dense layers.
+    """Muon, for the kernels of convolutions too.
 
-    Keras gives kernels of convolutions to Adam; here they are matrices, a column a
-    filter, as in airbench (https://github.com/KellerJordan/Muon).
+    Keras gives those to Adam; here they are matrices, a column a filter, as in airbench
+    (https://github.com/KellerJordan/Muon). Adam updates the last layer, and what is no
+    kernel.
     """
 
     by_adam: frozenset = frozenset()

@@ -18,11 +18,10 @@ class Recipe:
 
     epochs: int = 30
     batch_size: int = 128
-    optimizer: str = "adam"  # "adam", "adamw", "sgd", or "muon" (see
-    # `ScaledMuon`), which takes learning rates about five times those of adam
+    optimizer: str = "adam"  # "adam", "adamw", "muon" (see `ScaledMuon`), "sgd"
     learning_rate: float = 0.002  # the peak, after the warm-up
     momentum: float = 0.9  # of sgd and muon
-    nesterov: bool = False  # of sgd
+    nesterov: bool = False  # of sgd; muon always has it
     schedule: str = "cosine"  # "constant", "cosine", "linear", "steps", "exponential"
     # or "points": straight lines through (milestones[i] epochs, rates[i] · peak),
     # constant before the first and after the last point, a warm-up included
