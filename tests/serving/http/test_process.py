@@ -22,12 +22,17 @@ START = 120  # seconds; a machine may be busy
 
 
 @contextlib.contextmanager
-def serving(folder, *options):
-    """Start `kerascnn serve` on a free port; yield the process and its address."""
+def serving(folder, log, *options):
+    """Start `kerascnn serve` on a free port; yield the process and its address.
+
+    Its log goes to a file: a pipe that nobody reads is full after some hundred
+    requests, and the server would wait for ever to write the next line.
+    """
     command = [sys.executable, "-m", "kerascnn", "serve", str(folder), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    with log.open("w") as lines:
+        process = subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=lines, text=True
+        )
     alarm = threading.Timer(START, process.kill)
     alarm.start()
     try:
@@ -35,7 +40,8 @@ def serving(folder, *options):
             if found := re.search(r"serving at (http://127\.0\.0\.1:\d+)$", line):
                 break
         else:
-            pytest.fail(f"the server ended: {process.stderr.read()}")
+            pytest.fail(f"the server ended: {log.read_text()}")
+        alarm.cancel()
         yield process, found[1]
     finally:
         alarm.cancel()
@@ -50,9 +56,9 @@ def post(url, document):
 
 
 def test_versions_change_under_load_and_sigterm_loses_nothing(tmp_path, publish):
-    folder = tmp_path / "toy"
+    folder, log = tmp_path / "toy", tmp_path / "log"
     publish(folder, 1)
-    with serving(folder, "--poll", "0.2") as (process, url):
+    with serving(folder, log, "--poll", "0.2") as (process, url):
         predict = f"{url}/v1/models/toy:predict"
         if shutil.which("curl"):
             body = json.dumps({"instances": [PIXELS]})
@@ -107,8 +113,7 @@ def test_versions_change_under_load_and_sigterm_loses_nothing(tmp_path, publish)
         assert process.wait(30) == 0
         with pytest.raises(urllib.error.URLError):
             post(predict, {"instances": [PIXELS]})
-        _, log = process.communicate()
-    events = [json.loads(line) for line in log.splitlines()]
+    events = [json.loads(line) for line in log.read_text().splitlines()]
     kinds = [event["event"] for event in events]
     assert kinds.count("loaded") == 3
     assert kinds.count("unloaded") == 2
