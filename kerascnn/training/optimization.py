@@ -140,6 +140,17 @@ def offsets(model) -> list:
     ]
 
 
+def last_layer(model):
+    """Return the layer of the last kernel, also where it is in a model in the model."""
+    kernels = [v for v in model.trainable_variables if len(v.shape) > 1]
+    holders = [
+        layer
+        for layer in model._flatten_layers()
+        if any(variable is kernels[-1] for variable in layer.trainable_variables)
+    ]
+    return min(holders, key=lambda layer: len(layer.trainable_variables))
+
+
 class _ScaledRate:
     """What the optimizers below do beyond those of Keras.
 
@@ -253,8 +264,7 @@ def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
             adam_weight_decay=recipe.weight_decay or None,
             **options,
         )
-        last = [layer for layer in model.layers if layer.trainable_variables][-1]
-        optimizer.leave_to_adam(last.trainable_variables)
+        optimizer.leave_to_adam(last_layer(model).trainable_variables)
     else:
         optimizer = ScaledAdam(**options)
     if recipe.bias_rate != 1:

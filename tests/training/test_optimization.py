@@ -7,6 +7,7 @@ from kerascnn.training import Recipe
 from kerascnn.training.optimization import (
     Points,
     decayed,
+    last_layer,
     learning_rate,
     make_optimizer,
     offsets,
@@ -204,6 +205,20 @@ def test_muon_makes_the_steps_of_kernels_orthogonal():
         assert similarity > 0.98 * np.sqrt(min(matrix.shape))
     sign = -0.01 * np.sign(gradients[-1])  # Adam's first step
     np.testing.assert_allclose(moves[-1], sign, atol=1e-4)
+
+
+def test_the_last_layer_is_found_in_models_that_hold_models():
+    layers = keras.layers
+    inner = keras.Sequential(
+        [
+            layers.Dense(5),
+            layers.Dense(3, name="scores"),
+            layers.BatchNormalization(),
+        ]
+    )
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(6), inner])
+    assert last_layer(model).name == "scores"
+    assert last_layer(zoo.build("lecture_cnn")).name == "fc"
 
 
 def test_l2_is_the_gradient_form_of_the_papers():
