@@ -18,7 +18,9 @@ SIZES = pytest.mark.parametrize(
     "size", ["smoke", pytest.param("full", marks=pytest.mark.slow)]
 )
 # What a tutorial needs beyond the package, by its extra.
-NEEDED = {"13_export_and_serve": ("starlette", "uvicorn", "prometheus_client")}
+NEEDED = {
+    "13_export_and_serve": ("orjson", "starlette", "uvicorn", "prometheus_client")
+}
 END = "All numbers of this tutorial hold."
 
 

@@ -17,7 +17,7 @@ _HOMES = {
     "serve": "running",
 }
 
-_EXTRA = ("prometheus_client", "starlette", "uvicorn")
+_EXTRA = ("orjson", "prometheus_client", "starlette", "uvicorn")
 
 __all__ = ["Limits", "create_app", "serve"]
 

@@ -13,6 +13,7 @@ import re
 import struct
 
 import numpy as np
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -160,7 +161,8 @@ async def infer_model(request: Request) -> Response:
             request.scope["notes"]["images"] = count
             head = {"model_name": name, "model_version": str(served.version.number)}
             if "id" in document:
-                head["id"] = _id(document["id"])
+                # Python's json, which writes half a character too.
+                head["id"] = orjson.Fragment(json.dumps(_id(document["id"])))
             return _written(head, outputs, signature, wanted)
 
 
@@ -402,7 +404,7 @@ def _written(head: dict, outputs: dict, signature: Signature, wanted: dict) -> R
             # protocol has no {"b64": …}.
             output["data"] = tensors.write("", array.ravel())
         described.append(output)
-    text = json.dumps({**head, "outputs": described}).encode()
+    text = tensors.dumps({**head, "outputs": described})
     if not tail:
         return Response(text, media_type="application/json")
     return Response(

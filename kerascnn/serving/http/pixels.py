@@ -1,15 +1,17 @@
-"""Pixels in JSON, read at the speed of NumPy.
+"""Pixels in JSON, read quickly.
 
 A 32x32 image is 3,072 numbers in 1,057 lists. The general way through `json` makes an
-object of each; this one looks at the text as bytes. It takes what clients usually
-send, `{"instances": [[[[0, 1, 2], …` with integers of one to three digits, and declines
-everything else, which then goes the general way: so all messages come from there.
+object of each and looks at it; this one compares the brackets with those of the shape,
+as text, and reads the numbers as one flat list. It takes what clients usually send,
+`{"instances": [[[[0, 1, 2], …` with integers from 0 to 255, and declines everything
+else, which then goes the general way: so all messages come from there.
 """
 
 import functools
 import re
 
 import numpy as np
+import orjson
 
 HEAD = re.compile(
     rb'\s*\{\s*(?:"signature_name"\s*:\s*"([A-Za-z0-9_]*)"\s*,\s*)?'
@@ -20,8 +22,6 @@ TAIL = re.compile(
 )
 TAIL_WITHIN = 256  # bytes
 DIGITS = b"0123456789"
-ZERO, COMMA = ord("0"), ord(",")
-LEAST = np.array([0, 0, 10, 100], np.int16)  # number of one, two and three digits
 
 
 def head(body: bytes) -> tuple[str, str, bytes] | None:
@@ -45,36 +45,23 @@ def parse(text: bytes, shape: tuple[int, ...]) -> np.ndarray | None:
     """Read the text of nested lists of integers 0…255.
 
     Args:
-        text: a JSON list of N nested lists; blanks only behind commas.
+        text: a JSON list of N nested lists.
         shape: of one element, such as (32, 32, 3).
 
     Returns:
         uint8 array (N, *shape); None if the text is not exactly that.
     """
-    # Every blank stands behind a comma: "1 2" would be read as 12.
-    if text.count(b" ") != text.count(b", "):
-        return None
     brackets = text.translate(None, DIGITS + b" ")
     one = _skeleton(shape)
     count, rest = divmod(len(brackets) - 1, len(one) + 1)
     if rest or count < 1 or brackets != b"[" + b",".join([one] * count) + b"]":
         return None
-    # The digits and commas, with a comma at each end.
-    line = np.frombuffer(b",%b," % text.translate(None, b"[] "), np.uint8)
-    commas = np.flatnonzero(line == COMMA)
-    lengths = np.diff(commas) - 1
-    if lengths.min() < 1 or lengths.max() > 3:
+    try:
+        # One list of integers, which `bytes` takes from 0 to 255.
+        flat = bytes(orjson.loads(b"[%b]" % text.translate(None, b"[]")))
+    except (TypeError, ValueError):
         return None
-    ends = commas[1:]
-    values = line[ends - 1].astype(np.int16) - ZERO
-    values += (lengths > 1) * (10 * (line[ends - 2].astype(np.int16) - ZERO))
-    # The third byte from the end of the first number may lie before the line.
-    third = line[np.maximum(ends - 3, 0)].astype(np.int16) - ZERO
-    values += (lengths > 2) * (100 * third)
-    # 256 is out of range, and 007 is not JSON.
-    if values.max() > 255 or np.any(values < LEAST[lengths]):
-        return None
-    return values.astype(np.uint8).reshape(count, *shape)
+    return np.frombuffer(flat, np.uint8).reshape(count, *shape)
 
 
 @functools.lru_cache(maxsize=64)

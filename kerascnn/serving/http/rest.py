@@ -3,7 +3,7 @@
 The routes, bodies, messages and status codes are those of TensorFlow Serving 2.x
 (http_rest_api_handler.cc, http_rest_api_util.cc, json_tensor.cc, api_rest.md). What
 differs: pixels out of range are refused, classify and regress are not offered (Keras
-exports no signature for them), and answers are written without line breaks.
+exports no signature for them), and answers are written without blanks.
 """
 
 import json
@@ -114,7 +114,7 @@ async def _run(request, name, number, label, method) -> Response:
             )
             request.scope["notes"]["images"] = count
             written = _rows(outputs) if key == "instances" else _columns(outputs)
-            return _json(written)
+            return Response(tensors.dumps(written), media_type="application/json")
 
 
 def _inputs(body: bytes, served: Served) -> tuple[str, Signature, dict]:
@@ -169,11 +169,12 @@ def _rows(outputs: dict) -> dict:
                 f"expecting: {count}"
             )
         count = len(array)
-    columns = [tensors.write(name, array) for name, array in outputs.items()]
-    if len(columns) == 1:
-        return {"predictions": columns[0]}
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        return {"predictions": tensors.write(name, array)}
     rows = [
-        dict(zip(outputs, values, strict=True)) for values in zip(*columns, strict=True)
+        {name: tensors.write(name, array[row, ...]) for name, array in outputs.items()}
+        for row in range(count)
     ]
     return {"predictions": rows}
 

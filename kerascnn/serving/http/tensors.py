@@ -11,6 +11,7 @@ import json
 from itertools import chain, islice
 
 import numpy as np
+import orjson
 
 from kerascnn.serving.http.errors import RequestError, invalid
 
@@ -114,7 +115,7 @@ def columns(inputs, signature) -> dict[str, np.ndarray]:
 
 
 def write(name: str, array: np.ndarray):
-    """Return an array as lists that `json.dumps` writes as TensorFlow Serving does.
+    """Return what `dumps` writes of an array as TensorFlow Serving does.
 
     Floats become the shortest decimal that means the same float32. Strings are text,
     or {"b64": …} where the name of the output ends in "_bytes".
@@ -127,11 +128,20 @@ def write(name: str, array: np.ndarray):
         boxed = np.empty(array.size, object)
         boxed[:] = flat
         return boxed.reshape(array.shape).tolist()
-    if array.dtype.kind not in "biu" and array.dtype != np.float64:
-        # Through text: the nearest float64 of 0.1 as a float32 is 0.10000000149….
-        array = array.astype(np.float32)
-        array = array.astype("U16").astype(np.float64)
-    return array.tolist()
+    if array.dtype.kind not in "biu":
+        if array.dtype != np.float64:
+            array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            # orjson writes null. Through text: the nearest float64 of 0.1 as a float32
+            # is 0.10000000149….
+            array = array.astype("U32").astype(np.float64)
+            return orjson.Fragment(json.dumps(array.tolist()))
+    return np.ascontiguousarray(array) if array.shape else array[()]
+
+
+def dumps(value) -> bytes:
+    """Write JSON; what holds arrays comes from `write`."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def echo(value) -> str:
