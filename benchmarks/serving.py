@@ -4,8 +4,9 @@
 
 starts `kerascnn serve` on this machine, calls the same version directly, and writes a
 table: median and 99th percentile of the latency, images a second, and those as a share
-of what the SavedModel does in batches of the server's size. Direct calls and requests
-take turns, --rounds times, so that a machine that is busy otherwise slows both alike.
+of what the same signature does in batches of the server's size. Direct calls and
+requests take turns, --rounds times, so that a machine that is busy otherwise slows both
+alike.
 Requests go over the loopback interface only, for --seconds a line and round.
 
 The load comes from wrk (github.com/wg/wrk, `apt install wrk`), which costs little
@@ -90,12 +91,13 @@ class Line:
 
 def directly(signature, x: np.ndarray, limit: float) -> Round:
     """Call the SavedModel in this process, one batch after the other."""
+    (name,) = signature.inputs
     for _ in range(3):
-        signature.run({"image": x})
+        signature.run({name: x})
     seconds, begin = [], time.perf_counter()
     while time.perf_counter() - begin < limit:
         start = time.perf_counter()
-        signature.run({"image": x})
+        signature.run({name: x})
         seconds.append(time.perf_counter() - start)
     return Round.of(seconds, time.perf_counter() - begin)
 
@@ -118,12 +120,22 @@ class Question:
         return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
 
 
-def requests_of(model: str, x: np.ndarray) -> dict[str, Question]:
-    """Return a request for images in each of the forms that are compared."""
+def png_files(x: np.ndarray) -> np.ndarray:
+    """Return images as PNG files, an array of bytes."""
     import io
 
     from PIL import Image
 
+    files = np.empty(len(x), object)
+    for number, image in enumerate(x):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        files[number] = file.getvalue()
+    return files
+
+
+def requests_of(model: str, x: np.ndarray) -> dict[str, Question]:
+    """Return a request for images in each of the forms that are compared."""
     rest, oip = f"/v1/models/{model}:predict", f"/v2/models/{model}/infer"
     rows = json.dumps({"instances": x.tolist()}).encode()
     head = {
@@ -134,11 +146,7 @@ def requests_of(model: str, x: np.ndarray) -> dict[str, Question]:
     }
     text = json.dumps({"inputs": [head]}).encode()
     header = {"Inference-Header-Content-Length": str(len(text))}
-    files = []
-    for image in x:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        files.append({"b64": base64.b64encode(file.getvalue()).decode()})
+    files = [{"b64": base64.b64encode(file).decode()} for file in png_files(x)]
     encoded = {"signature_name": "serve_bytes", "instances": files}
     return {
         "v2 binary": Question(oip, text + x.tobytes(), header),
@@ -246,11 +254,15 @@ def measure(folder: Path, limit: float, clients: list[int], rounds: int) -> list
     from kerascnn.serving.http.version import load
 
     numbers = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
-    signature = load(folder / str(max(numbers)), 1).signatures["serving_default"]
-    shape = signature.inputs["image"].shape[1:]
+    signatures = load(folder / str(max(numbers)), 1).signatures
+    shape = signatures["serving_default"].inputs["image"].shape[1:]
     x = np.random.default_rng(0).integers(0, 256, (BATCH, *shape), np.uint8)
     bodies = {n: requests_of(folder.resolve().name, x[:n]) for n in (1, 32, BATCH)}
-    lines = [Line("SavedModel", 1, 1), Line("SavedModel", BATCH, 1)]
+    direct = {
+        "SavedModel": (signatures["serving_default"], x),
+        "SavedModel, PNG": (signatures["serve_bytes"], png_files(x)),
+    }
+    lines = [Line(what, images, 1) for what in direct for images in (1, BATCH)]
     for images, forms in bodies.items():
         # With more clients, more would wait than the queue takes, and be refused.
         fitting = [c for c in clients if c * images <= Limits().queue] or [1]
@@ -262,8 +274,9 @@ def measure(folder: Path, limit: float, clients: list[int], rounds: int) -> list
     try:
         for _ in range(rounds):
             for line in lines:
-                if line.what == "SavedModel":
-                    measured = directly(signature, x[: line.images], limit)
+                if line.what in direct:
+                    signature, inputs = direct[line.what]
+                    measured = directly(signature, inputs[: line.images], limit)
                 else:
                     question = bodies[line.images][line.what]
                     measured = ask(line.clients, port, question, limit)
@@ -274,8 +287,13 @@ def measure(folder: Path, limit: float, clients: list[int], rounds: int) -> list
     if code:
         raise RuntimeError(f"the server ended with exit code {code}")
     rows = [line.row() for line in lines]
+    best = {
+        "PNG" in r["what"]: r["images_per_second"]
+        for r in rows
+        if r["what"] in direct and r["images"] == BATCH
+    }
     for r in rows:
-        r["share"] = round(r["images_per_second"] / rows[1]["images_per_second"], 2)
+        r["share"] = round(r["images_per_second"] / best["PNG" in r["what"]], 2)
     return rows
 
 
@@ -319,7 +337,7 @@ def main() -> None:
             export("lecture_cnn", folder)
         rows = measure(folder, chosen.seconds, chosen.clients, chosen.rounds)
     load = "wrk" if shutil.which("wrk") else "threads of the benchmark"
-    heading = f"`{folder.name}`: load by {load}; share of the SavedModel's best"
+    heading = f"`{folder.name}`: load by {load}; share of the same signature's best"
     write(
         chosen.name, "The server", [(heading, table(rows))], {"rows": rows, "by": load}
     )
