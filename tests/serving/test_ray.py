@@ -224,6 +224,8 @@ def test_sigterm_ends_it(ray, folder, images, tmp_path):
         for line in running.stdout:
             if line.startswith("http"):
                 break
+        else:
+            pytest.fail("the server ended before it announced itself")
         assert len(Client(line.strip()).predict(images[:3])) == 3
         running.send_signal(signal.SIGTERM)
         assert running.wait(90) == 0
