@@ -62,6 +62,7 @@ def text_of(page):
 def test_the_measured_speed_has_a_page(site):
     text = text_of(site / "speed.html")
     assert "load by wrk" in text and "Memory of a training" in text
+    assert list(site.rglob("_images/inference.png"))
 
 
 def test_every_tutorial_has_a_page_and_can_be_downloaded(site):

@@ -1,5 +1,6 @@
 """The measured speed and memory: the tables of benchmarks/results on one page."""
 
+import os
 import re
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def write_page(app) -> None:
         "# Speed and memory\n\nWhat the scripts in `benchmarks/` measured. Machines "
         "differ, and this one was shared: what counts are ratios within one table."
     ]
+    there = os.path.relpath(RESULTS, app.srcdir)
     for path in sorted(RESULTS.glob("*.md")):
         text = path.read_text(encoding="utf-8").strip()
-        parts.append(re.sub(r"^#", "##", text, flags=re.M))  # a level down
+        text = re.sub(r"^#", "##", text, flags=re.M)  # a level down
+        parts.append(re.sub(r"(!\[[^]]*\]\()", rf"\1{there}/", text))  # its pictures
     replace(Path(app.srcdir) / "speed.md", "\n\n".join(parts) + "\n")
