@@ -218,6 +218,7 @@ def test_errors_say_what_was_received(call, error, message):
 
 def test_csv_json_and_markdown_say_the_same(cards):
     cards("lecture_cnn", results=(result(),))
+    cards("dense_mlp", results=())
     comparison = compare("lecture_cnn", "dense_mlp")
     data = json.loads(comparison.to_json())
     lines = list(csv.DictReader(io.StringIO(comparison.to_csv())))
