@@ -13,10 +13,28 @@ from kerascnn import lessons
 
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
-EVERY = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-SIZES = pytest.mark.parametrize(
-    "size", ["smoke", pytest.param("full", marks=pytest.mark.slow)]
-)
+# TensorFlow anew for each, and for a notebook a kernel: by default a few stand for all,
+# so that the suite stays within minutes. Continuous integration runs every one at smoke
+# size: the scripts in a step of their own, the notebooks when it builds the site.
+QUICK_SCRIPTS = ("03_convolution", "04_filters", "07_architecture", "11_vgg19")
+QUICK_NOTEBOOKS = ("07_architecture",)
+
+
+def at_both_sizes(quick):
+    """Every tutorial at smoke and at full size; slow but for some at smoke size."""
+    cases = [
+        pytest.param(
+            script,
+            size,
+            id=f"{script.stem}-{size}",
+            marks=() if size == "smoke" and script.stem in quick else pytest.mark.slow,
+        )
+        for script in SCRIPTS
+        for size in ("smoke", "full")
+    ]
+    return pytest.mark.parametrize(("script", "size"), cases)
+
+
 # What a tutorial needs beyond the package, by its extra.
 NEEDED = {
     "13_export_and_serve": ("orjson", "starlette", "uvicorn", "prometheus_client")
@@ -29,8 +47,7 @@ def has_what_it_needs(script):
         pytest.importorskip(package, reason="of the extra [serve]")
 
 
-@EVERY
-@SIZES
+@at_both_sizes(QUICK_SCRIPTS)
 def test_runs(script, size, tmp_path):
     has_what_it_needs(script)
     done = subprocess.run(
@@ -48,24 +65,7 @@ def test_runs(script, size, tmp_path):
     assert END in done.stdout
 
 
-# A kernel and TensorFlow anew for each: by default one stands for all. The build of the
-# site at smoke size, which is a step of continuous integration, executes every one.
-QUICK = "07_architecture"
-
-
-@pytest.mark.parametrize(
-    ("script", "size"),
-    [
-        pytest.param(
-            script,
-            size,
-            id=f"{script.stem}-{size}",
-            marks=() if size == "smoke" and script.stem == QUICK else pytest.mark.slow,
-        )
-        for script in SCRIPTS
-        for size in ("smoke", "full")
-    ],
-)
+@at_both_sizes(QUICK_NOTEBOOKS)
 def test_runs_as_a_notebook(script, size, tmp_path):
     has_what_it_needs(script)
     for package in ("jupytext", "nbclient", "ipykernel"):
@@ -88,7 +88,7 @@ def test_runs_as_a_notebook(script, size, tmp_path):
         assert about["alt"].strip()
 
 
-@EVERY
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_exercise_has_its_solution(script):
     text = script.read_text(encoding="utf-8")
     _, _, rest = text.partition("\n# ## Exercises\n")
