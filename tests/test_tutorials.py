@@ -17,7 +17,7 @@ SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
 # so that the suite stays within minutes. Continuous integration runs every one at smoke
 # size: the scripts in a step of their own, the notebooks when it builds the site.
 QUICK_SCRIPTS = ("03_convolution", "04_filters", "07_architecture", "11_vgg19")
-QUICK_NOTEBOOKS = ("07_architecture",)
+QUICK_NOTEBOOKS = ("05_stride_and_padding", "07_architecture")
 
 
 def at_both_sizes(quick):

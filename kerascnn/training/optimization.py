@@ -142,11 +142,13 @@ def offsets(model) -> list:
 
 def last_layer(model):
     """Return the layer of the last kernel, also where it is in a model in the model."""
-    kernels = [v for v in model.trainable_variables if len(v.shape) > 1]
+    variables = model.trainable_variables
+    # Without any kernel the last variable stands for it: nothing is Muon's then.
+    last = ([v for v in variables if len(v.shape) > 1] or variables)[-1]
     holders = [
         layer
         for layer in model._flatten_layers()
-        if any(variable is kernels[-1] for variable in layer.trainable_variables)
+        if any(variable is last for variable in layer.trainable_variables)
     ]
     return min(holders, key=lambda layer: len(layer.trainable_variables))
 

@@ -219,6 +219,8 @@ def test_the_last_layer_is_found_in_models_that_hold_models():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(6), inner])
     assert last_layer(model).name == "scores"
     assert last_layer(zoo.build("lecture_cnn")).name == "fc"
+    without = keras.Sequential([keras.Input((4,)), layers.BatchNormalization()])
+    assert len(last_layer(without).trainable_variables) == 2
 
 
 def test_l2_is_the_gradient_form_of_the_papers():

@@ -86,14 +86,12 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param({"optimizer": "sgd", "nesterov": True}, marks=SLOW),
+        {"optimizer": "sgd", "nesterov": True, "flip": True, "crop": 2},
         pytest.param({"ema": 0.9, "keep": "best", "cutout": 4}, marks=SLOW),
         pytest.param({"optimizer": "muon", "weight_decay": 0.01}, marks=SLOW),
         {
             "optimizer": "adamw",
             "weight_decay": 0.01,
-            "flip": True,
-            "crop": 2,
             "ema": 0.9,
             "warmup": 1,
             "schedule": "exponential",
