@@ -286,8 +286,13 @@ def keras_dataset(batches: Callable, length: int, signature: list):
             return tf.TensorSpec(*part)
         return tuple(map(spec, part))
 
+    options = tf.data.Options()
+    # Its thread sleeps longer and longer, up to a minute, and the end of an epoch waits
+    # for it to wake up: a short epoch would take twice its time.
+    options.autotune.enabled = False
     data = tf.data.Dataset.from_generator(batches, output_signature=spec(signature))
-    return data.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
+    data = data.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
+    return data.with_options(options)
 
 
 class _Reader:

@@ -63,7 +63,9 @@ class Feed(keras.utils.PyDataset):
         )
         # Four numbers seed a stream apart from those of the epochs and the batches.
         rng = np.random.default_rng((seed or 0, 0, 0, 1))
-        number = len(images) if isinstance(images, Images) else images.records
+        in_memory = isinstance(images, Images)
+        number = len(images) if in_memory else images.records
+        self.image_shape = images.x.shape[1:] if in_memory else images.image_shape
         self._first = rng.random(number) < 0.5 if alternate_flip else None
         self.start(0)
 
@@ -76,8 +78,25 @@ class Feed(keras.utils.PyDataset):
             self._order = rng.permutation(len(self.images))
 
     def for_keras(self):
-        """Return what Keras reads the batches from."""
-        return self
+        """Return what Keras reads: with TensorFlow a `tf.data.Dataset`.
+
+        Keras would make one of the feed too, but of the slow kind: see `keras_dataset`.
+        Each reading of it is one of its own; TensorFlow may open an epoch while it
+        still reads another.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        labels = ((None, self._targets.shape[1]), "float32")
+        signature = [
+            ((None, *self.image_shape), "uint8"),
+            labels if self.outputs == 1 else (labels,) * self.outputs,
+        ]
+        if self.place.weighted:
+            signature.append(((None,), "float32"))
+        return keras_dataset(self._batches, len(self), tuple(signature))
+
+    def _batches(self):
+        return (self[index] for index in range(len(self)))
 
     def __len__(self) -> int:
         return steps(len(self.images), self.batch_size)
@@ -134,24 +153,6 @@ class StreamedFeed(Feed):
         """Begin an epoch; call it before the epoch is read."""
         self.epoch = epoch
         self._reading, self._next, self._last = None, 0, None
-
-    def for_keras(self):
-        """Return what Keras reads the batches from.
-
-        With TensorFlow, which may open an epoch while it still reads another, each
-        reading is one of its own.
-        """
-        if keras.backend.backend() != "tensorflow":
-            return self
-        x, y = self.images.image_shape, self._targets.shape[1]
-        labels = ((None, y), "float32")
-        signature = [
-            ((None, *x), "uint8"),
-            labels if self.outputs == 1 else (labels,) * self.outputs,
-        ]
-        if self.place.weighted:
-            signature.append(((None,), "float32"))
-        return keras_dataset(self._batches, len(self), tuple(signature))
 
     def __getitem__(self, index: int):
         if index + 1 == self._next:

@@ -1,4 +1,6 @@
+import keras
 import numpy as np
+import pytest
 
 from kerascnn.data import Augmentation, Images
 from kerascnn.training.feed import Feed
@@ -93,3 +95,21 @@ def test_each_output_gets_the_labels():
     _, y = feed(outputs=3)[0]
     assert len(y) == 3 and all((part == y[0]).all() for part in y)
     assert y[0].shape == (4, 10) and y[0].dtype == np.float32
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow reads a dataset"
+)
+def test_tensorflow_reads_the_batches_without_a_thread_that_tunes():
+    made = feed(flip=True, crop=1, outputs=2)
+    made.start(3)
+    dataset = made.for_keras()
+    # With it the end of an epoch waits for a thread that sleeps up to a minute.
+    assert not dataset.options().autotune.enabled
+    assert int(dataset.cardinality()) == len(made)
+    for index, (x, (first, second)) in enumerate(dataset.as_numpy_iterator()):
+        expected_x, (expected_y, _) = made[index]
+        np.testing.assert_array_equal(x, expected_x)
+        np.testing.assert_array_equal(first, expected_y)
+        np.testing.assert_array_equal(second, expected_y)
+    assert index + 1 == len(made)
