@@ -2,11 +2,13 @@
 
     python benchmarks/accuracy.py [--seconds 1200] [--goals 60 70 75]
     python benchmarks/accuracy.py --recipes airbench94:default --goals 90 92 94
+    python benchmarks/accuracy.py --runs runs/airbench94-cifar10-1 --goals 90 92 94
 
 Each contender trains by its own recipe until it has reached all goals, its recipe ends
 or the time is up; the clock runs while it trains, not while it is measured. The same
 45,000 images train and the same 5,000 judge. The peers are the two networks that most
-beginners meet, with their published recipes.
+beginners meet, with their published recipes. With --runs finished trainings are read
+instead, whose seconds hold the validation and the saving of each epoch too.
 """
 
 import argparse
@@ -179,6 +181,18 @@ def run(name: str, goal: float, limit: float, seed: int) -> list[dict]:
     return rows
 
 
+def read(folder: str) -> tuple[str, list[dict]]:
+    """Return the name and the epochs of a finished run."""
+    from kerascnn.training import load_run
+
+    run, spent, rows = load_run(folder), 0.0, []
+    for row in run.history:
+        spent += row["seconds"]
+        accuracy = 100 * row["val_accuracy"]
+        rows.append({"epoch": row["epoch"], "seconds": spent, "accuracy": accuracy})
+    return f"{run.name}, seed {run.config['seed']}", rows
+
+
 def first(rows: list[dict], goal: float) -> float | None:
     """Return the seconds after which an accuracy was reached, None if it was not."""
     return next((r["seconds"] for r in rows if r["accuracy"] >= goal), None)
@@ -213,6 +227,7 @@ def main() -> None:
     parser.add_argument("--goals", nargs="+", type=float, default=[60, 70, 75])
     parser.add_argument("--recipes", nargs="+", default=list(OURS))
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--runs", nargs="+", help="finished run folders instead")
     parser.add_argument("--seconds", type=float, default=1200, help="at most, each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="accuracy", help="of the result's files")
@@ -226,10 +241,13 @@ def main() -> None:
             network, _, recipe = options.contender.partition(":")
             train_ours(network, recipe or "default", clock, options.seed)
         return
-    found = {
-        name: run(name, max(options.goals), options.seconds, options.seed)
-        for name in (*options.recipes, *options.peers)
-    }
+    if options.runs:
+        found = dict(map(read, options.runs))
+    else:
+        found = {
+            name: run(name, max(options.goals), options.seconds, options.seed)
+            for name in (*options.recipes, *options.peers)
+        }
     table = []
     for name, rows in found.items():
         reached = {g: first(rows, g) for g in options.goals}
@@ -245,11 +263,12 @@ def main() -> None:
     from kerascnn import load_data
 
     data = load_data("cifar10")
+    heading = "Seconds of training until the accuracy"
     write(
         options.name,
         f"Time to accuracy on {data.title}, {len(data.validation):,} held-out images",
-        [(f"Seconds of training until the accuracy, seed {options.seed}", table)],
-        {"runs": found, "seed": options.seed},
+        [(heading if options.runs else f"{heading}, seed {options.seed}", table)],
+        {"runs": found},
         lambda: picture(found, options.goals),
     )
 

@@ -335,8 +335,11 @@ def published(card, data: str) -> Accuracy | None:
 def measured(card, data: str) -> Accuracy | None:
     """The card's result on the data, of the default recipe where it has one."""
     result = card.measured(data)
-    if result is None:
-        return None
+    return result and accuracy_of(result)
+
+
+def accuracy_of(result: dict) -> Accuracy:
+    """Return the accuracy of one of a card's results."""
     seeds = result.get("seeds", ())
     number = seeds if isinstance(seeds, int) else len(seeds)
     return Accuracy(
@@ -344,7 +347,7 @@ def measured(card, data: str) -> Accuracy | None:
         # One run has no spread, whatever the card says.
         std=result.get("accuracy_std") if number > 1 else None,
         seeds=number or None,
-        data=data,
+        data=result.get("data", "cifar10"),
         title=result.get("data_title", ""),
         source=f"recipe {result.get('recipe')}, {result.get('epochs')} epochs",
     )

@@ -2,8 +2,9 @@
 
     print(ranking("resnet*"))
     ranking().plot("ranking.png")
+    print(board())
 
-All of it is read from the cards, without Keras.
+All of it is read from the cards, without Keras. `board` is what this project measured.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from kerascnn.comparison import compare, measured, published
+from kerascnn.comparison import accuracy_of, compare, measured, published
 from kerascnn.tables import Column, Table
 from zoo.references import HUMAN
 
@@ -28,6 +29,18 @@ COLUMNS = (
     Column("parameters", "parameters", "{:,}".format),
     Column("macs", "MACs", "{:,}".format, optional=1),
     Column("weights", "weights", right=False),
+)
+
+
+BOARD = (
+    Column("name", "network", right=False),
+    Column("recipe", "recipe", right=False),
+    Column("epochs", "epochs"),
+    Column("measured", "measured %"),
+    Column("published", "published %", optional=2),
+    Column("gap", "difference", "{:+.2f}".format, optional=2),
+    Column("seconds", "training", lambda seconds: f"{seconds / 60:.1f} min"),
+    Column("hardware", "on", right=False, optional=3),
 )
 
 
@@ -91,6 +104,48 @@ def ranking(pattern: str = "*") -> Ranking:
         zoo.card(pattern)  # raises, and names the close matches
     cards = [zoo.card(name) for name in names]
     return Ranking(tuple(sorted(cards, key=lambda card: -_accuracy(card))))
+
+
+def board(pattern: str = "*", data: str = "cifar10") -> Table:
+    """Return what this project measured, the best accuracy first.
+
+    Args:
+        pattern: a shell pattern of names, such as "resnet*".
+        data: the test set, as results on cards name it.
+
+    Returns:
+        A row for each result on a card, a recipe of a network on some hardware;
+        `difference` is the mean beside the best published accuracy, in points.
+
+    Raises:
+        UnknownNetworkError: no name matches; lists close matches.
+    """
+    results = [
+        (card, result)
+        for card in ranking(pattern).cards
+        for result in card.results
+        if result["data"] == data
+    ]
+    results.sort(key=lambda pair: -pair[1]["accuracy_mean"])
+    titles = sorted({result["data_title"] for _, result in results})
+    notes = [f"measured on {', '.join(titles)}; the test images were read once"]
+    rows = [_measured_row(card, result) for card, result in results]
+    return Table(BOARD, rows, notes=notes if titles else ["nothing was measured"])
+
+
+def _measured_row(card: zoo.Card, result: dict) -> dict[str, Any]:
+    theirs = published(card, result["data"])
+    return {
+        "name": card.name,
+        "recipe": result["recipe"],
+        "epochs": result["epochs"],
+        "measured": str(accuracy_of(result)),
+        "accuracies": list(result["accuracies"]),
+        "published": theirs and str(theirs),
+        "gap": theirs and result["accuracy_mean"] - theirs.percent,
+        "seconds": result["seconds"],
+        "hardware": result["hardware"],
+    }
 
 
 def _accuracy(card: zoo.Card) -> float:

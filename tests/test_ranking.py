@@ -3,7 +3,7 @@
 import pytest
 
 import zoo
-from kerascnn.ranking import ranking
+from kerascnn.ranking import board, ranking
 from zoo.references import HUMAN
 
 
@@ -50,3 +50,26 @@ def test_no_name_matches():
 
 def test_the_picture_of_the_ranking(tmp_path):
     assert ranking("*cnn*").plot(tmp_path / "ranking.png").stat().st_size > 10_000
+
+
+def test_the_board_has_every_result_beside_what_was_published():
+    rows = board().rows
+    results = [
+        (name, result)
+        for name in zoo.names()
+        for result in zoo.card(name).results
+        if result["data"] == "cifar10"
+    ]
+    assert len(rows) == len(results) > 5
+    means = [sum(row["accuracies"]) / len(row["accuracies"]) for row in rows]
+    assert means == sorted(means, reverse=True)
+    row = next(row for row in rows if row["name"] == "cuda_convnet")
+    (accuracy,) = row["accuracies"]
+    assert row["gap"] == pytest.approx(accuracy - 82)  # 18 % error, its author says
+    (row,) = board("linear").rows  # nobody published an accuracy of it
+    assert row["published"] is None and row["gap"] is None
+
+
+def test_a_board_without_results_says_so():
+    assert board("*", data="shapes").rows == []
+    assert "nothing was measured" in str(board("*", data="shapes"))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import kerascnn
-from kerascnn.ranking import ranking
+from kerascnn.ranking import board, ranking
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,12 +32,20 @@ def test_its_python_names_exist():
         assert callable(getattr(kerascnn, name)), name
 
 
+def shown_table(name):
+    return README.split(f"<!-- table: {name} -->")[1].split("<!-- end -->")[0].strip()
+
+
 def test_its_table_of_networks_is_that_of_the_cards():
-    start, end = "<!-- table: compare -->", "<!-- end -->"
-    shown = README.split(start)[1].split(end)[0].strip()
+    shown = shown_table("compare")
     made = kerascnn.compare("lecture_cnn", "dense_mlp", "linear", notes=False)
     table = made.to_markdown().split("\n\n")[0].strip()
     assert table in shown, "paste: kerascnn compare lecture_cnn dense_mlp linear"
+
+
+def test_its_board_of_accuracies_is_that_of_the_cards():
+    table = board().to_markdown().split("\n\n")[0].strip()
+    assert table == shown_table("measured"), "paste: kerascnn models --measured"
 
 
 def test_the_list_of_networks_is_that_of_the_cards():

@@ -38,12 +38,20 @@ def models(
     plot: Annotated[
         Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")
     ] = None,
+    measured: Annotated[
+        bool, typer.Option("--measured", help="Only what this project measured.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown")] = False,
     json: Json = False,
 ):
     """List the networks of the zoo as a ranking; draw it."""
-    from kerascnn.ranking import ranking
+    from kerascnn.ranking import board, ranking
 
+    if measured:
+        if plot:
+            raise ValueError("--plot draws the ranking: leave --measured out for it")
+        say_table(board(pattern), json=json, csv=False, markdown=markdown, plot=None)
+        return
     found = ranking(pattern)
     if json:
         say_json([vars(card) for card in found.cards])
