@@ -12,7 +12,9 @@ from zoo.shipped import read_weights, write_weights
 LARGEST = 12_000_000  # bytes of a weights file that ships
 
 
-def record(folders, zoo_folder: Path | None = None, *, recipe: str) -> dict:
+def record(
+    folders, zoo_folder: Path | None = None, *, recipe: str, keep_weights: bool = False
+) -> dict:
     """Write the mean of some runs to their network's card, and the best one's weights.
 
     The weights that ship are those of the run with the best validation accuracy of all
@@ -25,6 +27,8 @@ def record(folders, zoo_folder: Path | None = None, *, recipe: str) -> dict:
             differ in the seed.
         zoo_folder: where the cards lie; default: those of this installation.
         recipe: name of the recipe on the card that the runs followed.
+        keep_weights: write the result alone. The filters of `lecture_cnn` that ship
+            are described in the tutorials.
 
     Returns:
         The result that was written.
@@ -53,8 +57,10 @@ def record(folders, zoo_folder: Path | None = None, *, recipe: str) -> dict:
     results = tomlkit.aot()
     for row in [*kept, result]:
         results.append(tomlkit.item(row))
-    if weights := _ship(runs, zoo_folder / "weights", table.get("weights", {})):
-        table["weights"] = weights
+    if not keep_weights:
+        shipped = table.get("weights", {})
+        if weights := _ship(runs, zoo_folder / "weights", shipped):
+            table["weights"] = weights
     table["results"] = results
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
     return result

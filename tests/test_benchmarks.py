@@ -98,3 +98,23 @@ def test_the_report_of_wrk_is_read(common):
     measured = serving.read_wrk(REPORT)
     sys.modules.pop("serving")
     assert measured == serving.Round(0.0009, 0.004, 5000, 2.01, 4)
+
+
+def test_finished_runs_tell_the_time_to_an_accuracy(common, tmp_path):
+    import accuracy
+
+    import kerascnn
+
+    data = kerascnn.load_data("shapes", images=100)
+    run = kerascnn.train(
+        "linear", data, "quick", epochs=2, folder=tmp_path / "run", progress=False
+    )
+    name, rows = accuracy.read(run.folder)
+    sys.modules.pop("accuracy")
+    assert name == "linear, seed 0"
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[1]["seconds"] == pytest.approx(run.metrics["seconds"], abs=0.01)
+    last = 100 * run.history[1]["val_accuracy"]
+    assert rows[1]["accuracy"] == pytest.approx(last, abs=0.01)
+    assert accuracy.first(rows, 0) == rows[0]["seconds"]
+    assert accuracy.first(rows, 101) is None

@@ -103,3 +103,10 @@ def test_what_is_not_one_result_is_refused(runs, cards):
     with pytest.raises(ValueError, match="received none"):
         record([], cards, recipe="quick")
     assert not (cards / "weights").exists()
+
+
+def test_weights_that_are_to_stay_are_not_touched(runs, cards):
+    record([runs[0].folder], cards, recipe="quick", keep_weights=True)
+    table = tomllib.loads((cards / "dense_mlp.toml").read_text())["linear"]
+    assert table["results"] and "weights" not in table
+    assert not (cards / "weights").exists()

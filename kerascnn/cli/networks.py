@@ -136,9 +136,12 @@ def record(
     zoo_folder: Annotated[
         Path | None, typer.Option(help="The zoo's source folder, to write to.")
     ] = None,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Leave the weights that ship.")
+    ] = False,
 ):
     """Write the results of runs, and their weights, to the network's card."""
     load_keras()
     from kerascnn.record import record as write
 
-    say_json(write(folders, zoo_folder, recipe=recipe))
+    say_json(write(folders, zoo_folder, recipe=recipe, keep_weights=keep_weights))

@@ -1,7 +1,9 @@
 """Weights that ship: what is written is what is read, and nothing else is."""
 
 import hashlib
+import pathlib
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -112,11 +114,29 @@ def test_weights_ship():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_are_those_of_the_card(name):
     """`load` checks the sha256; a trained network is sure of some of its answers."""
+    import kerascnn
+
     model = zoo.load(name)
-    weights = zoo.card(name).weights
-    assert len(weights["labels"]) == model.output_shape[1]
+    labels = zoo.card(name).weights["labels"]
+    assert len(labels) == model.output_shape[1]
     x = np.random.default_rng(0).integers(0, 256, (8, *model.input_shape[1:]), np.uint8)
-    assert np.asarray(model(x)).max() > 2 / model.output_shape[1]
+    photo = pathlib.Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    (found,) = kerascnn.predict(name, [photo])
+    assert sorted(found.probabilities) == sorted(labels)
+    assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    # One that was taught not to be too sure may say of noise that it could be anything.
+    surest = max(np.asarray(model(x)).max(), *found.probabilities.values())
+    assert surest > 2 / len(labels)
+
+
+def test_the_best_shipped_network_knows_a_cat():
+    skimage = pytest.importorskip("skimage", reason="scikit-image has the photograph")
+    import kerascnn
+
+    best = max(SHIPPED, key=lambda name: zoo.card(name).weights["accuracy"])
+    photo = pathlib.Path(skimage.__file__).parent / "data" / "chelsea.png"
+    (found,) = kerascnn.predict(best, [photo])
+    assert found.label == "cat"
 
 
 @pytest.mark.slow
