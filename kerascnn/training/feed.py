@@ -33,7 +33,12 @@ class Feed(keras.utils.PyDataset):
             that an epoch is as long as without. Labels become `universum.targets()`.
         place: the devices; a batch becomes what they take, see
             `kerascnn.training.devices`, and this host's part of it.
+
+    Attributes:
+        failure: the exception that ended the reading, which TensorFlow wraps.
     """
+
+    failure: Exception | None = None
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class Feed(keras.utils.PyDataset):
         """
         if keras.backend.backend() != "tensorflow":
             return self
+        if isinstance(self.images, Images):
+            self[0]  # a wrong recipe is told here, without TensorFlow's messages
         labels = ((None, self._targets.shape[1]), "float32")
         signature = [
             ((None, *self.image_shape), "uint8"),
@@ -93,7 +100,14 @@ class Feed(keras.utils.PyDataset):
         ]
         if self.place.weighted:
             signature.append(((None,), "float32"))
-        return keras_dataset(self._batches, len(self), tuple(signature))
+        return keras_dataset(self._watched, len(self), tuple(signature))
+
+    def _watched(self):
+        try:
+            yield from self._batches()
+        except Exception as error:
+            self.failure = error
+            raise
 
     def _batches(self):
         return (self[index] for index in range(len(self)))
@@ -142,12 +156,7 @@ class StreamedFeed(Feed):
 
     Where there are several hosts, each decodes and augments its part of a batch alone;
     the batches are those of one host, the augmentation of its part is its own.
-
-    Attributes:
-        failure: the DataError that ended the reading, which Keras may have wrapped.
     """
-
-    failure: Exception | None = None
 
     def start(self, epoch: int) -> None:
         """Begin an epoch; call it before the epoch is read."""
@@ -169,19 +178,15 @@ class StreamedFeed(Feed):
         total, size = len(self.images), self.batch_size
         shared = self.place.hosts > 1
         rows = (lambda n: self.place.rows(n, size)) if shared else None
-        try:
-            reading = self.images.batches(size, seed=seed, rows=rows)
-            for index, (x, labels, numbers) in enumerate(reading):
-                if shared:
-                    number = min(size, total - index * size)
-                    part = (self.place.host, self.place.hosts)
-                    changed = self._changed(index, x, labels, numbers, part)
-                    yield self._batch(*changed, number)
-                else:
-                    yield self._divided(*self._changed(index, x, labels, numbers))
-        except Exception as error:
-            self.failure = error
-            raise
+        reading = self.images.batches(size, seed=seed, rows=rows)
+        for index, (x, labels, numbers) in enumerate(reading):
+            if shared:
+                number = min(size, total - index * size)
+                part = (self.place.host, self.place.hosts)
+                changed = self._changed(index, x, labels, numbers, part)
+                yield self._batch(*changed, number)
+            else:
+                yield self._divided(*self._changed(index, x, labels, numbers))
 
 
 def make_feed(images: Images | Shards, *arguments, **options) -> Feed:

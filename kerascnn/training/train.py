@@ -545,7 +545,7 @@ def _fit(trained, recipe, feed, epochs, place, progress, callbacks) -> None:
                 verbose=0,
             )
     except Exception:
-        if isinstance(failure := getattr(feed, "failure", None), ValueError):
+        if isinstance(failure := feed.failure, ValueError):
             raise failure from None  # which TensorFlow wraps in pages of its own
         raise
     finally:
