@@ -62,6 +62,8 @@ def record(
         if weights := _ship(runs, zoo_folder / "weights", shipped):
             table["weights"] = weights
     table["results"] = results
+    if name != list(document)[-1]:
+        results[-1].add(tomlkit.nl())  # before the next network's table
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
     return result
 

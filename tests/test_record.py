@@ -110,3 +110,19 @@ def test_weights_that_are_to_stay_are_not_touched(runs, cards):
     table = tomllib.loads((cards / "dense_mlp.toml").read_text())["linear"]
     assert table["results"] and "weights" not in table
     assert not (cards / "weights").exists()
+
+
+def test_a_blank_line_stays_before_the_next_network(cards):
+    data = kerascnn.load_data("shapes", images=50)
+    run = kerascnn.train(
+        "dense_mlp",
+        data,
+        options={"hidden": (8,)},
+        folder=cards / "run",
+        progress=False,
+    )
+    path = cards / "dense_mlp.toml"
+    for _ in range(2):  # the second time replaces the result
+        record([run.folder], cards, recipe="default", keep_weights=True)
+    before, _ = path.read_text().split("[linear]\n")
+    assert before.endswith('"\n\n') and not before.endswith("\n\n\n")
