@@ -78,8 +78,12 @@ def table(result: dict) -> list[dict]:
 def picture(results: list[dict]) -> Figure:
     """Draw the ratios to plain `fit`, a group of bars for each network and batch."""
     names = list(dict.fromkeys(n for r in results for n in r["rates"]))
-    figure = Figure(figsize=(8, 1.2 + 0.32 * len(names) * len(results)))
-    axes = figure.subplots(len(results), 1, squeeze=False, sharex=True)[:, 0]
+    beside = min(2, len(results))
+    rows = -(-len(results) // beside)
+    size = (5.5 * beside, 1.2 + 0.3 * len(names) * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, beside, squeeze=False, sharex=True, sharey=True)
+    axes = grid.ravel()[: len(results)]
     for ax, result in zip(axes, results, strict=True):
         rates = result["rates"]
         ratios = [rates.get(n, np.nan) / rates.get(REFERENCE, np.nan) for n in names]
@@ -87,11 +91,10 @@ def picture(results: list[dict]) -> Figure:
         colors = ["#0072B2" if mine else "#999999" for mine in own]
         ax.barh(names, ratios, color=colors)
         ax.axvline(1, color="black", linewidth=1)
-        ax.invert_yaxis()
         ax.set_title(f"{result['network']}, batches of {result['batch']}", fontsize=10)
-    axes[-1].set_xlabel(f"images a second, as a multiple of {REFERENCE}")
+    axes[0].invert_yaxis()  # of all, which share it
+    figure.supxlabel(f"images a second, as a multiple of {REFERENCE}", fontsize=10)
     figure.suptitle("Training throughput")
-    figure.tight_layout()
     return figure
 
 
