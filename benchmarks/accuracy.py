@@ -268,7 +268,7 @@ def main() -> None:
         options.name,
         f"Time to accuracy on {data.title}, {len(data.validation):,} held-out images",
         [(heading if options.runs else f"{heading}, seed {options.seed}", table)],
-        {"runs": found},
+        {"runs": found, "seed": None if options.runs else options.seed},
         lambda: picture(found, options.goals),
     )
 
