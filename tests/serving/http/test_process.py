@@ -29,9 +29,15 @@ def serving(folder, log, *options):
     requests, and the server would wait for ever to write the next line.
     """
     command = [sys.executable, "-m", "kerascnn", "serve", str(folder), "--port", "0"]
+    # As in a user's shell: JAX, where another test imports it, sets the level to 1.
+    own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     with log.open("w") as lines:
         process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=lines, text=True
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=lines,
+            text=True,
+            env=own,
         )
     alarm = threading.Timer(START, process.kill)
     alarm.start()
