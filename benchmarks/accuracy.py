@@ -6,9 +6,10 @@
 
 Each contender trains by its own recipe until it has reached all goals, its recipe ends
 or the time is up; the clock runs while it trains, not while it is measured. The same
-45,000 images train and the same 5,000 judge. The peers are the two networks that most
-beginners meet, with their published recipes. With --runs finished trainings are read
-instead, whose seconds hold the validation and the saving of each epoch too.
+45,000 images train and the same 5,000 judge. The peers are the networks that most
+beginners meet, with their published recipes; one whose library is not installed is
+named and left out. With --runs finished trainings are read instead, whose seconds hold
+the validation and the saving of each epoch too.
 """
 
 import argparse
@@ -18,12 +19,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common import HERE, write
 from matplotlib.figure import Figure
 
-OURS = ("lecture_cnn:quick", "lecture_cnn:default")
+OURS = ("lecture_cnn:quick", "lecture_cnn:short", "lecture_cnn:default")
 
 
 def tensorflow_tutorial():
@@ -83,9 +85,6 @@ def keras_example():
     return model, keras.optimizers.RMSprop(1e-4), 32, 100
 
 
-PEERS = {"TensorFlow's tutorial": tensorflow_tutorial, "Keras' example": keras_example}
-
-
 @dataclass
 class Clock:
     """Writes a line an epoch, and says when to stop."""
@@ -138,7 +137,7 @@ def train_ours(network: str, recipe: str, clock: Clock, seed: int) -> None:
         )
 
 
-def train_peer(name: str, clock: Clock, seed: int) -> None:
+def train_keras(build, clock: Clock, seed: int) -> None:
     """Train a peer by `fit`, as its page does."""
     import keras
 
@@ -146,7 +145,7 @@ def train_peer(name: str, clock: Clock, seed: int) -> None:
 
     data = load_data("cifar10")
     keras.utils.set_random_seed(seed)
-    model, optimizer, batch, epochs = PEERS[name]()
+    model, optimizer, batch, epochs = build()
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = data.train.x.astype("float32"), data.train.y
     for epoch in range(epochs):
@@ -158,8 +157,59 @@ def train_peer(name: str, clock: Clock, seed: int) -> None:
             return
 
 
+def train_pytorch(clock: Clock, seed: int) -> None:
+    """Train the CNN of PyTorch's tutorial "Training a Classifier", as its page does.
+
+    pytorch.org/tutorials/beginner/blitz/cifar10_tutorial: 62,006 parameters, SGD of
+    rate 0.001 and momentum 0.9, batches of 4, two epochs, pixels -1…1, no augmentation.
+    The page decodes and scales image by image; here they are one tensor, which is
+    quicker.
+    """
+    import torch
+    from torch import nn
+
+    from kerascnn import load_data
+
+    def tensors(images):
+        x = torch.from_numpy(images.x).permute(0, 3, 1, 2) / 127.5 - 1
+        return x.contiguous(), torch.from_numpy(images.y).long()
+
+    data = load_data("cifar10")
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Flatten(),
+        *(nn.Linear(400, 120), nn.ReLU()),
+        *(nn.Linear(120, 84), nn.ReLU()),
+        nn.Linear(84, 10),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
+    loss = nn.CrossEntropyLoss()
+    x, y = tensors(data.train)
+    held_x, held_y = tensors(data.validation)
+    for epoch in range(2):
+        clock.started()
+        for chosen in torch.randperm(len(x)).split(4):
+            optimizer.zero_grad()
+            loss(model(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+        clock.paused()
+        with torch.inference_mode():
+            right = (model(held_x).argmax(1) == held_y).float().mean()
+        if clock.told(epoch, right.item()):
+            return
+
+
+PEERS = {
+    "TensorFlow's tutorial": partial(train_keras, tensorflow_tutorial),
+    "Keras' example": partial(train_keras, keras_example),
+    "PyTorch's tutorial": train_pytorch,
+}
+
+
 def run(name: str, goal: float, limit: float, seed: int) -> list[dict]:
-    """Let a fresh process train; return its epochs."""
+    """Let a fresh process train; return its epochs, none where it is not installed."""
     process = subprocess.Popen(
         [
             sys.executable,
@@ -174,8 +224,10 @@ def run(name: str, goal: float, limit: float, seed: int) -> list[dict]:
     rows = []
     for line in process.stdout:
         if line.startswith("{"):
-            rows.append(json.loads(line))
-            print(f"{name}: {rows[-1]}", flush=True)
+            row = json.loads(line)
+            print(f"{name}: {row}", flush=True)
+            if "absent" not in row:
+                rows.append(row)
     if process.wait():
         raise RuntimeError(f"{name} ended with exit code {process.returncode}")
     return rows
@@ -236,7 +288,10 @@ def main() -> None:
     if options.contender:
         clock = Clock(max(options.goals), options.seconds)
         if options.contender in PEERS:
-            train_peer(options.contender, clock, options.seed)
+            try:
+                PEERS[options.contender](clock, options.seed)
+            except ImportError as error:
+                print(json.dumps({"absent": str(error)}))
         else:
             network, _, recipe = options.contender.partition(":")
             train_ours(network, recipe or "default", clock, options.seed)
@@ -245,8 +300,9 @@ def main() -> None:
         found = dict(map(read, options.runs))
     else:
         found = {
-            name: run(name, max(options.goals), options.seconds, options.seed)
+            name: rows
             for name in (*options.recipes, *options.peers)
+            if (rows := run(name, max(options.goals), options.seconds, options.seed))
         }
     table = []
     for name, rows in found.items():
