@@ -96,13 +96,19 @@ class Clock:
     def started(self) -> None:
         self.start = time.perf_counter()
 
-    def paused(self) -> None:
-        self.spent += time.perf_counter() - self.start
-
     def told(self, epoch: int, accuracy: float) -> bool:
         row = {"epoch": epoch + 1, "seconds": self.spent, "accuracy": 100 * accuracy}
         print(json.dumps(row), flush=True)
         return row["accuracy"] >= self.goal or self.spent >= self.limit
+
+    def run(self, epochs: int, train, measure) -> None:
+        """Train epoch by epoch; `measure()`, off the clock, returns the accuracy."""
+        for epoch in range(epochs):
+            self.started()
+            train()
+            self.spent += time.perf_counter() - self.start
+            if self.told(epoch, measure()):
+                return
 
 
 def train_ours(network: str, recipe: str, clock: Clock, seed: int) -> None:
@@ -148,13 +154,12 @@ def train_keras(build, clock: Clock, seed: int) -> None:
     model, optimizer, batch, epochs = build()
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = data.train.x.astype("float32"), data.train.y
-    for epoch in range(epochs):
-        clock.started()
-        model.fit(x, y, batch_size=batch, verbose=0)
-        clock.paused()
-        _, accuracy = model.evaluate(data.validation.x, data.validation.y, verbose=0)
-        if clock.told(epoch, accuracy):
-            return
+    held = data.validation
+    clock.run(
+        epochs,
+        lambda: model.fit(x, y, batch_size=batch, verbose=0),
+        lambda: model.evaluate(held.x, held.y, verbose=0)[1],
+    )
 
 
 def train_pytorch(clock: Clock, seed: int) -> None:
@@ -188,17 +193,18 @@ def train_pytorch(clock: Clock, seed: int) -> None:
     loss = nn.CrossEntropyLoss()
     x, y = tensors(data.train)
     held_x, held_y = tensors(data.validation)
-    for epoch in range(2):
-        clock.started()
+
+    def fit():
         for chosen in torch.randperm(len(x)).split(4):
             optimizer.zero_grad()
             loss(model(x[chosen]), y[chosen]).backward()
             optimizer.step()
-        clock.paused()
+
+    def measure():
         with torch.inference_mode():
-            right = (model(held_x).argmax(1) == held_y).float().mean()
-        if clock.told(epoch, right.item()):
-            return
+            return (model(held_x).argmax(1) == held_y).float().mean().item()
+
+    clock.run(2, fit, measure)
 
 
 PEERS = {
@@ -225,16 +231,18 @@ def run(name: str, goal: float, limit: float, seed: int) -> list[dict]:
     for line in process.stdout:
         if line.startswith("{"):
             row = json.loads(line)
-            print(f"{name}: {row}", flush=True)
-            if "absent" not in row:
+            if "absent" in row:
+                print(f"{name}: not here ({row['absent']})", flush=True)
+            else:
                 rows.append(row)
+                print(f"{name}: {row}", flush=True)
     if process.wait():
         raise RuntimeError(f"{name} ended with exit code {process.returncode}")
     return rows
 
 
 def read(folder: str) -> tuple[str, list[dict]]:
-    """Return the name and the epochs of a finished run."""
+    """Return the name, with seed and machine, and the epochs of a finished run."""
     from kerascnn.training import load_run
 
     run, spent, rows = load_run(folder), 0.0, []
@@ -242,7 +250,8 @@ def read(folder: str) -> tuple[str, list[dict]]:
         spent += row["seconds"]
         accuracy = 100 * row["val_accuracy"]
         rows.append({"epoch": row["epoch"], "seconds": spent, "accuracy": accuracy})
-    return f"{run.name}, seed {run.config['seed']}", rows
+    config = run.config
+    return f"{run.name}, seed {config['seed']}, {config['hardware']}", rows
 
 
 def first(rows: list[dict], goal: float) -> float | None:
@@ -254,13 +263,21 @@ def picture(found: dict[str, list[dict]], goals: list[float]) -> Figure:
     """Draw accuracy against time."""
     figure = Figure(figsize=(8, 4.5))
     ax = figure.subplots()
-    colors = ("#0072B2", "#56B4E9", "#E69F00", "#999999", "#009E73", "#CC79A7")
+    colors = [
+        "#0072B2",
+        "#56B4E9",
+        "#E69F00",
+        "#999999",
+        "#009E73",
+        "#CC79A7",
+        "#D55E00",
+    ]
     for number, (name, rows) in enumerate(found.items()):
         ax.plot(
             [row["seconds"] for row in rows],
             [row["accuracy"] for row in rows],
-            color=colors[number % len(colors)],
-            marker="os^Dvp"[number % 6],
+            color=colors[number % 7],
+            marker="os^DvpX"[number % 7],
             markersize=4,
             label=name,
         )
