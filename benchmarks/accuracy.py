@@ -242,16 +242,21 @@ def run(name: str, goal: float, limit: float, seed: int) -> list[dict]:
 
 
 def read(folder: str) -> tuple[str, list[dict]]:
-    """Return the name, with seed and machine, and the epochs of a finished run."""
+    """Return the name and the epochs of a finished run, with the machine it was on."""
     from kerascnn.training import load_run
 
     run, spent, rows = load_run(folder), 0.0, []
     for row in run.history:
         spent += row["seconds"]
-        accuracy = 100 * row["val_accuracy"]
-        rows.append({"epoch": row["epoch"], "seconds": spent, "accuracy": accuracy})
-    config = run.config
-    return f"{run.name}, seed {config['seed']}, {config['hardware']}", rows
+        rows.append(
+            {
+                "epoch": row["epoch"],
+                "seconds": spent,
+                "accuracy": 100 * row["val_accuracy"],
+                "on": run.config["hardware"],
+            }
+        )
+    return f"{run.name}, seed {run.config['seed']}", rows
 
 
 def first(rows: list[dict], goal: float) -> float | None:
@@ -331,6 +336,7 @@ def main() -> None:
                 "best": f"{max(row['accuracy'] for row in rows):.1f} %",
                 "epochs": len(rows),
                 "seconds": f"{rows[-1]['seconds']:.0f}",
+                **({"on": rows[-1]["on"]} if options.runs else {}),
             }
         )
     from kerascnn import load_data
