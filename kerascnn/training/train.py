@@ -1,7 +1,5 @@
 """The shared training routine: any network, any images, one recipe."""
 
-import contextlib
-import io
 import json
 import os
 from pathlib import Path
@@ -10,46 +8,33 @@ import keras
 
 import zoo
 from kerascnn.data import Augmentation, Data, Images, load_data
-from kerascnn.summary import summarize
 from kerascnn.training import checkpoint
-from kerascnn.training.adaptation import adapt_layers, finalize_layers
-from kerascnn.training.curves import plot_history
+from kerascnn.training.adaptation import adapt_layers
 from kerascnn.training.devices import Place, open_place
-from kerascnn.training.epochs import Epochs, TrainingDivergedError, best_epoch
-from kerascnn.training.evaluate import evaluate
+from kerascnn.training.epochs import Epochs, TrainingDivergedError
 from kerascnn.training.feed import make_feed
 from kerascnn.training.initialization import lsuv
 from kerascnn.training.lock import locked
-from kerascnn.training.lookahead import Lookahead, TrainedModel
-from kerascnn.training.optimization import (
-    make_optimizer,
-    offsets,
-    resolve_precision,
-    set_precision,
+from kerascnn.training.lookahead import Lookahead
+from kerascnn.training.network import (
+    answering_model,
+    borrowed,
+    check_fit,
+    logits_model,
+    replicate,
 )
+from kerascnn.training.optimization import make_optimizer, resolve_precision
 from kerascnn.training.progress import TrainingProgress
-from kerascnn.training.recipe import Recipe, recipe_for
-from kerascnn.training.run import (
-    Run,
-    commit,
-    hardware,
-    load_run,
-    make_folder,
-    new_folder,
-    read_json,
-    versions,
-    write_file,
-    write_json,
-    writing,
-)
+from kerascnn.training.recipe import recipe_for
+from kerascnn.training.results import describe, measure
+from kerascnn.training.run import Run, load_run, make_folder, new_folder, read_json
 from kerascnn.training.universum import (
     LabelledAccuracy,
     open_universum,
     reopen_universum,
-    without_dustbin,
 )
 
-__all__ = ["TrainingDivergedError", "logits_model", "resume", "train"]
+__all__ = ["TrainingDivergedError", "resume", "train"]
 
 # Steps that Keras runs in one call: fewer returns to Python, same result.
 STEPS_PER_CALL = 16
@@ -156,7 +141,7 @@ def train(
     if named:
         classes = data.classes + (recipe.universum == "dustbin")
         model = zoo.build(model, data.input_shape, classes, **(options or {}))
-    _check_fit(model, data, recipe)
+    check_fit(model, data, recipe)
     if named or recipe.initialization:
         sample = data.train
         if not isinstance(sample, Images):
@@ -186,41 +171,8 @@ def train(
     else:
         folder = make_folder(Path(folder))
     with locked(folder):
-        _describe(folder, model, data, recipe, seed, place, precision, universum)
+        describe(folder, model, data, recipe, seed, place, precision, universum)
         return _run(model, data, recipe, seed, folder, **options)
-
-
-def _describe(folder, model, data, recipe, seed, place, precision, universum) -> None:
-    """Write what a run folder says of a training before it begins."""
-    write_file(folder / "architecture.json", model.to_json())
-    answering = _answering(model, logits_model(model)[0], data, recipe)
-    summary = summarize(answering).to_text(width=160, ascii=False)
-    write_file(folder / "summary.txt", summary + "\n")
-    write_json(
-        folder / "config.json",
-        {
-            "model": {"name": model.name, "parameters": model.count_params()},
-            "data": {
-                "name": data.name,
-                "origin": data.origin,
-                "title": data.title,
-                "fingerprint": data.fingerprint,
-                "input_shape": list(data.input_shape),
-                "labels": list(data.labels),
-                "train": len(data.train),
-                "validation": len(data.validation),
-                "test": len(data.test),
-            },
-            **({"universum": universum.describe()} if universum else {}),
-            "recipe": vars(recipe),
-            "precision": precision,
-            "seed": seed,
-            **place.describe(),
-            "versions": versions(),
-            "hardware": hardware(),
-            "commit": commit(),
-        },
-    )
 
 
 def resume(
@@ -332,85 +284,6 @@ def _agree(place: Place, value: dict) -> dict:
     return json.loads(bytes(place.broadcast(json.dumps(value).encode())))
 
 
-def _check_fit(model, data: Data, recipe: Recipe) -> None:
-    if not model.built or not getattr(model, "outputs", None):
-        raise ValueError(
-            f"{model.name} is not built: give a functional model, or a Sequential one "
-            "that begins with keras.Input"
-        )
-    if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != data.input_shape:
-        raise ValueError(
-            f"{model.name} takes {[tuple(i.shape[1:]) for i in model.inputs]}, the "
-            f"images of {data.title} are {data.input_shape}"
-        )
-    dustbin = recipe.universum == "dustbin"
-    for output in model.outputs:
-        if tuple(output.shape[1:]) != (data.classes + dustbin,):
-            raise ValueError(
-                f"{model.name} answers with {tuple(output.shape[1:])}, {data.title} "
-                f"has {data.classes} classes: {', '.join(data.labels[:12])}"
-                + (", and universum=dustbin needs one more" if dustbin else "")
-            )
-    if recipe.universum in ("dustbin", "background") and not logits_model(model)[1]:
-        raise ValueError(
-            f"universum={recipe.universum} works on logits: let {model.name} end in "
-            "them, or in a softmax that is a layer of its own; received a model whose "
-            "last layer has the softmax inside"
-        )
-    if recipe.loss_weights and len(recipe.loss_weights) != len(model.outputs):
-        raise ValueError(
-            f"{model.name} has {len(model.outputs)} outputs; received "
-            f"loss_weights={recipe.loss_weights}"
-        )
-    if recipe.bias_rate != 1 and not offsets(model):
-        raise ValueError(
-            f"bias_rate is for the offsets of normalisation layers, and {model.name} "
-            f"trains none: set it to 1; received {recipe.bias_rate:g}"
-        )
-    decides = recipe.early_stopping or recipe.keep == "best"
-    if decides and not len(data.validation):
-        raise ValueError(
-            "early_stopping and keep=best decide on validation images, and "
-            f"{data.title} has none"
-        )
-
-
-def logits_model(model) -> tuple[keras.Model, bool]:
-    """Return the model that is trained, and whether its outputs are logits.
-
-    A softmax that is a layer of its own is left out, since a loss on logits is exact
-    where a probability rounds to 0. The layers are shared with `model`.
-    """
-    ends, logits = [], []
-    for output in model.outputs:
-        layer = output._keras_history.operation
-        activation = getattr(layer, "activation", None)
-        is_softmax = activation is keras.activations.softmax
-        if isinstance(layer, keras.layers.Softmax) or (
-            isinstance(layer, keras.layers.Activation) and is_softmax
-        ):
-            node = layer._inbound_nodes[output._keras_history.node_index]
-            ends.append(node.input_tensors[0])
-            logits.append(True)
-        else:
-            ends.append(output)
-            logits.append(activation in (None, keras.activations.linear))
-    if len(set(logits)) > 1:
-        raise ValueError(
-            f"the outputs of {model.name} are logits and probabilities mixed; let all "
-            "end in a softmax or none"
-        )
-    trained = TrainedModel(model.inputs[0], ends if len(ends) > 1 else ends[0])
-    return trained, logits[0]
-
-
-def _answering(model, trained, data: Data, recipe: Recipe):
-    """Return the network that a run leaves: `model`, without its dustbin if any."""
-    if recipe.universum == "dustbin":
-        return without_dustbin(model, trained, data.classes)
-    return model
-
-
 def _run(
     model,
     data,
@@ -451,15 +324,15 @@ def _run(
     )
     alone = place.replicas == 1
     ends, from_logits = logits_model(model)
-    network = _answering(model, ends, data, recipe)
+    network = answering_model(model, ends, data, recipe)
     judged = universum.labelled(ends) if universum else ends
     with place.scope():
-        trained = ends if alone else _replica(model, place)
+        trained = ends if alone else replicate(model, place)
         worker = trained
         if universum:
             trained = universum.extend(trained)
         trained.sizes = place.sizes(len(data.train), recipe.batch_size)
-    with _borrowed(trained, precision), _borrowed(ends, precision):
+    with borrowed(trained, precision), borrowed(ends, precision):
         with place.scope():
             _compile(trained, recipe, feed, from_logits, universum)
             trained.optimizer.build(trained.trainable_variables)
@@ -479,24 +352,9 @@ def _run(
         epochs.begin(trained, judged, twins=twins, saved=saved)
         _fit(trained, recipe, feed, epochs, place, progress, callbacks)
         epochs.finish()
-    run = _measure(network, data, recipe, epochs, folder) if folder else None
+    run = measure(network, data, recipe, epochs, folder) if folder else None
     place.broadcast(b"")  # the hosts end together
     return run
-
-
-def _replica(model, place):
-    """Return a copy of a model, without its softmax, on the devices of a place."""
-    copy = keras.models.model_from_json(model.to_json())
-    buffer = checkpoint.pack(_numbered(checkpoint.values(model.variables)))
-    arrays = checkpoint.unpack(place.broadcast(bytes(buffer)))
-    for i, variable in enumerate(copy.variables):
-        variable.assign(arrays[f"state{i}"])
-    finalize_layers(copy)
-    return logits_model(copy)[0]
-
-
-def _numbered(arrays) -> dict:
-    return {f"state{i}": array for i, array in enumerate(arrays)}
 
 
 def _compile(model, recipe, feed, from_logits, universum) -> None:
@@ -551,69 +409,3 @@ def _fit(trained, recipe, feed, epochs, place, progress, callbacks) -> None:
     finally:
         for shown in bar:
             shown.close()
-
-
-@contextlib.contextmanager
-def _borrowed(model, policy: str):
-    """Set the precision for the training; give the model back as it was.
-
-    The regularisers, which the recipe's l2 replaces, come back too.
-    """
-    own = [(layer, layer.dtype_policy) for layer in model._flatten_layers()]
-    regularizers = [(v, v.regularizer) for v in model.trainable_variables]
-    if policy != "float32":
-        set_precision(model, policy)
-    try:
-        yield
-    finally:
-        for layer, policy in own:
-            layer.dtype_policy = policy
-        for variable, regularizer in regularizers:
-            variable.regularizer = regularizer
-
-
-def _measure(model, data: Data, recipe: Recipe, epochs: Epochs, folder: Path) -> Run:
-    """Read the test images, once, and write what the run folder keeps."""
-    history = epochs.history
-    result = single = evaluate(model, data.test, labels=data.labels)
-    if recipe.views > 1 or recipe.passes > 1:
-        result = evaluate(
-            model,
-            data.test,
-            labels=data.labels,
-            views=recipe.views,
-            passes=recipe.passes,
-        )
-    seconds = sum(row["seconds"] for row in history)
-    metrics = {
-        "test_accuracy": result.accuracy,
-        "test_interval": list(result.interval),
-        "test_images": result.images,
-        "test_loss": result.loss,
-        "calibration_error": result.calibration_error,
-        "per_class": result.per_class,
-        "epochs": len(history),
-        "seconds": seconds,
-        "images_per_second": len(data.train) * len(history) / seconds,
-        "stopped_early": len(history) < recipe.epochs,
-    }
-    if result is not single:
-        metrics["test_accuracy_averaged"] = result.accuracy
-        metrics["test_accuracy_single"] = single.accuracy
-    if len(data.validation):
-        kept = evaluate(model, data.validation, labels=data.labels)
-        metrics["validation_accuracy"] = kept.accuracy
-        metrics["best_epoch"] = best_epoch(history)
-    config = read_json(folder / "config.json")
-    temporary = folder / ".model.part.keras"  # Keras asks for the ending
-    with writing(folder / "model.keras", temporary):
-        model.save(temporary)
-        os.replace(temporary, folder / "model.keras")
-    title = f"{model.name} on {data.title}, seed {config['seed']}"
-    picture = io.BytesIO()
-    plot_history(history, title=title).savefig(picture, dpi=150)
-    write_file(folder / "curves.png", picture.getbuffer())
-    # The metrics come last: with them the run is finished.
-    write_json(folder / "metrics.json", metrics)
-    checkpoint.remove(folder)
-    return Run(folder, model.name, config, history, metrics, data.labels, _model=model)

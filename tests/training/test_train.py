@@ -21,8 +21,8 @@ from kerascnn.training import (
     train,
 )
 from kerascnn.training.feed import Feed
+from kerascnn.training.network import logits_model
 from kerascnn.training.optimization import set_precision
-from kerascnn.training.train import logits_model
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
 

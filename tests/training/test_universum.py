@@ -9,7 +9,7 @@ import zoo
 from kerascnn.data import Augmentation, Images
 from kerascnn.training import Recipe, load_run, resume, train
 from kerascnn.training.feed import Feed
-from kerascnn.training.train import logits_model
+from kerascnn.training.network import logits_model
 from kerascnn.training.universum import (
     LabelledAccuracy,
     open_universum,
