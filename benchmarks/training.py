@@ -33,10 +33,10 @@ REFERENCE = "Keras fit"  # the ratios are to this one
 IMAGES = {"lecture_cnn": 5120, "dense_mlp": 1024, "resnet20": 512, "nin": 256}
 
 
-def measure(network: str, batch: int, rounds: int, only: list[str] | None) -> dict:
+def measure(network, batch: int, rounds: int, only=None, images=None) -> dict:
     """Let all contenders train one network; return rates and who was absent."""
     # Whole batches, and no fewer than two of them.
-    count = max(2, -(-IMAGES.get(network, 512) // batch)) * batch
+    count = max(2, -(-(images or IMAGES.get(network, 512)) // batch)) * batch
     contenders = [
         Contender(
             name,
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(IMAGES))
     parser.add_argument("--batches", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, help="of an epoch; default: for 2 s")
     parser.add_argument("--only", nargs="+", help="names of contenders")
     parser.add_argument("--name", default="training", help="of the result's files")
     options = parser.parse_args()
@@ -111,11 +112,20 @@ def main() -> None:
     for network in options.networks:
         for batch in options.batches:
             print(f"{network}, batches of {batch}")
-            results.append(measure(network, batch, options.rounds, options.only))
+            results.append(
+                measure(network, batch, options.rounds, options.only, options.images)
+            )
     write(
         options.name,
         "Training throughput",
-        [(f"{r['network']}, batches of {r['batch']}", table(r)) for r in results],
+        [
+            (
+                f"{r['network']}, batches of {r['batch']}, {r['images']:,} images an "
+                "epoch",
+                table(r),
+            )
+            for r in results
+        ],
         {"results": results, "machine": machine()},
         lambda: picture(results),
     )

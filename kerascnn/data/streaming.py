@@ -282,7 +282,7 @@ def keras_dataset(batches: Callable, length: int, signature: list):
     import tensorflow as tf
 
     def spec(part):
-        if isinstance(part[1], str):
+        if isinstance(part[-1], str):
             return tf.TensorSpec(*part)
         return tuple(map(spec, part))
 

@@ -10,7 +10,7 @@ from kerascnn.explain.gallery import gallery
 from kerascnn.explain.heat import probabilities
 from kerascnn.explain.recording import batch
 from kerascnn.tables import Column, Table
-from kerascnn.training.evaluate import Evaluation, evaluate
+from kerascnn.training.evaluate import Evaluation, evaluate, predict_batches
 
 PARTS = ("train", "validation", "test")
 
@@ -203,9 +203,7 @@ class FirstOutput:
         """Return class probabilities (N, classes) for images (N, H, W, C)."""
         from keras import tree
 
-        answers = self.model.predict(
-            batch(self.model, x), batch_size=batch_size, verbose=verbose
-        )
+        answers = predict_batches(self.model, batch(self.model, x), batch_size)
         answers = tree.flatten(answers)
         if not 0 <= self.output < len(answers):
             raise ValueError(

@@ -2,10 +2,12 @@ import keras
 import numpy as np
 import pytest
 
+import zoo
 from kerascnn.data import Images
 from kerascnn.training import evaluate
 from kerascnn.training.evaluate import (
     calibration_error,
+    predict_batches,
     predict_probabilities,
 )
 
@@ -135,3 +137,12 @@ def test_the_confusion_is_drawn():
     axes = figure.axes[0]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "b"]
     assert "50.00 %" in axes.get_title()
+
+
+@pytest.mark.parametrize("number", [1, 4, 9])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_batches_answer_as_keras_predict_does(number, dtype):
+    model = zoo.build("linear", (8, 8, 3), 3)
+    x = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3)).astype(dtype)
+    expected = model.predict(x, batch_size=4, verbose=0)
+    np.testing.assert_allclose(predict_batches(model, x, 4), expected, rtol=1e-6)
