@@ -23,6 +23,7 @@ from kerascnn.training.network import (
     logits_model,
     replicate,
 )
+from kerascnn.training.normalization import fused_normalization
 from kerascnn.training.optimization import make_optimizer, resolve_precision
 from kerascnn.training.progress import TrainingProgress
 from kerascnn.training.recipe import recipe_for
@@ -332,7 +333,11 @@ def _run(
         if universum:
             trained = universum.extend(trained)
         trained.sizes = place.sizes(len(data.train), recipe.batch_size)
-    with borrowed(trained, precision), borrowed(ends, precision):
+    with (
+        borrowed(trained, precision),
+        borrowed(ends, precision),
+        fused_normalization(trained),
+    ):
         with place.scope():
             _compile(trained, recipe, feed, from_logits, universum)
             trained.optimizer.build(trained.trainable_variables)
