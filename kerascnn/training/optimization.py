@@ -7,6 +7,7 @@ import platform
 
 import keras
 
+from kerascnn.training.fused import FusedAdam, FusedMomentum
 from kerascnn.training.recipe import Recipe
 
 NORMALIZATION = (
@@ -200,15 +201,15 @@ class _ScaledRate:
         super().update_step(gradient, variable, learning_rate)
 
 
-class ScaledSGD(_ScaledRate, keras.optimizers.SGD):
+class ScaledSGD(_ScaledRate, FusedMomentum, keras.optimizers.SGD):
     """SGD, with a rate of its own for some variables."""
 
 
-class ScaledAdam(_ScaledRate, keras.optimizers.Adam):
+class ScaledAdam(_ScaledRate, FusedAdam, keras.optimizers.Adam):
     """Adam, with a rate of its own for some variables."""
 
 
-class ScaledAdamW(_ScaledRate, keras.optimizers.AdamW):
+class ScaledAdamW(_ScaledRate, FusedAdam, keras.optimizers.AdamW):
     """AdamW, with a rate of its own for some variables."""
 
 

@@ -13,6 +13,7 @@ from kerascnn.training.adaptation import adapt_layers
 from kerascnn.training.devices import Place, open_place
 from kerascnn.training.epochs import Epochs, TrainingDivergedError
 from kerascnn.training.feed import make_feed
+from kerascnn.training.fused import fused_normalization
 from kerascnn.training.initialization import lsuv
 from kerascnn.training.lock import locked
 from kerascnn.training.lookahead import Lookahead
@@ -23,7 +24,6 @@ from kerascnn.training.network import (
     logits_model,
     replicate,
 )
-from kerascnn.training.normalization import fused_normalization
 from kerascnn.training.optimization import make_optimizer, resolve_precision
 from kerascnn.training.progress import TrainingProgress
 from kerascnn.training.recipe import recipe_for

@@ -2,7 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerascnn.training.normalization import fused_normalization
+from kerascnn.training.fused import fused_normalization
+from kerascnn.training.optimization import make_optimizer
+from kerascnn.training.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's kernel"
@@ -87,3 +89,45 @@ def test_a_frozen_layer_keeps_its_statistics():
         model(np.ones((2, 6, 5, 4), "float32"), training=True)
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def steps(optimizer, start, gradients):
+    """Return a kernel and the optimizer's state of it after some steps."""
+    import tensorflow as tf
+
+    kernel = keras.Variable(start)
+    optimizer.build([kernel])
+    step = tf.function(lambda gradient: optimizer.apply([gradient]))
+    for gradient in gradients:
+        step(tf.constant(gradient))
+    operations = step.get_concrete_function(tf.constant(start)).graph.get_operations()
+    fused = any(op.type.startswith("ResourceApply") for op in operations)
+    state = [v for v in optimizer.variables if v.shape == kernel.shape]
+    return [v.numpy() for v in (kernel, *state)], fused
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reference", "fuses"),
+    [
+        ({"optimizer": "adam"}, keras.optimizers.Adam(0.01), True),
+        ({"optimizer": "adamw"}, keras.optimizers.AdamW(0.01), True),
+        ({"momentum": 0.9}, keras.optimizers.SGD(0.01, 0.9), True),
+        ({"nesterov": True}, keras.optimizers.SGD(0.01, 0.9, nesterov=True), True),
+        ({"momentum": 0.0}, keras.optimizers.SGD(0.01), False),
+    ],
+)
+def test_optimizers_update_as_those_of_keras(recipe, reference, fuses):
+    options = {"optimizer": "sgd", "momentum": 0.9, "schedule": "constant", **recipe}
+    if options["optimizer"] == "adamw":
+        options["weight_decay"] = 0.004  # Keras' default
+    model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(5)])
+    own = make_optimizer(Recipe(learning_rate=0.01, **options), model, 10)
+    rng = np.random.default_rng(0)
+    start, *gradients = rng.normal(size=(5, 9, 5)).astype("float32")
+    expected, fused = steps(reference, start, gradients)
+    assert not fused
+    found, fused = steps(own, start, gradients)
+    assert fused is fuses
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
