@@ -93,15 +93,14 @@ class _Fused:
         import tensorflow as tf
 
         states = self._states(variable)
-        values = [v.value if isinstance(v, keras.Variable) else v for v in states]
-        values = [variable, *values]
-        # Of several devices each has its own; embeddings have sparse gradients.
-        plain = all(getattr(v, "handle", None) is not None for v in values)
-        if not plain or tf.distribute.has_strategy() or not states:
+        # The gradient of an embedding is sparse.
+        dense = isinstance(gradient, tf.Tensor)
+        if not states or not dense or variable.dtype != tf.float32:
             return False
-        if not isinstance(gradient, tf.Tensor) or variable.dtype != tf.float32:
-            return False
-        handles = [v.handle for v in values]
+        both = (variable, *states)
+        handles = [
+            (v.value if isinstance(v, keras.Variable) else v).handle for v in both
+        ]
         self._kernel(
             handles, tf.cast(gradient, tf.float32), tf.cast(learning_rate, tf.float32)
         )
