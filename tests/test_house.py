@@ -89,8 +89,10 @@ def test_tensorflow_is_imported_only_where_it_is_the_point():
         for other in imports(path)
         if other.split(".")[0] in ("tensorflow", "tensorflow_datasets")
     }
-    # Several devices of TensorFlow are its own distribution strategy.
-    allowed = ("kerascnn.data", "kerascnn.serving", "kerascnn.training.mirrored")
+    # Several devices of TensorFlow are its own distribution strategy, and its fused
+    # kernels are in no other backend.
+    own = ("kerascnn.training.fused", "kerascnn.training.mirrored")
+    allowed = ("kerascnn.data", "kerascnn.serving", *own)
     assert [n for n in sorted(users) if not n.startswith(allowed)] == []
 
 
