@@ -33,7 +33,13 @@ REFERENCE = "Keras fit"  # the ratios are to this one
 IMAGES = {"lecture_cnn": 5120, "dense_mlp": 1024, "resnet20": 512, "nin": 256}
 
 
-def measure(network, batch: int, rounds: int, only=None, images=None) -> dict:
+def measure(
+    network: str,
+    batch: int,
+    rounds: int,
+    only: list[str] | None = None,
+    images: int | None = None,
+) -> dict:
     """Let all contenders train one network; return rates and who was absent."""
     # Whole batches, and no fewer than two of them.
     count = max(2, -(-(images or IMAGES.get(network, 512)) // batch)) * batch

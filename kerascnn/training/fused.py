@@ -10,14 +10,7 @@ import functools
 
 import keras
 
-
-def on_processor() -> bool:
-    """Whether TensorFlow computes here, and on a processor."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not tf.config.list_logical_devices("GPU")
+from zoo.layers.compiling import compiled_by_xla
 
 
 @contextlib.contextmanager
@@ -31,7 +24,7 @@ def fused_normalization(model):
         model: a Keras model; the graph of its training is built inside the context.
     """
     layers = []
-    if on_processor():
+    if not compiled_by_xla():
         layers = [layer for layer in model._flatten_layers() if _fusable(layer)]
     for layer in layers:
         layer.call = functools.partial(_normalize, layer)
@@ -85,7 +78,7 @@ class _Fused:
 
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable, as Keras asks for it."""
-        if not (on_processor() and self._apply(gradient, variable, learning_rate)):
+        if compiled_by_xla() or not self._apply(gradient, variable, learning_rate):
             super().update_step(gradient, variable, learning_rate)
 
     def _apply(self, gradient, variable, learning_rate) -> bool:

@@ -7,6 +7,7 @@ from fractions import Fraction
 import keras
 from keras import ops
 
+from zoo.layers.compiling import compiled_by_xla
 from zoo.layers.pick import pick
 
 MODES = ("pseudorandom", "random")
@@ -246,17 +247,11 @@ def _windows(x):
     There are two ways, each of which costs as much as a convolution, forward and back,
     where the other is a fraction of one (measured on a CPU, 57x57x96).
     """
-    if not _compiled_by_xla():
+    if not compiled_by_xla():
         return ops.max_pool(x, 2, strides=1, padding="valid", data_format=LAST)
     # XLA fuses slices, and takes long for the gradient of the operation above.
     x = ops.maximum(x[:, :-1], x[:, 1:])
     return ops.maximum(x[:, :, :-1], x[:, :, 1:])
-
-
-def _compiled_by_xla():
-    """Tell whether Keras compiles by XLA unless it is told: not TensorFlow on a CPU."""
-    on_tensorflow = keras.config.backend() == "tensorflow"
-    return not on_tensorflow or bool(keras.distribution.list_devices("gpu"))
 
 
 def _range(size_in, regions):

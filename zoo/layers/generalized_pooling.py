@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from zoo.layers.pieces import split_neighbours
+
 # The masks of the authors' model definitions start from N(0, 0.1).
 DEVIATION = 0.1
 
@@ -87,10 +89,7 @@ class GeneralizedPooling2D(keras.layers.Layer):
             )
         # A depthwise convolution has the windows of a pooling of the same padding.
         y = ops.depthwise_conv(inputs, masks, self.strides, self.padding, LAST)
-        shape = ops.shape(y)[:-1]
-        y = ops.reshape(y, (*shape, channels, number))
-        # A slice of the last axis would do, but its gradient is slow (as in Maxout).
-        return ops.unstack(ops.moveaxis(y, -1, 0), number)
+        return split_neighbours(y, number)
 
     def build(self, input_shape):
         """Note the number of channels of `input_shape`."""

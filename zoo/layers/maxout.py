@@ -5,6 +5,8 @@ import functools
 import keras
 from keras import ops
 
+from zoo.layers.pieces import split_neighbours
+
 
 @keras.saving.register_keras_serializable(package="kerascnn")
 class Maxout(keras.layers.Layer):
@@ -42,17 +44,11 @@ class Maxout(keras.layers.Layer):
 
     def call(self, inputs):
         """Return the maxima of `inputs` (N, …, units·pieces)."""
-        units = self._units(inputs.shape)
-        # Through sizes known before the first batch, but for that of the batch.
-        shape = ops.shape(inputs)[:-1]
-        pieces = ops.reshape(inputs, (*shape, units, self.pieces))
-        # The pieces first, so that each is one run of memory: the gradient of a slice
-        # with gaps took half of a training step.
-        pieces = ops.unstack(ops.moveaxis(pieces, -1, 0), self.pieces)
+        self._units(inputs.shape)
         # Two at a time: the gradient of `ops.max` divides by how many pieces equal the
         # maximum. XLA may compute a value twice, with different rounding, and find
         # none: after batch normalisation the compiled gradient on JAX was NaN.
-        return functools.reduce(ops.maximum, pieces)
+        return functools.reduce(ops.maximum, split_neighbours(inputs, self.pieces))
 
     def compute_output_shape(self, input_shape):
         """Return `input_shape` with the units for its last axis."""
