@@ -136,7 +136,7 @@ def evaluate(
     seconds, confusion, found = 0.0, None, []
     for part in chunks:
         if confusion is None:  # the first call compiles
-            model.predict(part.x[:batch_size], batch_size=batch_size, verbose=0)
+            predict_batches(model, part.x[:batch_size], batch_size)
         start = time.perf_counter()
         probabilities = predict_probabilities(
             model, part.x, batch_size, views=views, passes=passes
@@ -242,8 +242,7 @@ def predict_batches(model, x: np.ndarray, batch_size: int):
     Of arrays it makes a `tf.data.Dataset` whose tuning thread it waits for: a fifth of
     the time of ten thousand images of a small network; see `keras_dataset`.
     """
-    ours = isinstance(model, keras.Model) and keras.backend.backend() == "tensorflow"
-    if not ours or len(x) <= batch_size:
+    if not isinstance(model, keras.Model) or keras.backend.backend() != "tensorflow":
         return model.predict(x, batch_size=batch_size, verbose=0)
 
     def batches():
