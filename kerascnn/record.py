@@ -4,6 +4,8 @@ import hashlib
 import statistics
 from pathlib import Path
 
+import keras
+
 import zoo
 from kerascnn.data import load_data
 from kerascnn.training import Run, evaluate, load_run, recipe_for
@@ -139,7 +141,6 @@ def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
     if temporary.stat().st_size > LARGEST:
         temporary.unlink()
         return {}
-    read_weights(best.model, temporary)  # the rounded weights
     data = load_data(**best.config["data"]["origin"])
     if data.fingerprint != best.config["data"]["fingerprint"]:
         temporary.unlink()
@@ -147,7 +148,12 @@ def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
             f"{data.title} has fingerprint {data.fingerprint}, {best.folder} was "
             f"trained on {best.config['data']['fingerprint']}"
         )
-    rounded = evaluate(best.model, data.test)
+    # The rounded weights, as `zoo.load` gives them; a network that draws at inference
+    # draws by the run's seed.
+    keras.utils.set_random_seed(best.config["seed"])
+    model = zoo.build(best.name)
+    read_weights(model, temporary)
+    rounded = evaluate(model, data.test)
     temporary.replace(file)
     return {
         "file": file.name,
