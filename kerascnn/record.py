@@ -137,24 +137,25 @@ def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
     file = folder / f"{best.name}.npz"
     temporary = folder / f".{best.name}.part.npz"
     folder.mkdir(exist_ok=True)
-    write_weights(best.model, temporary)
-    if temporary.stat().st_size > LARGEST:
-        temporary.unlink()
-        return {}
-    data = load_data(**best.config["data"]["origin"])
-    if data.fingerprint != best.config["data"]["fingerprint"]:
-        temporary.unlink()
-        raise ValueError(
-            f"{data.title} has fingerprint {data.fingerprint}, {best.folder} was "
-            f"trained on {best.config['data']['fingerprint']}"
-        )
-    # The rounded weights, as `zoo.load` gives them; a network that draws at inference
-    # draws by the run's seed.
-    keras.utils.set_random_seed(best.config["seed"])
-    model = zoo.build(best.name)
-    read_weights(model, temporary)
-    rounded = evaluate(model, data.test)
-    temporary.replace(file)
+    try:
+        write_weights(best.model, temporary)
+        if temporary.stat().st_size > LARGEST:
+            return {}
+        data = load_data(**best.config["data"]["origin"])
+        if data.fingerprint != best.config["data"]["fingerprint"]:
+            raise ValueError(
+                f"{data.title} has fingerprint {data.fingerprint}, {best.folder} was "
+                f"trained on {best.config['data']['fingerprint']}"
+            )
+        # The rounded weights, as `zoo.load` gives them; a network that draws at
+        # inference draws by the run's seed.
+        keras.utils.set_random_seed(best.config["seed"])
+        model = zoo.build(best.name)
+        read_weights(model, temporary)
+        rounded = evaluate(model, data.test)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     return {
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
