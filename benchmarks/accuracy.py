@@ -9,7 +9,7 @@ or the time is up; the clock runs while it trains, not while it is measured. The
 45,000 images train and the same 5,000 judge. The peers are the networks that most
 beginners meet, with their published recipes; one whose library is not installed is
 named and left out. With --runs finished trainings are read instead, whose seconds hold
-the validation and the saving of each epoch too.
+the validation and the saving of each epoch too, and join those that the result has.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common import HERE, write
+from common import HERE, RESULTS, write
 from matplotlib.figure import Figure
 
 OURS = ("lecture_cnn:quick", "lecture_cnn:short", "lecture_cnn:default")
@@ -256,7 +256,13 @@ def read(folder: str) -> tuple[str, list[dict]]:
                 "on": run.config["hardware"],
             }
         )
-    return f"{run.name}, seed {run.config['seed']}", rows
+    return f"{run.name}, {len(rows)} epochs, seed {run.config['seed']}", rows
+
+
+def kept(name: str) -> dict[str, list[dict]]:
+    """Return the trainings of an earlier result: their run folders may be gone."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text())["runs"] if file.exists() else {}
 
 
 def first(rows: list[dict], goal: float) -> float | None:
@@ -283,6 +289,7 @@ def picture(found: dict[str, list[dict]], goals: list[float]) -> Figure:
             [row["accuracy"] for row in rows],
             color=colors[number % 7],
             marker="os^DvpX"[number % 7],
+            linestyle=("-", "--", ":")[number // 7 % 3],
             markersize=4,
             label=name,
         )
@@ -319,7 +326,7 @@ def main() -> None:
             train_ours(network, recipe or "default", clock, options.seed)
         return
     if options.runs:
-        found = dict(map(read, options.runs))
+        found = kept(options.name) | dict(map(read, options.runs))
     else:
         found = {
             name: rows
@@ -336,7 +343,7 @@ def main() -> None:
                 "best": f"{max(row['accuracy'] for row in rows):.1f} %",
                 "epochs": len(rows),
                 "seconds": f"{rows[-1]['seconds']:.0f}",
-                **({"on": rows[-1]["on"]} if options.runs else {}),
+                **({"on": rows[-1].get("on", "-")} if options.runs else {}),
             }
         )
     from kerascnn import load_data

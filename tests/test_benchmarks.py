@@ -111,10 +111,22 @@ def test_finished_runs_tell_the_time_to_an_accuracy(common, tmp_path):
     )
     name, rows = accuracy.read(run.folder)
     sys.modules.pop("accuracy")
-    assert name == "linear, seed 0"
+    assert name == "linear, 2 epochs, seed 0"
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[1]["seconds"] == pytest.approx(run.metrics["seconds"], abs=0.01)
     last = 100 * run.history[1]["val_accuracy"]
     assert rows[1]["accuracy"] == pytest.approx(last, abs=0.01)
     assert accuracy.first(rows, 0) == rows[0]["seconds"]
     assert accuracy.first(rows, 101) is None
+
+
+def test_finished_runs_join_those_of_an_earlier_result(common, tmp_path, monkeypatch):
+    import accuracy
+
+    sys.modules.pop("accuracy")
+    monkeypatch.setattr(accuracy, "RESULTS", tmp_path)
+    assert accuracy.kept("accuracy_runs") == {}
+    rows = [{"epoch": 1, "seconds": 2.0, "accuracy": 10.0, "on": "1 core"}]
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.write("accuracy_runs", "title", [], {"runs": {"linear": rows}})
+    assert accuracy.kept("accuracy_runs") == {"linear": rows}
