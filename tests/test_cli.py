@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -177,3 +178,24 @@ def test_evaluate_of_a_run_uses_its_own_data(command, run):
     code, out, _ = command("evaluate", run.folder, "--data", "shapes", "--json")
     assert code == 0
     assert json.loads(out)["images"] == 2000
+
+
+def test_evaluate_draws_by_its_seed(command, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            kerascnn.layers.FractionalMaxPooling2D(ratio=1.6),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.save(tmp_path / "drawing.keras")
+
+    def loss(*options):
+        code, out, err = command(
+            "evaluate", "drawing.keras", "--data", "shapes", "--json", *options
+        )
+        assert code == 0, err
+        return json.loads(out)["loss"]
+
+    assert loss() == loss() == loss("--seed", 0) != loss("--seed", 1)

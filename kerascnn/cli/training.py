@@ -193,18 +193,23 @@ def evaluate(
     ] = None,
     views: Annotated[int | None, VIEWS] = None,
     passes: Annotated[int | None, PASSES] = None,
+    seed: Seed = 0,
     json: Json = False,
 ):
     """Measure a trained network on the test images.
 
-    A run is measured by its recipe's views and passes, unless they are given.
+    A run is measured by its recipe's views and passes, unless they are given. A network
+    that draws at inference draws by the seed.
     """
     load_keras()
+    import keras
+
     import zoo
     from kerascnn.data import load_data
     from kerascnn.training import evaluate as measure
     from kerascnn.training import load_run, open_network
 
+    keras.utils.set_random_seed(seed)
     network = open_network(model)
     if data is None:
         if not Path(model).is_dir():
