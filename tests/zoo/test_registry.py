@@ -137,6 +137,25 @@ def test_a_card_reads_as_its_file_says():
     assert card.parameters == 14_728_266 + 8_448
 
 
+@pytest.mark.parametrize(
+    ("results", "shown"),
+    [
+        ([("quick", 3, 71), ("short", 14, 76), ("default", 10, 74)], "default"),
+        ([("quick", 1, 43), ("short", 2, 40)], "short"),  # the longest, not the best
+        ([("quick", 1, 43)], "quick"),
+        ([], None),
+    ],
+)
+def test_the_figure_shown_is_of_the_default_recipe_or_the_longest(results, shown):
+    results = [
+        {"data": "cifar10", "recipe": recipe, "epochs": epochs, "accuracy_mean": mean}
+        for recipe, epochs, mean in results
+    ]
+    card = registry.Card(**{**vars(zoo.card("linear")), "results": results})
+    assert (card.measured() or {}).get("recipe") == shown
+    assert card.measured("digits") is None
+
+
 def test_reading_cards_imports_neither_keras_nor_tensorflow():
     script = (
         "import sys, zoo; zoo.names(); zoo.card('vgg19').macs; zoo.names('vgg*');"
