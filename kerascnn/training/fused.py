@@ -7,6 +7,7 @@ XLA fuses the operations, and with other backends everything is Keras' own.
 
 import contextlib
 import functools
+import math
 
 import keras
 
@@ -14,8 +15,8 @@ from zoo.layers.compiling import compiled_by_xla
 
 
 @contextlib.contextmanager
-def fused_normalization(model):
-    """Let the batch normalisations of a model train by one kernel.
+def fused_layers(model):
+    """Let the batch normalisations and GELUs of a model train by one kernel each.
 
     It takes a quarter of the time of Keras' operations, or less. The layers are as they
     were afterwards.
@@ -25,9 +26,13 @@ def fused_normalization(model):
     """
     layers = []
     if not compiled_by_xla():
-        layers = [layer for layer in model._flatten_layers() if _fusable(layer)]
-    for layer in layers:
-        layer.call = functools.partial(_normalize, layer)
+        for layer in model._flatten_layers():
+            if _fusable(layer):
+                layer.call = functools.partial(_normalize, layer)
+                layers.append(layer)
+            elif _is_gelu(layer):
+                layer.call = _gelu()
+                layers.append(layer)
     try:
         yield
     finally:
@@ -46,6 +51,40 @@ def _fusable(layer) -> bool:
         and not layer.renorm
         and not layer.synchronized
     )
+
+
+def _is_gelu(layer) -> bool:
+    """Whether a layer is the exact GELU, with erf, and nothing else."""
+    return (
+        type(layer) is keras.layers.Activation
+        and layer.activation is keras.activations.gelu
+        and layer.compute_dtype in ("float32", "bfloat16", "float16")
+    )
+
+
+@functools.cache
+def _gelu():
+    """Return GELU, x·Φ(x), which computes its slope Φ(x) + x·φ(x) along with it.
+
+    XLA makes one loop of both, in float32 whatever the precision; TensorFlow knows no
+    kernel for GELU and takes five operations, and a dozen for the gradient.
+    """
+    import tensorflow as tf
+
+    @tf.function(jit_compile=True, autograph=False)
+    def value_and_slope(inputs):
+        x = tf.cast(inputs, tf.float32)
+        cumulative = 0.5 + 0.5 * tf.math.erf(x / math.sqrt(2))
+        density = tf.exp(-0.5 * tf.square(x)) / math.sqrt(2 * math.pi)
+        both = (x * cumulative, cumulative + x * density)
+        return [tf.cast(part, inputs.dtype) for part in both]
+
+    @tf.custom_gradient
+    def gelu(inputs):
+        value, slope = value_and_slope(inputs)
+        return value, lambda gradient: gradient * slope
+
+    return gelu
 
 
 def _normalize(layer, inputs, training=None, mask=None):

@@ -13,7 +13,7 @@ from kerascnn.training.adaptation import adapt_layers
 from kerascnn.training.devices import Place, open_place
 from kerascnn.training.epochs import Epochs, TrainingDivergedError
 from kerascnn.training.feed import make_feed
-from kerascnn.training.fused import fused_normalization
+from kerascnn.training.fused import fused_layers
 from kerascnn.training.initialization import lsuv
 from kerascnn.training.lock import locked
 from kerascnn.training.lookahead import Lookahead
@@ -336,7 +336,7 @@ def _run(
     with (
         borrowed(trained, precision),
         borrowed(ends, precision),
-        fused_normalization(trained),
+        fused_layers(trained),
     ):
         with place.scope():
             _compile(trained, recipe, feed, from_logits, universum)

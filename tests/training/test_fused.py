@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerascnn.training.fused import fused_normalization
+from kerascnn.training.fused import fused_layers
 from kerascnn.training.optimization import make_optimizer
 from kerascnn.training.recipe import Recipe
 
@@ -49,7 +49,7 @@ def test_it_computes_what_keras_does(dtype, tolerance, options):
     x = np.random.default_rng(0).normal(3, 2, (7, 6, 5, 4)).astype("float32")
     expected = trained_once(network(dtype, **options), x)
     model = network(dtype, **options)
-    with fused_normalization(model):
+    with fused_layers(model):
         assert "call" in vars(model.get_layer("norm"))
         found = trained_once(model, x)
         unfused = network(dtype, **options)(x, training=False)
@@ -59,13 +59,43 @@ def test_it_computes_what_keras_does(dtype, tolerance, options):
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
 
 
-def test_the_layers_are_as_they_were_afterwards():
-    model = network()
-    layer = model.get_layer("norm")
-    with pytest.raises(RuntimeError), fused_normalization(model):
+def gelu(dtype="float32"):
+    layer = keras.layers.Activation("gelu", dtype=dtype, name="gelu")
+    return keras.Sequential([keras.Input((6, 5, 4)), layer])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("float32", 1e-5), ("mixed_bfloat16", 2e-2), ("mixed_float16", 4e-3)],
+)
+def test_gelu_and_its_slope_are_those_of_keras_in_float32(dtype, tolerance):
+    x = np.random.default_rng(0).normal(0, 3, (7, 6, 5, 4))
+    x[0, 0, 0] = [-40, 0, 1e-3, 40]
+    # Representable in every precision, so that only the outputs are rounded.
+    x = np.asarray(keras.ops.cast(keras.ops.cast(x, "bfloat16"), "float32"))
+    expected = trained_once(gelu(), x)
+    model = gelu(dtype)
+    with fused_layers(model):
+        assert "call" in vars(model.get_layer("gelu"))
+        found = trained_once(model, x)
+        assert model(x).dtype == model.get_layer("gelu").compute_dtype
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "call"),
+    [
+        (network(), "norm", keras.layers.BatchNormalization.call),
+        (gelu(), "gelu", keras.layers.Activation.call),
+    ],
+)
+def test_the_layers_are_as_they_were_afterwards(model, name, call):
+    layer = model.get_layer(name)
+    with pytest.raises(RuntimeError), fused_layers(model):
         raise RuntimeError
     assert "call" not in vars(layer)
-    assert layer.call.__func__ is keras.layers.BatchNormalization.call
+    assert layer.call.__func__ is call
 
 
 @pytest.mark.parametrize(
@@ -74,10 +104,11 @@ def test_the_layers_are_as_they_were_afterwards():
         keras.Sequential([keras.Input((9,)), keras.layers.BatchNormalization()]),
         keras.Sequential([keras.Input((6, 5, 4)), keras.layers.BatchNormalization(1)]),
         keras.Sequential([keras.Input((6, 5, 4)), keras.layers.LayerNormalization()]),
+        keras.Sequential([keras.Input((9,)), keras.layers.Activation("elu")]),
     ],
 )
 def test_other_layers_stay_as_they_are(other):
-    with fused_normalization(other):
+    with fused_layers(other):
         assert "call" not in vars(other.layers[0])
 
 
@@ -85,7 +116,7 @@ def test_a_frozen_layer_keeps_its_statistics():
     model = network()
     model.trainable = False
     before = [v.numpy() for v in model.variables]
-    with fused_normalization(model):
+    with fused_layers(model):
         model(np.ones((2, 6, 5, 4), "float32"), training=True)
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, new)
