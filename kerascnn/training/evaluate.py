@@ -109,7 +109,7 @@ def evaluate(
     images: Images | Shards,
     *,
     labels=None,
-    batch_size: int = 256,
+    batch_size: int = 250,
     views: int = 1,
     passes: int = 1,
 ) -> Evaluation:
@@ -120,7 +120,7 @@ def evaluate(
             of several outputs the first counts.
         images: the images; streamed ones are read 4,096 at a time.
         labels: names of the classes; default "0", "1", ….
-        batch_size: images a batch.
+        batch_size: images a batch; where it divides their number, JAX compiles once.
         views: 1, 2 or 6 views of each image, see `predict_probabilities`.
         passes: passes of each view, for a network that draws at inference.
 
@@ -173,7 +173,7 @@ def evaluate(
 
 
 def predict_probabilities(
-    model, x: np.ndarray, batch_size: int = 256, *, views: int = 1, passes: int = 1
+    model, x: np.ndarray, batch_size: int = 250, *, views: int = 1, passes: int = 1
 ) -> np.ndarray:
     """Return float32 class probabilities (N, classes) for images (N, H, W, C).
 
