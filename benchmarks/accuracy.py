@@ -246,6 +246,9 @@ def read(folder: str) -> tuple[str, list[dict]]:
     from kerascnn.training import load_run
 
     run, spent, rows = load_run(folder), 0.0, []
+    versions = run.config["versions"]
+    on = f"{run.config['hardware']}, {versions['backend']}"
+    on += f" {versions[versions['backend']]}"
     for row in run.history:
         spent += row["seconds"]
         rows.append(
@@ -253,7 +256,7 @@ def read(folder: str) -> tuple[str, list[dict]]:
                 "epoch": row["epoch"],
                 "seconds": spent,
                 "accuracy": 100 * row["val_accuracy"],
-                "on": run.config["hardware"],
+                "on": on,
             }
         )
     return f"{run.name}, {len(rows)} epochs, seed {run.config['seed']}", rows
@@ -270,9 +273,9 @@ def first(rows: list[dict], goal: float) -> float | None:
     return next((r["seconds"] for r in rows if r["accuracy"] >= goal), None)
 
 
-def picture(found: dict[str, list[dict]], goals: list[float]) -> Figure:
+def picture(found: dict[str, list[dict]], goals: list[float], title: str) -> Figure:
     """Draw accuracy against time."""
-    figure = Figure(figsize=(8, 4.5))
+    figure = Figure(figsize=(8, 4.5 + 0.1 * len(found)), layout="constrained")
     ax = figure.subplots()
     colors = [
         "#0072B2",
@@ -296,9 +299,8 @@ def picture(found: dict[str, list[dict]], goals: list[float]) -> Figure:
     for goal in goals:
         ax.axhline(goal, color="black", linewidth=0.5, linestyle=":")
     ax.set(xlabel="seconds of training", ylabel="validation accuracy, %")
-    ax.set_title("Time to accuracy on CIFAR-10")
-    ax.legend(frameon=False)
-    figure.tight_layout()
+    ax.set_title(title)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -308,7 +310,7 @@ def main() -> None:
     parser.add_argument("--goals", nargs="+", type=float, default=[60, 70, 75])
     parser.add_argument("--recipes", nargs="+", default=list(OURS))
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
-    parser.add_argument("--runs", nargs="+", help="finished run folders instead")
+    parser.add_argument("--runs", nargs="*", help="finished run folders instead")
     parser.add_argument("--seconds", type=float, default=1200, help="at most, each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="accuracy", help="of the result's files")
@@ -325,7 +327,8 @@ def main() -> None:
             network, _, recipe = options.contender.partition(":")
             train_ours(network, recipe or "default", clock, options.seed)
         return
-    if options.runs:
+    finished = options.runs is not None
+    if finished:
         found = kept(options.name) | dict(map(read, options.runs))
     else:
         found = {
@@ -343,19 +346,23 @@ def main() -> None:
                 "best": f"{max(row['accuracy'] for row in rows):.1f} %",
                 "epochs": len(rows),
                 "seconds": f"{rows[-1]['seconds']:.0f}",
-                **({"on": rows[-1].get("on", "-")} if options.runs else {}),
+                **({"on": rows[-1].get("on", "-")} if finished else {}),
             }
         )
     from kerascnn import load_data
 
     data = load_data("cifar10")
     heading = "Seconds of training until the accuracy"
+    title = (
+        f"Time to accuracy on {data.title}, {len(data.validation):,} held-out images"
+    )
     write(
         options.name,
-        f"Time to accuracy on {data.title}, {len(data.validation):,} held-out images",
-        [(heading if options.runs else f"{heading}, seed {options.seed}", table)],
-        {"runs": found, "seed": None if options.runs else options.seed},
-        lambda: picture(found, options.goals),
+        title,
+        [(heading if finished else f"{heading}, seed {options.seed}", table)],
+        {"runs": found, "seed": None if finished else options.seed},
+        lambda: picture(found, options.goals, title),
+        elsewhere=finished,
     )
 
 

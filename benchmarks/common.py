@@ -161,7 +161,9 @@ def machine() -> dict:
     }
 
 
-def write(name: str, title: str, tables: list, facts: dict, plot=None) -> None:
+def write(
+    name: str, title: str, tables: list, facts: dict, plot=None, *, elsewhere=False
+) -> None:
     """Write a result as Markdown, JSON and, with `plot`, as a picture.
 
     Args:
@@ -170,11 +172,15 @@ def write(name: str, title: str, tables: list, facts: dict, plot=None) -> None:
         tables: (heading, rows) pairs, a row a dictionary from column to text.
         facts: everything that was measured.
         plot: function that returns a matplotlib figure.
+        elsewhere: the rows say where each was measured; it was not here and now.
     """
     RESULTS.mkdir(exist_ok=True)
-    here = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in here["versions"].items())
-    lines = [f"# {title}", "", f"{here['date']}, {here['hardware']}; {versions}."]
+    facts = facts if elsewhere else {"machine": machine(), **facts}
+    lines = [f"# {title}"]
+    if not elsewhere:
+        here = facts["machine"]
+        versions = ", ".join(f"{k} {v}" for k, v in here["versions"].items())
+        lines += ["", f"{here['date']}, {here['hardware']}; {versions}."]
     for heading, rows in tables:
         lines += ["", f"## {heading}", "", *markdown(rows)]
     if plot:
@@ -182,7 +188,7 @@ def write(name: str, title: str, tables: list, facts: dict, plot=None) -> None:
         lines += ["", f"![{title}]({name}.png)"]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (RESULTS / f"{name}.json").write_text(
-        json.dumps({"machine": here, **facts}, indent=1) + "\n", encoding="utf-8"
+        json.dumps(facts, indent=1) + "\n", encoding="utf-8"
     )
     print("\n".join(lines))
     print(f"\nwritten: {RESULTS / name}.md, .json{', .png' if plot else ''}")
