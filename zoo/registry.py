@@ -85,12 +85,14 @@ class Card:
     def measured(self, data: str = "cifar10") -> dict[str, Any] | None:
         """Return this project's result on some data, None where there is none.
 
-        It is that of the recipe "default" where there is one, else of the most epochs;
-        not the best: that would be a choice made on the test set.
+        It is that of the recipe "default" where there is one, else of the most epochs,
+        of several that of the most seeds; not the best: that would be a choice made on
+        the test set.
         """
 
         def order(result):
-            return result.get("recipe") != "default", -result.get("epochs", 0)
+            named = result.get("recipe") != "default"
+            return named, -result.get("epochs", 0), -len(result.get("seeds", ()))
 
         results = [r for r in self.results if r.get("data") == data]
         return min(results, key=order, default=None)

@@ -156,6 +156,13 @@ def test_the_figure_shown_is_of_the_default_recipe_or_the_longest(results, shown
     assert card.measured("digits") is None
 
 
+def test_of_one_recipe_on_two_machines_the_figure_of_more_seeds_is_shown():
+    same = {"data": "cifar10", "recipe": "default", "epochs": 9}
+    results = [{**same, "seeds": [0]}, {**same, "seeds": [0, 1, 2]}]
+    card = registry.Card(**{**vars(zoo.card("linear")), "results": results})
+    assert card.measured()["seeds"] == [0, 1, 2]
+
+
 def test_reading_cards_imports_neither_keras_nor_tensorflow():
     script = (
         "import sys, zoo; zoo.names(); zoo.card('vgg19').macs; zoo.names('vgg*');"
