@@ -70,7 +70,7 @@ class Run:
         if "validation_accuracy" in m:
             lines.append(f"  validation accuracy {m['validation_accuracy']:.2f} %")
         lines.append(
-            f"  {m['epochs']} epochs in {m['seconds']:.0f} s, "
+            f"  {m['epochs']} epoch{'s' * (m['epochs'] > 1)} in {m['seconds']:.0f} s, "
             f"{m['images_per_second']:,.0f} images/s"
         )
         return "\n".join(lines)
