@@ -340,8 +340,7 @@ def measured(card, data: str) -> Accuracy | None:
 
 def accuracy_of(result: dict) -> Accuracy:
     """Return the accuracy of one of a card's results."""
-    seeds = result.get("seeds", ())
-    number = seeds if isinstance(seeds, int) else len(seeds)
+    number = len(result.get("seeds", ()))
     return Accuracy(
         result["accuracy_mean"],
         # One run has no spread, whatever the card says.
