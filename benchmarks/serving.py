@@ -251,7 +251,7 @@ def start(folder: Path) -> tuple[subprocess.Popen, int]:
 def measure(folder: Path, limit: float, clients: list[int], rounds: int) -> list[dict]:
     """Measure everything, `rounds` times in turns; return the rows of the table."""
     from kerascnn.serving.http import Limits
-    from kerascnn.serving.http.version import load
+    from kerascnn.serving.http.saved_model import load
 
     numbers = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
     signatures = load(folder / str(max(numbers)), 1).signatures

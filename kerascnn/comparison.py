@@ -194,7 +194,7 @@ class Comparison:
         Raises:
             ValueError: the ending names no format.
         """
-        from kerascnn.pictures import bars, scatter
+        from kerascnn.plotting.comparison import bars, scatter
 
         keys = ("published", "measured")
         known = any(self.accuracy(e, key) for e in self.entries for key in keys)

@@ -9,7 +9,7 @@ import keras
 import zoo
 from kerascnn.data import load_data
 from kerascnn.training import Run, evaluate, load_run, recipe_for
-from zoo.shipped import read_weights, write_weights
+from zoo.pretrained import read_weights, write_weights
 
 LARGEST = 12_000_000  # bytes of a weights file that ships
 

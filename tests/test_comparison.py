@@ -26,7 +26,7 @@ from kerascnn.comparison import (
     mlp_twin,
 )
 from kerascnn.graph import bottlenecks, trace, without_weights
-from kerascnn.pictures import bars, scatter
+from kerascnn.plotting.comparison import bars, scatter
 from kerascnn.summary import summarize
 from zoo.lecture_cnn import lecture_cnn
 from zoo.references import HUMAN

@@ -13,7 +13,7 @@ import pytest
 
 import kerascnn
 import zoo
-from kerascnn import lessons
+from kerascnn import notebooks
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 # What is written by hand; the rest of the folder is made from it.
@@ -67,7 +67,7 @@ def test_the_measured_speed_has_a_page(site):
 
 def test_every_tutorial_has_a_page_and_can_be_downloaded(site):
     index = (site / "tutorials/index.html").read_text(encoding="utf-8")
-    for script in lessons.scripts().values():
+    for script in notebooks.scripts().values():
         page = (site / "tutorials" / f"{script.stem}.html").read_text(encoding="utf-8")
         assert f'href="{script.stem}.html"' in index
         assert "built without executing the tutorial" in page
@@ -240,7 +240,7 @@ def test_the_whole_site_at_smoke_size(tmp_path):
     for name in zoo.names():
         assert (site / "zoo" / zoo.card(name).family / f"{name}.html").exists()
     pages = []
-    for script in lessons.scripts().values():
+    for script in notebooks.scripts().values():
         pages.append(f"tutorials/{script.stem}.html")
         html = (site / pages[-1]).read_text(encoding="utf-8")
         assert "smoke size" in html

@@ -13,11 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # The floor of each module; a package's floor holds for all that is in it.
 FLOORS = {
     "kerascnn.cli": 4,
-    "kerascnn.lessons": 4,
+    "kerascnn.notebooks": 4,
     "kerascnn.quickstart": 4,
     "kerascnn.comparison": 3,
     "kerascnn.explain": 3,
-    "kerascnn.pictures": 3,
     "kerascnn.ranking": 3,
     "kerascnn.record": 3,
     "kerascnn.serving": 3,
@@ -26,13 +25,12 @@ FLOORS = {
     "kerascnn.training": 2,
     "kerascnn.data": 1,
     "kerascnn.summary": 1,
+    "kerascnn.plotting": 1,
     "kerascnn.graph": 1,
     "kerascnn.costs": 1,
     "zoo": 1,
     "kerascnn.arithmetic": 0,
-    "kerascnn.colours": 0,
-    "kerascnn.extras": 0,
-    "kerascnn.quiet": 0,
+    "kerascnn.environment": 0,
     "kerascnn.tables": 0,
     "zoo.layers": 0,
 }

@@ -10,7 +10,7 @@ import tomlkit
 import kerascnn
 import zoo
 from kerascnn.record import record
-from zoo.shipped import read_weights
+from zoo.pretrained import read_weights
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kerascnn import lessons
+from kerascnn import notebooks
 
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
@@ -73,7 +73,7 @@ def test_runs_as_a_notebook(script, size, tmp_path):
     # The site is built from the same notebooks: executed once, they serve both.
     kept = os.environ.get("KERASCNN_EXECUTED")
     folder = Path(kept) / size if kept else tmp_path
-    path = lessons.execute(int(script.name[:2]), folder, smoke=size == "smoke")
+    path = notebooks.execute(int(script.name[:2]), folder, smoke=size == "smoke")
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["metadata"]["kerascnn"]["size"] == size
     code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
@@ -112,24 +112,24 @@ def test_the_list_has_every_tutorial():
 
 
 def test_the_package_finds_them_by_number():
-    assert list(lessons.scripts().values()) == SCRIPTS
-    assert "33,120" in lessons.title(lessons.script(7))
+    assert list(notebooks.scripts().values()) == SCRIPTS
+    assert "33,120" in notebooks.title(notebooks.script(7))
     with pytest.raises(ValueError, match="there is no tutorial 99; there are 0"):
-        lessons.script(99)
+        notebooks.script(99)
 
 
 def test_a_notebook_has_the_cells_of_the_script(tmp_path):
     pytest.importorskip("jupytext")
-    written = lessons.notebook(7, tmp_path)
+    written = notebooks.notebook(7, tmp_path)
     cells = json.loads(written.read_text())["cells"]
     kinds = [cell["cell_type"] for cell in cells]
-    text = lessons.script(7).read_text().splitlines()
+    text = notebooks.script(7).read_text().splitlines()
     assert kinds.count("markdown") == text.count("# %% [markdown]")
     # And the one that shows the figures.
     assert kinds.count("code") == text.count("# %%") + 1
     assert "show_figures()" in cells[kinds.index("code")]["source"][-1]
     with pytest.raises(FileExistsError, match="move it"):
-        lessons.notebook(7, tmp_path)
+        notebooks.notebook(7, tmp_path)
 
 
 LITTLE = """# %% [markdown]
@@ -169,7 +169,7 @@ def little(tmp_path, monkeypatch):
 
 def test_a_notebook_shows_each_figure_below_the_cell_that_draws_it(little):
     _, kept = little
-    content = json.loads(lessons.execute(0, kept, smoke=True).read_text())
+    content = json.loads(notebooks.execute(0, kept, smoke=True).read_text())
     markdown, _, first, second, third = content["cells"]
     assert "".join(markdown["source"]) == "# 00 A little tutorial"
     assert first["outputs"][0]["text"] == ["smoke: 1\n"]
@@ -183,7 +183,7 @@ def test_a_notebook_is_executed_again_when_something_has_changed(little):
     script, kept = little
 
     def made(**options):
-        path = lessons.execute(0, kept, **options)
+        path = notebooks.execute(0, kept, **options)
         return json.loads(path.read_text())["metadata"]["kerascnn"], path
 
     first, path = made(smoke=True)
@@ -201,4 +201,4 @@ def test_a_notebook_is_executed_again_when_something_has_changed(little):
 
 def test_figures_are_shown_in_notebooks_only():
     with pytest.raises(RuntimeError, match="works in a notebook"):
-        lessons.show_figures()
+        notebooks.show_figures()

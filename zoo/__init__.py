@@ -7,8 +7,8 @@ Each builder is a function of its family's module, `zoo.vgg.vgg19`, and a name o
 `kerascnn`. Importing the zoo, listing it and reading its cards does not import Keras.
 """
 
+from zoo.pretrained import load
 from zoo.registry import Card, UnknownNetworkError, builder, card, names, register
-from zoo.shipped import load
 
 __all__ = [
     "Card",

@@ -7,7 +7,7 @@ patches; three blocks of 3x3 convolutions follow, which start as the identity.
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import DiracInitializer, PatchWhitening2D
 from zoo.registry import register
 

@@ -7,7 +7,7 @@ taken from Caffe's `bvlc_alexnet`.
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import LocalResponseNormalization
 from zoo.registry import register
 

@@ -10,7 +10,7 @@ each pooling. `all_cnn_large` is the network of the paper's best result.
 
 import keras
 
-from zoo.interface import convolution, image_input, outputs, scaled
+from zoo.blocks import convolution, image_input, outputs, scaled
 from zoo.layers import RandomPlacement2D
 from zoo.registry import register
 

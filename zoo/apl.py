@@ -8,7 +8,7 @@ of ReLU. What the paper leaves open is that of the authors' Caffe definitions.
 
 import keras
 
-from zoo.interface import classifier, image_input, outputs, scaled
+from zoo.blocks import classifier, image_input, outputs, scaled
 from zoo.layers import APL
 from zoo.nin import BLOCKS as NIN_BLOCKS
 from zoo.registry import register

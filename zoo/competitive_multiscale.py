@@ -7,7 +7,7 @@ number of channels, and there is no other activation.
 
 import keras
 
-from zoo.interface import convolution, image_input, outputs, scaled
+from zoo.blocks import convolution, image_input, outputs, scaled
 from zoo.registry import register
 
 # The modules of the three blocks: (sizes of the windows, filters of each). None stands

@@ -6,7 +6,7 @@ form of Caffe's `cifar10_full`, which took it over.
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import LocalResponseNormalization
 from zoo.registry import register
 

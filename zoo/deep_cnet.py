@@ -11,7 +11,7 @@ import math
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import RandomPlacement2D
 from zoo.registry import register
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from zoo.interface import classifier, image_input
+from zoo.blocks import classifier, image_input
 from zoo.registry import register
 
 # The volumes of the lecture's CNN after each pooling: 16·16·32, 8·8·16, 4·4·32.

@@ -7,7 +7,7 @@ searched and can be built in (dropout, initial scale) is an option here.
 
 import keras
 
-from zoo.interface import check_classes, image_input, outputs, scaled
+from zoo.blocks import check_classes, image_input, outputs, scaled
 from zoo.registry import register
 
 # (filters, size, padding) of the convolutions of each stage; all but the last stage

@@ -8,7 +8,7 @@ outputs near 0.
 
 import keras
 
-from zoo.interface import convolution, image_input, outputs, scaled
+from zoo.blocks import convolution, image_input, outputs, scaled
 from zoo.registry import register
 
 # The stacks: (number of convolutions, filters, size of their windows). The last

@@ -8,7 +8,7 @@ network but in the recipe: `initialization = "lsuv"`.
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import Maxout
 from zoo.registry import register
 

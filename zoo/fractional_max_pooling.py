@@ -8,6 +8,7 @@ is the answer of an ensemble that shares its weights.
 
 import keras
 
+from zoo.blocks import image_input, scaled
 from zoo.deep_cnet import (
     batch_shared_dropout,
     check,
@@ -15,7 +16,6 @@ from zoo.deep_cnet import (
     in_field,
     leaky_convolution,
 )
-from zoo.interface import image_input, scaled
 from zoo.layers import FractionalMaxPooling2D
 from zoo.registry import register
 

@@ -8,7 +8,7 @@ the paper's network; `googlenet` and `googlenet_3x3` are for images of 32x32 pix
 
 import keras
 
-from zoo.interface import classifier, convolution, image_input, outputs, scaled
+from zoo.blocks import classifier, convolution, image_input, outputs, scaled
 from zoo.layers import LocalResponseNormalization
 from zoo.registry import register
 

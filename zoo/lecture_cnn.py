@@ -2,7 +2,7 @@
 
 import keras
 
-from zoo.interface import classifier, image_input
+from zoo.blocks import classifier, image_input
 from zoo.registry import register
 
 # The slide "Architecture": three times convolution and pooling, filters of 5x5.

@@ -6,7 +6,7 @@ Recognition", Proceedings of the IEEE 86(11), 1998, section II.B and Figure 2.
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.blocks import classifier, image_input, scaled
 from zoo.registry import register
 
 # Figure 2: feature maps of C1 and C3, units of C5 and F6.

@@ -7,7 +7,7 @@ Goodfellow, Warde-Farley, Mirza, Courville, Bengio, "Maxout Networks", ICML 2013
 
 import keras
 
-from zoo.interface import classifier, image_input, scaled
+from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import CeilMaxPooling2D, Maxout
 from zoo.registry import register
 

@@ -7,7 +7,7 @@ of the first author's model definition for CIFAR-10
 
 import keras
 
-from zoo.interface import convolution, image_input, outputs, scaled
+from zoo.blocks import convolution, image_input, outputs, scaled
 from zoo.layers import Maxout
 from zoo.registry import register
 

@@ -9,7 +9,7 @@ paper's other name of a 1x1 convolution. `nin_bn` normalises after every convolu
 
 import keras
 
-from zoo.interface import convolution, image_input, outputs, scaled
+from zoo.blocks import convolution, image_input, outputs, scaled
 from zoo.layers import GatedPooling2D, TreePooling2D
 from zoo.registry import register
 

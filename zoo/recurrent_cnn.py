@@ -7,7 +7,7 @@ each; unfolded over T steps, 4(T + 1) + 2 layers with the weights of ten.
 
 import keras
 
-from zoo.interface import classifier, convolution, image_input, scaled
+from zoo.blocks import classifier, convolution, image_input, scaled
 from zoo.layers import RecurrentConv2D
 from zoo.registry import register
 

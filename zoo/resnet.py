@@ -9,7 +9,7 @@ import sys
 
 import keras
 
-from zoo.interface import classifier, convolution, image_input, scaled
+from zoo.blocks import classifier, convolution, image_input, scaled
 from zoo.layers import IdentityShortcut
 from zoo.registry import register
 

@@ -6,7 +6,7 @@ Page, "How to Train Your ResNet", 2018, and the author's code, davidcpage/cifar1
 
 import keras
 
-from zoo.interface import classifier, convolution, image_input, scaled
+from zoo.blocks import classifier, convolution, image_input, scaled
 from zoo.registry import register
 
 # (name, filters, pooled, followed by a residual of two convolutions)

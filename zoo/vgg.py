@@ -9,7 +9,7 @@ two months older than batch normalisation, does not.
 
 import keras
 
-from zoo.interface import classifier, convolution, image_input, scaled
+from zoo.blocks import classifier, convolution, image_input, scaled
 from zoo.registry import register
 
 # Table 1: (number of 3x3 convolutions, filters of each) of the blocks, each of which

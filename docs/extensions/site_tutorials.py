@@ -11,7 +11,7 @@ from pathlib import Path
 from sphinx.errors import ConfigError
 from sphinx.util import logging
 
-from kerascnn import lessons
+from kerascnn import notebooks
 
 SIZES = ("smoke", "full", "none")
 # Two notebooks at smoke size load TensorFlow at the same time; at full size one has
@@ -37,14 +37,14 @@ def write_pages(app) -> None:
         raise ConfigError(
             f"KERASCNN_DOCS must be one of {', '.join(SIZES)}; received {size!r}"
         )
-    numbers = list(lessons.scripts())
+    numbers = list(notebooks.scripts())
     folder = Path(app.srcdir) / "tutorials"
     folder.mkdir(exist_ok=True)
     kept = Path(app.config.site_executed) / size
 
     def execute(number):
         start = time.monotonic()
-        path = lessons.execute(number, kept, smoke=size == "smoke")
+        path = notebooks.execute(number, kept, smoke=size == "smoke")
         log.info("tutorial %s: %.0f s", path.stem, time.monotonic() - start)
         return path
 
@@ -52,14 +52,14 @@ def write_pages(app) -> None:
         with ThreadPoolExecutor(AT_ONCE[size]) as pool:
             executed = dict(zip(numbers, pool.map(execute, numbers), strict=True))
     for number in numbers:
-        content = _read(executed[number]) if size != "none" else lessons.cells(number)
+        content = _read(executed[number]) if size != "none" else notebooks.cells(number)
         DESCRIPTIONS.update(_descriptions(content))
         _page(number, content, size, folder)
-    stems = {lessons.script(number).stem for number in numbers}
+    stems = {notebooks.script(number).stem for number in numbers}
     for path in folder.glob("[0-9]*"):  # of tutorials that have gone
         if path.stem not in stems:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    script = lessons.script(numbers[0])
+    script = notebooks.script(numbers[0])
     replace(folder / "index.md", _index(script.parent / "README.md"))
 
 
@@ -73,7 +73,7 @@ def _page(number: int, content, size: str, folder: Path) -> None:
     """Write a notebook's page: with its head, its solutions folded."""
     import nbformat
 
-    script = lessons.script(number)
+    script = notebooks.script(number)
     shutil.copyfile(script, folder / script.name)
     # As a reader runs it: without this site's head.
     download = folder / f"{script.stem}.download"
@@ -160,4 +160,4 @@ def describe_pictures(app, doctree) -> None:
         if path.stem in DESCRIPTIONS:
             node["alt"] = DESCRIPTIONS[path.stem]
         elif path.suffix in (".png", ".gif") and path.exists():
-            node["alt"] = lessons.description(path)
+            node["alt"] = notebooks.description(path)

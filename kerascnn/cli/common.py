@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kerascnn.quiet import no_stderr
+from kerascnn.environment import no_stderr
 
 app = typer.Typer(
     name="kerascnn",

@@ -78,7 +78,7 @@ def serve(
         "access_log": access_log,
     }
     if ray:
-        from kerascnn.serving.replicas import serve_on_ray
+        from kerascnn.serving.ray_serve import serve_on_ray
 
         serve_on_ray(folder, replicas, host, port, announce=announce, **chosen)
         return

@@ -55,13 +55,13 @@ def export(
 @app.command()
 def versions(folder: Folder, json: Json = False):
     """List the versions of a network; the last is what servers serve."""
-    from kerascnn.serving import keeping
+    from kerascnn.serving import versions
 
-    found = keeping.versions(folder)
+    found = versions.versions(folder)
     if json:
         say_json([version.to_dict() for version in found])
     else:
-        say(keeping.table(found) if found else f"{folder} holds no version")
+        say(versions.table(found) if found else f"{folder} holds no version")
 
 
 @app.command()

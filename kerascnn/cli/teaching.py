@@ -44,7 +44,7 @@ def explain(
 ):
     """Show what a network sees in an image: text, and pictures in a folder."""
     load_keras()
-    from kerascnn.explain.reporting import report
+    from kerascnn.explain.report import report
 
     place = None
     if cell is not None:
@@ -67,15 +67,15 @@ def tutorial(
     json: Json = False,
 ):
     """List the tutorials, run one, or write it as a notebook."""
-    from kerascnn import lessons
+    from kerascnn import notebooks
 
     if number is None:
-        found = {n: lessons.title(path) for n, path in lessons.scripts().items()}
+        found = {n: notebooks.title(path) for n, path in notebooks.scripts().items()}
         say_json(found) if json else say("\n".join(found.values()))
     elif notebook:
-        written = lessons.notebook(number)
+        written = notebooks.notebook(number)
         say_json({"notebook": written}) if json else say(f"notebook: {written}")
-    elif code := lessons.run(number):
+    elif code := notebooks.run(number):
         raise RuntimeError(f"the tutorial ended with exit code {code}")
 
 

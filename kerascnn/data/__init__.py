@@ -13,8 +13,8 @@ from kerascnn.data.batches import steps
 from kerascnn.data.cifar10_archive import import_cifar10
 from kerascnn.data.download import download_cifar10
 from kerascnn.data.folder import read_image
-from kerascnn.data.sources import Source, available, load_data
-from kerascnn.data.streaming import Shards, Stream
+from kerascnn.data.load import Source, available, load_data
+from kerascnn.data.tfds import Shards, Stream
 from kerascnn.data.types import Data, DataError, Images
 
 __all__ = [

@@ -11,21 +11,21 @@ All but the first three take any Keras model of images: functional, Sequential, 
 with custom and shared layers, on the TensorFlow and the JAX backend.
 """
 
-from kerascnn.explain.answers import Confusion, Mistakes, confusion, mistakes
-from kerascnn.explain.cells import Cell
-from kerascnn.explain.class_activation import gradcam
-from kerascnn.explain.features import Embedding, embedding
-from kerascnn.explain.flow import Volume, Volumes, volumes
+from kerascnn.explain.cell import Cell
+from kerascnn.explain.convolution import Slide, Step, slide
+from kerascnn.explain.embedding import Embedding, embedding
+from kerascnn.explain.filters import Filters, filters
 from kerascnn.explain.gallery import gallery
-from kerascnn.explain.heat import Heatmap
-from kerascnn.explain.hiding import occlusion
-from kerascnn.explain.kernels import Filters, filters
+from kerascnn.explain.gradcam import gradcam
+from kerascnn.explain.heatmap import Heatmap
 from kerascnn.explain.maps import ActivationMaps, activation_maps
-from kerascnn.explain.pixel_numbers import Pixels, pixels
-from kerascnn.explain.placing import Windows, windows
-from kerascnn.explain.sensitivity import saliency
-from kerascnn.explain.sliding import Slide, Step, slide
-from kerascnn.explain.tracing import Stage, Trace, trace
+from kerascnn.explain.mistakes import Confusion, Mistakes, confusion, mistakes
+from kerascnn.explain.occlusion import occlusion
+from kerascnn.explain.pixels import Pixels, pixels
+from kerascnn.explain.saliency import saliency
+from kerascnn.explain.trace import Stage, Trace, trace
+from kerascnn.explain.volumes import Volume, Volumes, volumes
+from kerascnn.explain.windows import Windows, windows
 
 __all__ = [
     "ActivationMaps",

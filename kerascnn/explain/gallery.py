@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kerascnn.colours import GREEN, VERMILION
+from kerascnn.plotting.style import GREEN, VERMILION
 
 
 def gallery(images, classes, answers: dict, labels, *, title: str, columns: int = 6):

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.colours import BLUE
-from kerascnn.explain.drawing import (
+from kerascnn.explain.recording import last_maps, prepared, record
+from kerascnn.explain.trace import shown_image
+from kerascnn.plotting.figures import (
     SEQUENTIAL,
     draw_image,
     grid,
@@ -16,8 +17,7 @@ from kerascnn.explain.drawing import (
     shape_text,
     tiles,
 )
-from kerascnn.explain.recording import last_maps, prepared, record
-from kerascnn.explain.tracing import shown_image
+from kerascnn.plotting.style import BLUE
 from kerascnn.tables import Column, Table
 
 _LISTED = 12

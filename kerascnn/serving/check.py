@@ -75,7 +75,7 @@ def answers(version, images) -> dict:
         ModuleNotFoundError: the runtime of the format is not installed.
     """
     # Not imported above: run as a script, this file has no package around it.
-    from kerascnn.serving.reading import open_version
+    from kerascnn.serving.runtimes import open_version
 
     return open_version(version).ask(images)
 
@@ -98,7 +98,7 @@ def predict_files(version, files) -> list[tuple[Path, dict[str, float]]]:
         FileNotFoundError: a file is not there.
         ModuleNotFoundError: the runtime of the format is not installed.
     """
-    from kerascnn.serving.reading import open_version
+    from kerascnn.serving.runtimes import open_version
 
     contents = [Path(file).read_bytes() for file in files]
     for file, content in zip(files, contents, strict=True):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerascnn.serving.connection import Connection, ServerError
+from kerascnn.serving.transport import Connection, ServerError
 
 BATCH = 64  # images a request
 BATCH_BYTES = 8 * 2**20  # of encoded images a request; base64 adds a third

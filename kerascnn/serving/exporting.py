@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kerascnn.serving import manifest
 from kerascnn.serving.formats import Format, format_named, require
-from kerascnn.serving.staging import publish, staging
+from kerascnn.serving.publish import publish, staging
 
 PACKAGES = {  # whose version goes into the manifest, beside those of every run
     "savedmodel": ("tensorflow",),
@@ -118,7 +118,7 @@ def export(
         from kerascnn.serving.savedmodel import full_precision
     else:
         from kerascnn.serving.building import explained
-        from kerascnn.serving.elsewhere import build, full_precision
+        from kerascnn.serving.tensorflow_process import build, full_precision
 
         if made.name == "keras":
             from kerascnn.serving.building import build

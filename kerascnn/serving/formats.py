@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerascnn.extras import first_missing
+from kerascnn.environment import first_missing
 
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"

@@ -10,7 +10,7 @@ import numpy as np
 from kerascnn.serving.errors import ExportError
 from kerascnn.serving.formats import Format, format_named
 from kerascnn.serving.network import Reference
-from kerascnn.serving.reading import open_file
+from kerascnn.serving.runtimes import open_file
 
 # Two runs of the same float32 graph differ by less than a tenth of this.
 TOLERANCE = 1e-5

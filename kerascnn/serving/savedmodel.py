@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kerascnn.serving.decoding import decode
+from kerascnn.serving.image_graph import decode
 from kerascnn.serving.layers import maps
 from kerascnn.serving.network import Reference, main_output
 from kerascnn.serving.parity import CHANNELS

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerascnn.serving.staging import published
+from kerascnn.serving.publish import published
 
 
 @dataclass(frozen=True)

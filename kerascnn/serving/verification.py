@@ -8,7 +8,7 @@ import numpy as np
 from kerascnn.serving import manifest
 from kerascnn.serving.errors import ExportError
 from kerascnn.serving.formats import MANIFEST, format_of
-from kerascnn.serving.staging import numbered
+from kerascnn.serving.publish import numbered
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _replay(version: Path, images, expected) -> float:
         from kerascnn.serving.check import check_in_fresh_process
 
         return check_in_fresh_process(version, images, expected)
-    from kerascnn.serving.reading import open_version
+    from kerascnn.serving.runtimes import open_version
 
     answer = open_version(version).ask(images)["probabilities"]
     if answer.shape != expected.shape:

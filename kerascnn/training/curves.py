@@ -1,6 +1,6 @@
 """The pictures of trainings: loss and accuracy against the epoch."""
 
-from kerascnn.colours import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from kerascnn.plotting.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 

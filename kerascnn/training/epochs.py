@@ -12,10 +12,10 @@ import numpy as np
 from kerascnn.data import Augmentation, Data
 from kerascnn.training import checkpoint
 from kerascnn.training.adaptation import finalize_layers
-from kerascnn.training.devices import Place
 from kerascnn.training.feed import Feed, make_feed
 from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import write_history
+from kerascnn.training.strategy import Place
 
 
 class TrainingDivergedError(RuntimeError):

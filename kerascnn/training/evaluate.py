@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kerascnn.data import Images, Shards, steps
-from kerascnn.data.streaming import keras_dataset
+from kerascnn.data.tfds import keras_dataset
 from zoo.references import wilson
 
 CHUNK = 4096  # streamed images that are in memory at a time

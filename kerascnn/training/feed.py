@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from kerascnn.data import Augmentation, Images, Shards, steps
-from kerascnn.data.streaming import keras_dataset
-from kerascnn.training.devices import Place
+from kerascnn.data.tfds import keras_dataset
+from kerascnn.training.strategy import Place
 from kerascnn.training.universum import Universum
 
 
@@ -32,7 +32,7 @@ class Feed(keras.utils.PyDataset):
             place of its labelled image, with the probability `universum.share`, so
             that an epoch is as long as without. Labels become `universum.targets()`.
         place: the devices; a batch becomes what they take, see
-            `kerascnn.training.devices`, and this host's part of it.
+            `kerascnn.training.strategy`, and this host's part of it.
 
     Attributes:
         failure: the exception that ended the reading, which TensorFlow wraps.

@@ -74,7 +74,7 @@ class TrainedModel(keras.Model):
         lookahead: the `Lookahead`, to be set after `compile` and before `fit`; None
             for no blending.
         sizes: the number of images in a batch, by the size that it was filled up to;
-            empty where batches are as they are. See `kerascnn.training.devices`.
+            empty where batches are as they are. See `kerascnn.training.strategy`.
     """
 
     lookahead: Lookahead | None = None

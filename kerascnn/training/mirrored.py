@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from kerascnn.training.devices import Place
+from kerascnn.training.strategy import Place
 
 
 def devices() -> list[str]:

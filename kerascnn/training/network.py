@@ -8,7 +8,7 @@ from kerascnn.data import Data
 from kerascnn.training import checkpoint
 from kerascnn.training.adaptation import finalize_layers
 from kerascnn.training.lookahead import TrainedModel
-from kerascnn.training.optimization import offsets, set_precision
+from kerascnn.training.optimizers import offsets, set_precision
 from kerascnn.training.recipe import Recipe
 from kerascnn.training.universum import without_dustbin
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerascnn.data import read_image
 from kerascnn.training.evaluate import predict_probabilities
-from kerascnn.training.source import open_network
+from kerascnn.training.open_network import open_network
 
 
 @dataclass(frozen=True)

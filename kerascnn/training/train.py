@@ -10,7 +10,6 @@ import zoo
 from kerascnn.data import Augmentation, Data, Images, load_data
 from kerascnn.training import checkpoint
 from kerascnn.training.adaptation import adapt_layers
-from kerascnn.training.devices import Place, open_place
 from kerascnn.training.epochs import Epochs, TrainingDivergedError
 from kerascnn.training.feed import make_feed
 from kerascnn.training.fused import fused_layers
@@ -24,11 +23,12 @@ from kerascnn.training.network import (
     logits_model,
     replicate,
 )
-from kerascnn.training.optimization import make_optimizer, resolve_precision
+from kerascnn.training.optimizers import make_optimizer, resolve_precision
 from kerascnn.training.progress import TrainingProgress
 from kerascnn.training.recipe import recipe_for
 from kerascnn.training.results import describe, measure
 from kerascnn.training.run import Run, load_run, make_folder, new_folder, read_json
+from kerascnn.training.strategy import Place, open_place
 from kerascnn.training.universum import (
     LabelledAccuracy,
     open_universum,

@@ -1,6 +1,6 @@
 """The pictures of a search: its trials in order, and what its values decide."""
 
-from kerascnn.colours import BLUE, GREEN, INK, ORANGE, VERMILION
+from kerascnn.plotting.style import BLUE, GREEN, INK, ORANGE, VERMILION
 
 FINISHED, PRUNED, LOST, BEST = BLUE, ORANGE, VERMILION, GREEN
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import zoo
 from kerascnn.data import Data, load_data
-from kerascnn.extras import first_missing
+from kerascnn.environment import first_missing
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
 from kerascnn.tuning.result import Tuning
 from kerascnn.tuning.space import (

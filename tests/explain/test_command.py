@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kerascnn import cli
-from kerascnn.explain.reporting import KINDS, report
+from kerascnn.explain.report import KINDS, report
 
 
 @pytest.fixture

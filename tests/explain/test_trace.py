@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 from kerascnn.explain import activation_maps, trace
+from kerascnn.explain.receptive_field import region
 from kerascnn.explain.recording import prepared, record
-from kerascnn.explain.regions import region
 
 
 def test_every_make_of_model_runs_as_it_predicts(model, image, ask):

@@ -13,7 +13,7 @@ from kerascnn.explain import (
     saliency,
     trace,
 )
-from kerascnn.explain.cells import _kind
+from kerascnn.explain.cell import _kind
 from kerascnn.explain.recording import prepared, record
 
 HANDFUL = ("lecture_cnn", "dense_mlp", "vgg16", "resnet20", "maxout_cnn")

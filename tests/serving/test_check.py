@@ -87,7 +87,7 @@ def test_script_reads_no_package_from_its_own_folder(tmp_path):
 
 def test_package_is_imported_without_keras_and_tensorflow():
     script = (
-        "import sys, kerascnn.serving as s, kerascnn.serving.staging\n"
+        "import sys, kerascnn.serving as s, kerascnn.serving.publish\n"
         "s.published('nowhere'); s.answers; s.export\n"
         "print({'keras', 'tensorflow', 'zoo'} & set(sys.modules))"
     )

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from kerascnn.cli.common import app as command
 from kerascnn.serving.client import Client, Prediction
-from kerascnn.serving.connection import Connection, ServerError, pause_before
+from kerascnn.serving.transport import Connection, ServerError, pause_before
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ def answering(script):
 def pauses(monkeypatch):
     """Let no time pass between attempts; collect the seconds."""
     waited = []
-    monkeypatch.setattr("kerascnn.serving.connection.time.sleep", waited.append)
+    monkeypatch.setattr("kerascnn.serving.transport.time.sleep", waited.append)
     return waited
 
 

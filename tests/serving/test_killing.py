@@ -12,7 +12,7 @@ import pytest
 
 from kerascnn import serving
 from kerascnn.serving import manifest
-from kerascnn.serving.staging import published
+from kerascnn.serving.publish import published
 
 ROOT = Path(serving.__file__).parents[2]
 
@@ -21,7 +21,7 @@ KEEPER = """
 import os, sys
 from pathlib import Path
 from kerascnn.serving import manifest, prune, rollback
-from kerascnn.serving.staging import publish, staging
+from kerascnn.serving.publish import publish, staging
 
 folder, parent = Path(sys.argv[1]), os.getppid()
 print("ready", flush=True)
@@ -125,7 +125,7 @@ def test_keeping_that_is_killed(tmp_path, seed):
     assert process.returncode == -signal.SIGKILL
     assert whole(tmp_path) >= 1
     # What the killed one left is removed by the next.
-    with serving.staging.staging(tmp_path) as staged:
+    with serving.publish.staging(tmp_path) as staged:
         assert left(tmp_path) == [staged.name]
     assert left(tmp_path) == []
 

@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kerascnn.serving import replicas
+from kerascnn.serving import ray_serve
 from kerascnn.serving.client import Client
 
 
@@ -39,20 +39,20 @@ def cluster():
     """The port of Ray's proxy, which is one for all applications."""
     pytest.importorskip("ray", reason="replicas need kerascnn[ray]")
     yield free_port()
-    replicas.stop_on_ray()
+    ray_serve.stop_on_ray()
 
 
 @pytest.fixture
 def two(folder, cluster):
     """A server of two replicas, new for each test."""
-    return replicas.start_on_ray(folder, 2, port=cluster)
+    return ray_serve.start_on_ray(folder, 2, port=cluster)
 
 
 def running(ray):
     """The names of the replicas that run, as Ray knows them."""
     from ray import serve
 
-    overview = serve.status().applications[replicas.NAME].deployments["server"]
+    overview = serve.status().applications[ray_serve.NAME].deployments["server"]
     actors = ray.util.list_named_actors(all_namespaces=True)
     names = {a["name"] for a in actors if a["name"].startswith("SERVE_REPLICA")}
     return overview.replica_states.get("RUNNING", 0), names
@@ -141,8 +141,8 @@ def test_replacing_replicas_loses_no_request(
     _, before = running(ray)
     with Load(two, images[:2], expected["label"][:2]) as load:
         time.sleep(2)
-        replicas.start_on_ray(folder, 2, port=cluster)  # both are replaced
-        replicas.start_on_ray(folder, 1, port=cluster)  # and one ends
+        ray_serve.start_on_ray(folder, 2, port=cluster)  # both are replaced
+        ray_serve.start_on_ray(folder, 1, port=cluster)  # and one ends
         time.sleep(2)
     count, after = running(ray)
     assert count == 1 and not before & after
@@ -192,9 +192,9 @@ def test_a_new_version_reaches_all_replicas(two, folder, version, images, expect
 def test_replicas_are_added_under_load(
     ray, folder, cluster, images, expected, monkeypatch
 ):
-    replicas.start_on_ray(folder, 1, port=cluster)
+    ray_serve.start_on_ray(folder, 1, port=cluster)
     monkeypatch.setattr(replicas, "TARGET", 2)
-    url = replicas.start_on_ray(folder, 1, port=cluster, most=2)
+    url = ray_serve.start_on_ray(folder, 1, port=cluster, most=2)
     assert running(ray)[0] == 1
     with Load(url, images, expected["label"], clients=12) as load:
         for _ in range(120):
@@ -208,7 +208,7 @@ def test_replicas_are_added_under_load(
 @pytest.mark.slow
 def test_sigterm_ends_it(ray, folder, images, tmp_path):
     script = (
-        "import sys; from kerascnn.serving.replicas import serve_on_ray; "
+        "import sys; from kerascnn.serving.ray_serve import serve_on_ray; "
         f"serve_on_ray({str(folder)!r}, 1, port={free_port()}, "
         "announce=lambda url: print(url, flush=True))"
     )
@@ -240,9 +240,9 @@ def test_sigterm_ends_it(ray, folder, images, tmp_path):
 def test_without_ray_it_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     for function in (
-        replicas.application,
-        replicas.start_on_ray,
-        replicas.serve_on_ray,
+        ray_serve.application,
+        ray_serve.start_on_ray,
+        ray_serve.serve_on_ray,
     ):
         with pytest.raises(
             ModuleNotFoundError, match=r'needs ray: pip install "kerascnn\[ray\]"'
@@ -253,11 +253,11 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch, tmp_path):
 def test_the_arguments_of_rays_command(monkeypatch):
     asked = {}
     monkeypatch.setattr(replicas, "application", lambda **given: asked.update(given))
-    replicas.build({"folder": "served", "replicas": "2", "most": "8", "cpus": "0.5"})
+    ray_serve.build({"folder": "served", "replicas": "2", "most": "8", "cpus": "0.5"})
     assert asked == {"folder": "served", "replicas": 2, "most": 8, "cpus": 0.5}
     for wrong in ({}, {"replicas": "2"}, {"folder": "served", "port": "1"}):
         with pytest.raises(ValueError, match="name the folder, and nothing but"):
-            replicas.build(wrong)
+            ray_serve.build(wrong)
 
 
 @pytest.mark.parametrize(
@@ -274,4 +274,4 @@ def test_what_is_wrong_shows_before_anything_starts(
 ):
     options = {"folder": tmp_path, **options}
     with pytest.raises(error, match=match):
-        replicas.application(**options)
+        ray_serve.application(**options)

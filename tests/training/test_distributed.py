@@ -13,7 +13,7 @@ import prepared
 import pytest
 
 from kerascnn.training import connect, train
-from kerascnn.training.devices import Place, hosts_of
+from kerascnn.training.strategy import Place, hosts_of
 
 SCRIPT = Path(__file__).with_name("distributed.py")
 CASES = ("odd", "busy", "fewer-than-devices", "odd-batches", "one-batch")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kerascnn.training.fused import fused_layers
-from kerascnn.training.optimization import make_optimizer
+from kerascnn.training.optimizers import make_optimizer
 from kerascnn.training.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(

@@ -22,7 +22,7 @@ from kerascnn.training import (
 )
 from kerascnn.training.feed import Feed
 from kerascnn.training.network import logits_model
-from kerascnn.training.optimization import set_precision
+from kerascnn.training.optimizers import set_precision
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
 

@@ -171,7 +171,7 @@ def test_plain_vgg19_learns_with_its_recipe_and_not_from_glorot(
     initializer, monkeypatch
 ):
     """The same data, recipe and seed; at a quarter of the width, for two cores."""
-    from kerascnn.training.optimization import make_optimizer
+    from kerascnn.training.optimizers import make_optimizer
     from kerascnn.training.recipe import recipe_for
 
     monkeypatch.setattr("zoo.vgg.INITIALIZER", initializer)

@@ -5,7 +5,7 @@
     app = http.create_app("served")         # the same as a Starlette application
 
 It speaks TensorFlow Serving's REST API (`/v1/…`, module `rest`) and the Open Inference
-Protocol (`/v2/…`, module `oip`). Importing this package imports neither TensorFlow nor
+Protocol (`/v2/…`, module `openinference`). Importing this package imports neither TensorFlow nor
 Starlette.
 """
 
@@ -14,7 +14,7 @@ import importlib
 _HOMES = {
     "Limits": "limits",
     "create_app": "app",
-    "serve": "running",
+    "serve": "server",
 }
 
 _EXTRA = ("orjson", "prometheus_client", "starlette", "uvicorn")

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kerascnn.serving.http import oip, page, rest
+from kerascnn.serving.http import openinference, page, rest
 from kerascnn.serving.http.errors import RequestError
 from kerascnn.serving.http.limits import Bodies, Limits
 from kerascnn.serving.http.logs import log, logger
@@ -52,7 +52,7 @@ def create_app(
         FileNotFoundError: the folder is not there.
         ValueError: the folder is one version, or an argument is out of range.
     """
-    from kerascnn.serving.http.finding import check_label
+    from kerascnn.serving.http.scan import check_label
 
     if not isinstance(versions, int) or versions < 1:
         raise ValueError(f"versions is 1 or more; received {versions!r}")
@@ -82,7 +82,7 @@ def create_app(
     app = Starlette(
         routes=[
             *rest.routes,
-            *oip.routes,
+            *openinference.routes,
             Route("/metrics", _metrics, methods=["GET"]),
             Route("/monitoring/prometheus/metrics", _metrics, methods=["GET"]),
             *page.routes,

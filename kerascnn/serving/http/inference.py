@@ -6,7 +6,7 @@ from kerascnn.serving.http import images
 from kerascnn.serving.http.errors import RequestError, invalid
 from kerascnn.serving.http.limits import Limits
 from kerascnn.serving.http.repository import Served
-from kerascnn.serving.http.version import Signature
+from kerascnn.serving.http.saved_model import Signature
 
 # The input of `serve_bytes`, as `kerascnn.serving.export` names it.
 ENCODED = "image_bytes"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from kerascnn.serving.http.batching import Batcher
 from kerascnn.serving.http.errors import RequestError, invalid
-from kerascnn.serving.http.finding import Found, Stamp, find
 from kerascnn.serving.http.limits import Limits
 from kerascnn.serving.http.logs import log
 from kerascnn.serving.http.metrics import Metrics
-from kerascnn.serving.http.version import Version, load
+from kerascnn.serving.http.saved_model import Version, load
+from kerascnn.serving.http.scan import Found, Stamp, find
 from kerascnn.serving.http.warming import warm
 
 REMEMBERED = 50  # versions of a model that have ended, for its status

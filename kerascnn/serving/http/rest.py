@@ -17,8 +17,8 @@ from kerascnn.serving.http import pixels, tensors
 from kerascnn.serving.http.errors import RequestError, invalid
 from kerascnn.serving.http.inference import infer
 from kerascnn.serving.http.repository import Served
+from kerascnn.serving.http.saved_model import Signature
 from kerascnn.serving.http.timing import in_time
-from kerascnn.serving.http.version import Signature
 
 WHICH = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 RUN = re.compile(rf"/v1/models/([^/:]+){WHICH}:(classify|regress|predict)", re.I)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascnn.serving.http.version import Signature, Version, tensorflow
+from kerascnn.serving.http.saved_model import Signature, Version, tensorflow
 from kerascnn.serving.warmup import FILE
 
 RECORDS = 1000  # TensorFlow Serving refuses files with more

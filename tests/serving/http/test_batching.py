@@ -10,7 +10,7 @@ import pytest
 from kerascnn.serving.http.batching import Batcher
 from kerascnn.serving.http.errors import RequestError
 from kerascnn.serving.http.limits import Limits
-from kerascnn.serving.http.version import Signature, Tensor
+from kerascnn.serving.http.saved_model import Signature, Tensor
 
 
 class Machine:

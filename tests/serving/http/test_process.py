@@ -176,7 +176,7 @@ def test_keras_stays_out(tmp_path):
         (tmp_path / f"{name}.py").write_text(text)
     script = """
 import sys
-from kerascnn.serving.http.version import tensorflow
+from kerascnn.serving.http.saved_model import tensorflow
 tensorflow()
 print("keras" in sys.modules)
 import keras
@@ -219,7 +219,6 @@ def test_options_that_do_not_fit(tmp_path, options, message, capsys, monkeypatch
 
 def test_replicas_are_passed_to_ray(tmp_path, monkeypatch):
     from kerascnn import cli
-    from kerascnn.serving import replicas
     from kerascnn.serving.http import Limits
 
     calls = []

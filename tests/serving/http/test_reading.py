@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kerascnn.serving.http import images, pixels, tensors
 from kerascnn.serving.http.errors import RequestError
-from kerascnn.serving.http.version import Tensor
+from kerascnn.serving.http.saved_model import Tensor
 
 BYTE = Tensor("image", np.dtype(np.uint8), "uint8", (None, 2, 3))
 

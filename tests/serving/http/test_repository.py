@@ -8,10 +8,10 @@ import weakref
 import pytest
 
 from kerascnn.serving.http.errors import RequestError
-from kerascnn.serving.http.finding import find
 from kerascnn.serving.http.limits import Limits
 from kerascnn.serving.http.metrics import Metrics
 from kerascnn.serving.http.repository import Repository
+from kerascnn.serving.http.scan import find
 
 
 def watch(folder, scenario, **settings):

@@ -10,7 +10,7 @@ from kerascnn.data.arrays import load_arrays
 from kerascnn.data.cifar10_archive import load_archive
 from kerascnn.data.folder import load_folder
 from kerascnn.data.split import assemble
-from kerascnn.data.streaming import (
+from kerascnn.data.tfds import (
     PREFIX,
     find_prepared,
     is_prepared,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kerascnn import serving
-from kerascnn.serving import keeping, manifest
-from kerascnn.serving.staging import publish, staging
+from kerascnn.serving import manifest, versioning
+from kerascnn.serving.publish import publish, staging
 
 LABELS = ("ant", "bee")
 
@@ -55,7 +55,7 @@ def test_versions(tmp_path):
     assert "61.50 %" in str(first) and "2026-01-02" in str(first)
     assert (first.verifiable, third.verifiable) == (True, False)
     assert str(third).endswith("no manifest") and "\n" not in str(third)
-    text = keeping.table([first, second, third]).to_text(100)
+    text = versioning.table([first, second, third]).to_text(100)
     assert "61.50 %" in text and "without a manifest: 4" in text
     json.dumps([v.to_dict() for v in (first, second, third)])
     with pytest.raises(FileNotFoundError, match="there is no folder"):
@@ -137,7 +137,7 @@ def test_rollback_of_a_version_that_vanishes(tmp_path, monkeypatch):
         shutil.rmtree(old)
         raise FileNotFoundError(2, "No such file or directory", source)
 
-    monkeypatch.setattr(keeping, "_link", vanish)
+    monkeypatch.setattr(versioning, "_link", vanish)
     with pytest.raises(serving.ExportError, match="was removed"):
         serving.rollback(tmp_path)
     assert names(tmp_path) == ["2"]
@@ -179,7 +179,7 @@ def test_prune_twice_at_once(tmp_path, monkeypatch):
         put(tmp_path)
     seen = serving.versions(tmp_path)
     assert len(serving.prune(tmp_path, 1)) == 2
-    monkeypatch.setattr(keeping, "versions", lambda folder: seen)  # seen before
+    monkeypatch.setattr(versioning, "versions", lambda folder: seen)  # seen before
     assert serving.prune(tmp_path, 1) == []
     assert names(tmp_path) == ["3"]
 

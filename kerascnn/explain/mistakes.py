@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.data import Data, Images
-from kerascnn.explain.drawing import save
 from kerascnn.explain.gallery import gallery
-from kerascnn.explain.heat import probabilities
+from kerascnn.explain.heatmap import probabilities
 from kerascnn.explain.recording import batch
+from kerascnn.plotting.figures import save
 from kerascnn.tables import Column, Table
 from kerascnn.training.evaluate import Evaluation, evaluate, predict_batches
 

@@ -21,8 +21,8 @@ from starlette.routing import Route
 from kerascnn.serving.http import rest, tensors
 from kerascnn.serving.http.errors import RequestError, invalid
 from kerascnn.serving.http.inference import infer
+from kerascnn.serving.http.saved_model import Signature, Tensor
 from kerascnn.serving.http.timing import in_time
-from kerascnn.serving.http.version import Signature, Tensor
 
 DATATYPES = {
     "bool": "BOOL",

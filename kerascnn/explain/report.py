@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from kerascnn.data import read_image
-from kerascnn.explain.class_activation import gradcam
-from kerascnn.explain.hiding import occlusion
-from kerascnn.explain.kernels import filters
+from kerascnn.explain.convolution import Slide, slide
+from kerascnn.explain.filters import filters
+from kerascnn.explain.gradcam import gradcam
 from kerascnn.explain.maps import activation_maps
-from kerascnn.explain.pixel_numbers import pixels
+from kerascnn.explain.occlusion import occlusion
+from kerascnn.explain.pixels import pixels
 from kerascnn.explain.recording import numbers, prepared, record
-from kerascnn.explain.sensitivity import saliency
-from kerascnn.explain.sliding import Slide, slide
-from kerascnn.explain.tracing import trace
+from kerascnn.explain.saliency import saliency
+from kerascnn.explain.trace import trace
 from kerascnn.training import open_network
 
 KINDS = (

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kerascnn.colours import VERMILION
+from kerascnn.plotting.style import VERMILION
 
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue"), 4: ("red", "green", "blue", "α")}
 SHADES = " .:-=+*#%@"

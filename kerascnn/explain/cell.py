@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from kerascnn.arithmetic import output_size
-from kerascnn.colours import BLUE, VERMILION
-from kerascnn.explain.drawing import (
+from kerascnn.explain.receptive_field import Region, cut_before, region
+from kerascnn.explain.recording import Recording
+from kerascnn.plotting.figures import (
     draw_image,
     draw_matrix,
     exact,
@@ -15,8 +16,7 @@ from kerascnn.explain.drawing import (
     rectangle,
     save,
 )
-from kerascnn.explain.recording import Recording
-from kerascnn.explain.regions import Region, cut_before, region
+from kerascnn.plotting.style import BLUE, VERMILION
 
 # How far the sum may be from the model's value, as a share of the sum of the terms'
 # absolute values: a GPU multiplies float32 with 11 bits, half precision has 8 or 11.

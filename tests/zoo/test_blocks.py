@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from zoo.interface import classifier, image_input, outputs
+from zoo.blocks import classifier, image_input, outputs
 
 
 def test_pixels_are_scaled_to_minus_one_to_one(run):

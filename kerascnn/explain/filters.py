@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.explain.drawing import (
+from kerascnn.graph import functional, trace
+from kerascnn.plotting.figures import (
     DIVERGING,
     grid,
     matrix_text,
@@ -13,7 +14,6 @@ from kerascnn.explain.drawing import (
     shape_text,
     tiles,
 )
-from kerascnn.graph import functional, trace
 from kerascnn.tables import Column, Table
 
 _LISTED = 12

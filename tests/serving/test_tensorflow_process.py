@@ -206,7 +206,7 @@ def test_layers_of_a_script_are_refused(exported):
 
 
 def test_custom_classes_are_imported_by_module_and_name():
-    from kerascnn.serving.elsewhere import _classes
+    from kerascnn.serving.tensorflow_process import _classes
 
     assert _classes([["collections", "OrderedDict"]])["OrderedDict"]
     for module, name in [("no_such_module", "Layer"), ("collections", "NoSuchLayer")]:
@@ -215,8 +215,8 @@ def test_custom_classes_are_imported_by_module_and_name():
 
 
 def test_without_tensorflow(tiny, tmp_path, monkeypatch):
-    from kerascnn.serving import elsewhere
+    from kerascnn.serving import tensorflow_process
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(serving.ExportError, match="pip install tensorflow"):
-        elsewhere.build(tiny(), tmp_path, None, None, FORMATS["savedmodel"])
+        tensorflow_process.build(tiny(), tmp_path, None, None, FORMATS["savedmodel"])

@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from kerascnn.colours import BLUE, INK, ORANGE, PALE, SKY, VERMILION
-from kerascnn.explain.drawing import save
-from kerascnn.explain.drawing import shape_text as _shape_text
 from kerascnn.graph import Graph, trace
+from kerascnn.plotting.figures import save
+from kerascnn.plotting.figures import shape_text as _shape_text
+from kerascnn.plotting.style import BLUE, INK, ORANGE, PALE, SKY, VERMILION
 from kerascnn.summary import Row, Summary, summarize
 from kerascnn.tables import Column, Table
 

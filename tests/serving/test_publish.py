@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from kerascnn import serving
-from kerascnn.serving import building, staging
-from kerascnn.serving.staging import publish, published
+from kerascnn.serving import building
+from kerascnn.serving import publish as module
+from kerascnn.serving.publish import publish, published
 
 WHOLE = (
     "saved_model.pb",
@@ -36,7 +37,7 @@ def names(folder):
 
 def put(folder, content="x"):
     """Publish a version that is one file."""
-    with staging.staging(folder) as staged:
+    with module.staging(folder) as staged:
         (staged / "saved_model.pb").write_text(content, encoding="utf-8")
         return publish(staged, folder)
 
@@ -72,9 +73,9 @@ def test_neither_a_file_nor_an_empty_folder_is_replaced(tmp_path):
 def test_number_taken_between_look_and_rename(tmp_path, monkeypatch, taken):
     put(tmp_path)
     listing = [[1]]  # what another export saw too, before it published 2
-    seen = staging.published
+    seen = module.published
     monkeypatch.setattr(
-        staging, "published", lambda folder: listing.pop() if listing else seen(folder)
+        module, "published", lambda folder: listing.pop() if listing else seen(folder)
     )
     other = tmp_path / "2"
     if taken == "file":
@@ -219,7 +220,7 @@ def test_a_folder_that_is_not_writable(tmp_path, monkeypatch):
         mkdir = Path.mkdir
 
         def refuse(path, *arguments, **options):
-            if path.name.startswith(staging.PREFIX):
+            if path.name.startswith(module.PREFIX):
                 raise PermissionError(13, "Permission denied", str(path))
             mkdir(path, *arguments, **options)
 
@@ -237,7 +238,7 @@ def test_what_a_killed_export_left_is_removed(tmp_path):
     """And what a living one is writing is not."""
     script = (
         "import os, sys, pathlib\n"
-        "from kerascnn.serving.staging import staging\n"
+        "from kerascnn.serving.publish import staging\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "with staging(folder) as staged:\n"
         "    (staged / 'variables').mkdir()\n"
@@ -267,11 +268,11 @@ def test_what_a_killed_export_left_is_removed(tmp_path):
 
 
 def test_without_locks_age_tells(tmp_path, monkeypatch):
-    monkeypatch.setattr(staging, "fcntl", None)
+    monkeypatch.setattr(module, "fcntl", None)
     old, young = tmp_path / ".staging-old", tmp_path / ".staging-young"
     for staged in (old, young):
         staged.mkdir()
-    day_before_yesterday = time.time() - 2 * staging.ABANDONED
+    day_before_yesterday = time.time() - 2 * module.ABANDONED
     os.utime(old, (day_before_yesterday, day_before_yesterday))
     put(tmp_path)
     assert names(tmp_path) == [".staging-young", "1"]
@@ -283,7 +284,7 @@ def test_taken_for_abandoned_before_it_was_locked(tmp_path, monkeypatch):
 
     def mkdir_and_lose(path, *arguments, **options):
         mkdir(path, *arguments, **options)
-        if path.name.startswith(staging.PREFIX) and not removed:
+        if path.name.startswith(module.PREFIX) and not removed:
             removed.append(path.name)
             shutil.rmtree(path)
 

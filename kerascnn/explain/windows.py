@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from kerascnn.arithmetic import OutputSize, output_size, pooling_size
-from kerascnn.colours import BLUE, INK, ORANGE, PALE, SKY, VERMILION
-from kerascnn.explain.drawing import save
+from kerascnn.plotting.figures import save
+from kerascnn.plotting.style import BLUE, INK, ORANGE, PALE, SKY, VERMILION
 
 _MANY = 12  # windows that are shown one by one; of more, the first and the last
 _ENDS = 4

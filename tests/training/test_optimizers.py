@@ -4,7 +4,7 @@ import pytest
 
 import zoo
 from kerascnn.training import Recipe
-from kerascnn.training.optimization import (
+from kerascnn.training.optimizers import (
     Points,
     decayed,
     last_layer,

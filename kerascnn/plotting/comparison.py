@@ -2,7 +2,7 @@
 
 import math
 
-from kerascnn.colours import BLUE, GREEN, INK, VERMILION
+from kerascnn.plotting.style import BLUE, GREEN, INK, VERMILION
 from zoo.references import Reference
 
 MEASURED, PUBLISHED, HUMAN = BLUE, VERMILION, GREEN

@@ -181,7 +181,7 @@ def cells(number: int):
 
 _SHOW = """\
 # Figures are written to tutorials/output; in a notebook they are shown, too.
-from kerascnn.lessons import show_figures
+from kerascnn.notebooks import show_figures
 
 show_figures()"""
 

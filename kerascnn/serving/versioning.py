@@ -8,7 +8,7 @@ from pathlib import Path
 from kerascnn.serving import manifest
 from kerascnn.serving.errors import ExportError
 from kerascnn.serving.formats import MANIFEST, format_of
-from kerascnn.serving.staging import numbered, publish, staging, withdraw
+from kerascnn.serving.publish import numbered, publish, staging, withdraw
 from kerascnn.tables import Column, Table, format_bytes
 
 

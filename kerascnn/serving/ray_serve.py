@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from kerascnn.extras import first_missing
+from kerascnn.environment import first_missing
 
 NAME = "kerascnn"
 ONGOING = 256  # requests at once in a replica; its batches are gathered from them
@@ -101,7 +101,7 @@ def application(
 def build(arguments: dict[str, str]):
     """Return `application` for Ray's own command, which passes texts.
 
-        serve run kerascnn.serving.replicas:build folder=/models replicas=2 most=8
+        serve run kerascnn.serving.ray_serve:build folder=/models replicas=2 most=8
 
     Args:
         arguments: folder, and optionally replicas, most, versions and cpus.

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from kerascnn.explain.heat import Heatmap, ask, probabilities
+from kerascnn.explain.heatmap import Heatmap, ask, probabilities
 from kerascnn.explain.recording import batch, numbers, prepared, record
-from kerascnn.explain.tracing import shown_image
+from kerascnn.explain.trace import shown_image
 
 
 def occlusion(

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.costs import ALL, receptive_fields
-from kerascnn.explain.cells import Cell, cell_at
-from kerascnn.explain.drawing import (
+from kerascnn.explain.cell import Cell, cell_at
+from kerascnn.explain.recording import Recording, prepared, record
+from kerascnn.plotting.figures import (
     SEQUENTIAL,
     number,
     picture,
@@ -14,7 +15,6 @@ from kerascnn.explain.drawing import (
     shape_text,
     tiles,
 )
-from kerascnn.explain.recording import Recording, prepared, record
 from kerascnn.tables import Column, Table
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import prepared
 import pytest
 
-from kerascnn.data import DataError, Images, Stream, load_data, streaming
+from kerascnn.data import DataError, Images, Stream, load_data, tfds
 from kerascnn.data.types import Data
 
 LABELS = ("left", "middle", "right")
@@ -80,8 +80,8 @@ def test_the_seed_alone_decides_the_order(stream):
 
 def test_the_buffer_bounds_what_is_shuffled(stream, monkeypatch):
     """With a buffer of one batch, an image comes at most that much too early."""
-    monkeypatch.setattr(streaming, "SHUFFLE_BYTES", 1)
-    monkeypatch.setattr(streaming, "CYCLE", 1)
+    monkeypatch.setattr(tfds, "SHUFFLE_BYTES", 1)
+    monkeypatch.setattr(tfds, "CYCLE", 1)
     numbers = read(stream.train, batch_size=4, seed=(0,))[2]
     assert sorted(numbers) == sorted(read(stream.train)[2])
     # The order of the files, as the first image of each tells it, and its places.

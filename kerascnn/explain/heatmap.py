@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.explain.drawing import (
+from kerascnn.explain.recording import Head, Recording, head, numbers, record
+from kerascnn.plotting.figures import (
     DIVERGING,
     SEQUENTIAL,
     draw_image,
@@ -14,7 +15,6 @@ from kerascnn.explain.drawing import (
     save,
     shades,
 )
-from kerascnn.explain.recording import Head, Recording, head, numbers, record
 
 
 @dataclass(frozen=True, eq=False)

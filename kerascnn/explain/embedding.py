@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.colours import CYCLE
-from kerascnn.explain.answers import images_of
-from kerascnn.explain.drawing import save
+from kerascnn.explain.mistakes import images_of
 from kerascnn.explain.recording import batch, has_kernels, record
+from kerascnn.plotting.figures import save
+from kerascnn.plotting.style import CYCLE
 from kerascnn.tables import Column, Table
 
 METHODS = ("auto", "tsne", "pca")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from kerascnn.explain.heat import Heatmap, ask, resized
+from kerascnn.explain.heatmap import Heatmap, ask, resized
 from kerascnn.explain.recording import gradient, last_maps, prepared
-from kerascnn.explain.tracing import shown_image
+from kerascnn.explain.trace import shown_image
 
 
 def gradcam(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.arithmetic import OutputSize, output_size
-from kerascnn.explain.drawing import (
+from kerascnn.plotting.figures import (
     CHANNELS,
     SEQUENTIAL,
     draw_image,

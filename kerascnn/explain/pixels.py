@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.explain.drawing import (
+from kerascnn.plotting.figures import (
     CHANNELS,
     draw_image,
     matrix_text,

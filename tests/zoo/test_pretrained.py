@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import registry, shipped
+from zoo import pretrained, registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implement:DeprecationWarning")
 SHAPE = (32, 32, 3)
@@ -22,9 +22,9 @@ def model():
 
 
 def test_weights_come_back_as_float16_keeps_them(model, tmp_path, pixels, run):
-    shipped.write_weights(model, tmp_path / "weights.npz")
+    pretrained.write_weights(model, tmp_path / "weights.npz")
     again = zoo.build("vgg11_bn", SHAPE, width=1 / 32)
-    shipped.read_weights(again, tmp_path / "weights.npz")
+    pretrained.read_weights(again, tmp_path / "weights.npz")
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one.astype("float16").astype("float32"), other)
     images = pixels(SHAPE)
@@ -35,13 +35,13 @@ def test_weights_come_back_as_float16_keeps_them(model, tmp_path, pixels, run):
 
 def test_the_file_takes_two_bytes_a_weight(tmp_path):
     model = zoo.build("linear")
-    shipped.write_weights(model, tmp_path / "weights.npz")
+    pretrained.write_weights(model, tmp_path / "weights.npz")
     size = (tmp_path / "weights.npz").stat().st_size
     assert size < 2 * model.count_params() + 2000
 
 
 def test_weights_of_another_network_are_refused(model, tmp_path):
-    shipped.write_weights(model, tmp_path / "weights.npz")
+    pretrained.write_weights(model, tmp_path / "weights.npz")
     before = [w.copy() for w in model.get_weights()]
     for other in (
         zoo.build("vgg13_bn", SHAPE, width=1 / 32),
@@ -49,7 +49,7 @@ def test_weights_of_another_network_are_refused(model, tmp_path):
         zoo.build("vgg11_bn", SHAPE, 11, width=1 / 32),
     ):
         with pytest.raises(ValueError, match=f"another network than {other.name}.* in"):
-            shipped.read_weights(other, tmp_path / "weights.npz")
+            pretrained.read_weights(other, tmp_path / "weights.npz")
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -62,13 +62,13 @@ def test_a_weight_that_float16_cannot_hold_is_refused(value, tmp_path):
     kernel[0, 0] = value
     model.set_weights([kernel, bias])
     with pytest.raises(ValueError, match="fc/kernel of linear does not fit float16"):
-        shipped.write_weights(model, tmp_path / "weights.npz")
+        pretrained.write_weights(model, tmp_path / "weights.npz")
     assert not (tmp_path / "weights.npz").exists()
 
 
 def test_a_network_without_weights_says_how_to_get_them(monkeypatch):
     card = registry.Card(**{**vars(zoo.card("linear")), "weights": {}})
-    monkeypatch.setattr(shipped, "card", lambda name: card)
+    monkeypatch.setattr(pretrained, "card", lambda name: card)
     with pytest.raises(ValueError, match="no trained weights ship for 'linear'; train"):
         zoo.load("linear")
 
@@ -79,12 +79,14 @@ def shipping(tmp_path, monkeypatch):
     model = zoo.build("linear")
     (tmp_path / "weights").mkdir()
     file = tmp_path / "weights" / "linear.npz"
-    shipped.write_weights(model, file)
+    pretrained.write_weights(model, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     weights = {"file": "linear.npz", "sha256": digest}
     card = registry.Card(**{**vars(zoo.card("linear")), "weights": weights})
-    monkeypatch.setattr(shipped, "card", lambda name: card)
-    monkeypatch.setattr(shipped.importlib.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(pretrained, "card", lambda name: card)
+    monkeypatch.setattr(
+        pretrained.importlib.resources, "files", lambda package: tmp_path
+    )
     return model, file
 
 

@@ -1,0 +1,1 @@
+"""The pictures: one style, and what the figures of the package share."""
