@@ -163,7 +163,7 @@ def little(tmp_path, monkeypatch):
         pytest.importorskip(package, reason="of the extra [docs]")
     script = tmp_path / "00_little.py"
     script.write_text(LITTLE)
-    monkeypatch.setattr(lessons, "scripts", lambda: {0: script})
+    monkeypatch.setattr(notebooks, "scripts", lambda: {0: script})
     return script, tmp_path / "kept"
 
 

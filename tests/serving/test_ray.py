@@ -193,7 +193,7 @@ def test_replicas_are_added_under_load(
     ray, folder, cluster, images, expected, monkeypatch
 ):
     ray_serve.start_on_ray(folder, 1, port=cluster)
-    monkeypatch.setattr(replicas, "TARGET", 2)
+    monkeypatch.setattr(ray_serve, "TARGET", 2)
     url = ray_serve.start_on_ray(folder, 1, port=cluster, most=2)
     assert running(ray)[0] == 1
     with Load(url, images, expected["label"], clients=12) as load:
@@ -252,7 +252,7 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch, tmp_path):
 
 def test_the_arguments_of_rays_command(monkeypatch):
     asked = {}
-    monkeypatch.setattr(replicas, "application", lambda **given: asked.update(given))
+    monkeypatch.setattr(ray_serve, "application", lambda **given: asked.update(given))
     ray_serve.build({"folder": "served", "replicas": "2", "most": "8", "cpus": "0.5"})
     assert asked == {"folder": "served", "replicas": 2, "most": 8, "cpus": 0.5}
     for wrong in ({}, {"replicas": "2"}, {"folder": "served", "port": "1"}):
