@@ -226,7 +226,7 @@ def test_replicas_are_passed_to_ray(tmp_path, monkeypatch):
     def pretend(*arguments, **settings):
         calls.append((arguments, settings))
 
-    monkeypatch.setattr(ray_serve, "serve_on_ray", pretend)
+    monkeypatch.setattr("kerascnn.serving.ray_serve.serve_on_ray", pretend)
     options = ["--ray", "--replicas", "2", "--port", "9000", "--label", "stable=3"]
     monkeypatch.setattr(sys, "argv", ["kerascnn", "serve", str(tmp_path), *options])
     with pytest.raises(SystemExit) as raised:
