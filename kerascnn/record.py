@@ -24,6 +24,9 @@ def record(
     the accuracy on the card's `weights` is measured anew with the rounded ones, on one
     view of each image in one pass.
 
+    Results and weights of another copy of the same data, whose pixels differ, go: their
+    figures cannot stand beside the new ones.
+
     Args:
         folders: finished runs of one network on one data set by one recipe, which
             differ in the seed.
@@ -49,11 +52,17 @@ def record(
     path = zoo_folder / f"{zoo.card(name).family}.toml"
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     table = document[name]
-    same = ("data", "fingerprint", "recipe", "hardware")
+    same = ("data", "recipe", "hardware")
+    old = [dict(row) for row in table.get("results", [])]
+    others = {
+        row["fingerprint"]
+        for row in old
+        if row["data"] == result["data"] and row["fingerprint"] != result["fingerprint"]
+    }
     kept = [
-        dict(old)
-        for old in table.get("results", [])
-        if any(old[key] != result[key] for key in same)
+        row
+        for row in old
+        if row["fingerprint"] not in others and any(row[k] != result[k] for k in same)
     ]
     table.pop("results", None)
     results = tomlkit.aot()
@@ -61,6 +70,8 @@ def record(
         results.append(tomlkit.item(row))
     if not keep_weights:
         shipped = table.get("weights", {})
+        if shipped.get("fingerprint") in others:
+            shipped = {}
         if weights := _ship(runs, zoo_folder / "weights", shipped):
             table["weights"] = weights
     table["results"] = results

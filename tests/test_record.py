@@ -82,11 +82,22 @@ def test_better_weights_and_those_of_other_data_stay(runs, cards):
     record([worse.folder], cards, recipe="quick")
     assert tomllib.loads(path.read_text())["linear"]["weights"] == weights
     text = path.read_text().replace(weights["fingerprint"], "0" * 16)
+    text = text.replace('data = "shapes"', 'data = "others"')
     lower = f"validation_accuracy = {weights['validation_accuracy']}"
     path.write_text(text.replace(lower, "validation_accuracy = 0.0"))
     record([best.folder], cards, recipe="quick")
     kept = tomllib.loads(path.read_text())["linear"]["weights"]
     assert (kept["fingerprint"], kept["validation_accuracy"]) == ("0" * 16, 0.0)
+
+
+def test_results_and_weights_of_another_copy_of_the_data_go(runs, cards):
+    record([runs[0].folder], cards, recipe="quick")
+    path = cards / "dense_mlp.toml"
+    table = tomllib.loads(path.read_text())["linear"]
+    text = path.read_text().replace(table["weights"]["fingerprint"], "0" * 16)
+    path.write_text(text.replace("validation_accuracy = ", "validation_accuracy = 1"))
+    record([runs[0].folder], cards, recipe="quick")
+    assert tomllib.loads(path.read_text())["linear"] == table
 
 
 def test_one_run_has_no_spread(runs, cards):
