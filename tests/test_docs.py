@@ -79,6 +79,29 @@ def test_every_tutorial_has_a_page_and_can_be_downloaded(site):
         assert page.index('id="solutions"') < page.index("<details")
 
 
+def prose(script):
+    """The paragraphs and list items of a tutorial, as letters and digits alone."""
+    for cell in re.split(r"^# %%", script.read_text(encoding="utf-8"), flags=re.M):
+        if not cell.startswith(" [markdown]"):
+            continue
+        lines = [line.removeprefix("#") for line in cell.splitlines()[1:]]
+        text = "\n".join(line.removeprefix(" ") for line in lines)
+        text = re.sub(r"\]\([^)]+\)", "]", text)  # a link's text, without its target
+        # A number begins an item where a list stands: behind an empty line or an item.
+        items = re.split(
+            r"\n\n+|^#+ |^- |\n(?=\|)|^(?:1\. |(?<=\n)[2-9]\. )", text, flags=re.M
+        )
+        for item in items:
+            if re.fullmatch(r"[\s|:-]*", item) is None:
+                yield re.sub(r"[\W_]+", "", item)
+
+
+@pytest.mark.parametrize("script", notebooks.scripts().values(), ids=lambda p: p.stem)
+def test_every_sentence_of_the_prose_is_on_its_page(site, script):
+    page = re.sub(r"[\W_]+", "", text_of(site / "tutorials" / f"{script.stem}.html"))
+    assert [item for item in prose(script) if item not in page] == []
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_has_a_page_from_its_card(site, name):
     card = zoo.card(name)

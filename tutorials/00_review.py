@@ -443,12 +443,11 @@ assert len(str(2**100 - 1)) == 31
 #
 # ## The price, second part: "may fail to learn"
 #
-# Take k = 5: 32 pieces, and a hidden layer of 32 units. We can build it, with an error
-# of
-# 0. Training starts with its bends well placed, each on a point of the data, and still
-#    does not find it, with two learning rates (학습률) that are ten times apart; nor
-#    does it with 8 times as many units. The measure is the root of the mean square
-#    error; a constant 1/2 has 0.29, and no training here comes below 0.2.
+# Take k = 5: 32 pieces, and a hidden layer of 32 units. We can build it, without an
+# error. Training starts with its bends well placed, each on a point of the data, and
+# still does not find it, with two learning rates (학습률) that are ten times apart; nor
+# does it with 8 times as many units. The measure is the root of the mean square error;
+# a constant 1/2 has 0.29, and no training here comes below 0.2.
 
 # %%
 x = np.linspace(0, 1, 257)[:, None]

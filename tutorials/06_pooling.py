@@ -326,8 +326,8 @@ if not SMOKE:
 #
 # - A pool keeps one number of each region: the greatest, or the mean. O = I/P.
 # - It has no parameters, and a pool of 2 leaves a quarter of the numbers to the rest.
-# - A shift within a region is not seen, one over its border is: half of all, with P =
-#   2.
+# - A shift within a region is not seen, one over its border is: half of all, with a
+#   pool of 2.
 # - After pooling, only shifts by a multiple of P shift the map.
 # - In the trained network pooling dampens a shift, and does not undo it.
 #

@@ -147,8 +147,8 @@ assert apart == [(96.53, 95.59), (95.59, 94.16)]
 
 # %% [markdown]
 # (All were tested on the same 10,000 images, and mostly fail on the same ones. Someone
-# who has both networks can compare them image by image, which is sharper: see tutorial
-# 08. A ranking does not say enough for that.)
+# who has both networks can compare them image by image, which is sharper: tutorial 08
+# does. A ranking does not say enough for that.)
 #
 # Chance is not all that a figure may hide:
 #
@@ -545,8 +545,8 @@ figure.savefig(FIGURES / "09_residual.png", dpi=150)
 # exponential linear unit is x above 0, as ReLU is, and eˣ - 1 below: between 0 and -1.
 # The negative answers pull the mean back towards zero.
 #
-# For inputs from the standard normal distribution the means can be worked out: 1/√(2π)
-# = 0.399 for ReLU, 0.161 for ELU.
+# For inputs from the standard normal distribution the means can be worked out: 0.399,
+# which is 1/√(2π), for ReLU, 0.161 for ELU.
 
 # %%
 normal = rng.normal(size=1_000_000).astype(np.float32)
@@ -635,8 +635,8 @@ figure.savefig(FIGURES / "09_elu.png", dpi=150)
 # 1. How many test images does it take to tell 93.57 % from 93.46 %, for two networks
 #    measured apart?
 # 2. With which weights is a maxout unit of two pieces a ReLU? And |x|?
-# 3. A hundred people classify 400 images each; all of them have a true accuracy of 93
-#    %. About how many of them will get 95 % or more?
+# 3. A hundred people classify 400 images each; all of them have a true accuracy of
+#    93 %. About how many of them will get 95 % or more?
 #
 # Try them before you read on.
 

@@ -145,8 +145,8 @@ assert np.allclose(np.concatenate(parts, axis=-1), whole, atol=1e-5)
 #
 # A 1x1 convolution (합성곱) has no window to speak of. At each pixel it makes new
 # channels as weighted sums of the old ones: a small fully-connected layer, the same at
-# every pixel. In front of the 5x5 filters, GoogLeNet puts one that makes 16 channels of
-# 192. Compare the 5x5 branch with and without:
+# every pixel. In front of the 5x5 filters, GoogLeNet puts one that makes 16 channels
+# out of 192. Compare the 5x5 branch with and without:
 
 # %%
 direct = arithmetic.convolution_parameters(5, 192, 32)
