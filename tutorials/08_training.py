@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 import kerascnn
 from kerascnn import explain
 from kerascnn.data import available
+from kerascnn.statistics import wilson
 from kerascnn.training.curves import plot_comparison
 from kerascnn.training.evaluate import predict_probabilities
 from kerascnn.training.run import hardware
-from zoo.references import wilson
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
 SEED = 0

@@ -25,8 +25,9 @@ from matplotlib.figure import Figure
 
 import kerascnn
 from kerascnn.ranking import ranking
+from kerascnn.statistics import wilson
 from kerascnn.training.run import hardware
-from zoo.references import HUMAN, wilson
+from zoo.references import HUMAN
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
 SEED = 0

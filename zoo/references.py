@@ -1,8 +1,6 @@
 """What a network is held against that is no network: a human."""
 
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 
 
 @dataclass(frozen=True)
@@ -22,47 +20,12 @@ class Reference:
     confidence: str = "published"
 
 
-def wilson(share: float, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval that an observed share leaves for the true probability.
-
-    Both ends p satisfy |share - p| = z·√(p·(1 - p)/trials): Wilson, "Probable
-    Inference, the Law of Succession, and Statistical Inference", Journal of the
-    American Statistical Association 22, 1927. It stays within 0…1 where the simple
-    ±z·√(share·(1 - share)/trials) does not.
-
-    Args:
-        share: successes by trials, from 0 to 1.
-        trials: number of independent trials, one or more.
-        level: confidence that the interval is to have, between 0 and 1.
-
-    Returns:
-        The two ends, from 0 to 1.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be from 0 to 1; received {share!r}")
-    if not isinstance(trials, int) or trials < 1:
-        raise ValueError(f"trials must be a positive integer; received {trials!r}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1; received {level!r}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre = share + z**2 / (2 * trials)
-    reach = z * sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
-    scale = 1 + z**2 / trials
-    # Exact at the ends, where rounding would leave -1e-17.
-    return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
-
-
-_SHARE, _IMAGES = 0.94, 400
-
 HUMAN = Reference(
     name="human",
     title="Human (A. Karpathy)",
-    accuracy=100 * _SHARE,
-    interval=tuple(100 * end for end in wilson(_SHARE, _IMAGES)),
-    conditions=f"one person, {_IMAGES} test images at the keyboard",
+    accuracy=94.0,
+    interval=(91.22771510995436, 95.93520298862754),  # Wilson's, of 376 in 400
+    conditions="one person, 400 test images at the keyboard",
     source="A. Karpathy, Lessons learned from manually classifying CIFAR-10, "
     "27 April 2011, karpathy.github.io/2011/04/27/manually-classifying-cifar10",
     confidence="published",

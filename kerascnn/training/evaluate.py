@@ -8,7 +8,7 @@ import numpy as np
 
 from kerascnn.data import Images, Shards, steps
 from kerascnn.data.tfds import keras_dataset
-from zoo.references import wilson
+from kerascnn.statistics import wilson
 
 CHUNK = 4096  # streamed images that are in memory at a time
 
