@@ -27,6 +27,8 @@ FLOORS = {
     "kerascnn.summary": 1,
     "kerascnn.plotting": 1,
     "kerascnn.graph": 1,
+    "kerascnn.heads": 1,
+    "kerascnn.prediction": 1,
     "kerascnn.costs": 1,
     "zoo": 1,
     "kerascnn.arithmetic": 0,

@@ -1,0 +1,277 @@
+"""Which output of a network is its answer, and what the numbers of it are.
+
+    own = head(model)
+    own.kind                                    # "softmax", "logits", "sigmoid", …
+    own.probabilities(model.predict(images))    # (N, classes)
+
+Decided here and nowhere else, by the graph; where the graph cannot tell (a subclassed
+layer or model, a Lambda), by the numbers that the network gives for some images.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerascnn.graph import functional
+
+SUM = 2e-2  # how far a softmax of bfloat16, with its 8 bits, adds up to something else
+SAMPLE = 16  # images that a network is asked for where its graph cannot tell
+
+# By the names of the classes of Keras' own layers and bare operations (keras.ops).
+# What hands the numbers on:
+SAME = {"Cast", "Copy", "ExpandDims", "Flatten", "Identity", "Reshape", "Squeeze"}
+SAME |= {"ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout"}
+SAME |= {"GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
+SAME |= {"StopGradient"}
+# Averages of probabilities are probabilities; whatever else is computed of them is not.
+MEANS = {f"AveragePooling{n}D" for n in (1, 2, 3)} | {"Average", "Mean"}
+MEANS |= {f"GlobalAveragePooling{n}D" for n in (1, 2, 3)}
+ARITHMETIC = {f"MaxPooling{n}D" for n in (1, 2, 3)} | {"Add", "Divide", "Multiply"}
+ARITHMETIC |= {f"GlobalMaxPooling{n}D" for n in (1, 2, 3)} | {"Rescaling", "Subtract"}
+ARITHMETIC |= {"BatchNormalization", "GroupNormalization", "LayerNormalization"}
+ARITHMETIC |= {"TrueDivide"}
+RELU = {"ELU", "LeakyReLU", "PReLU", "ReLU", "Relu", "Relu6"}
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The output by which a network classifies an image.
+
+    Attributes:
+        kind: "softmax": probabilities, one a class; "logits": what a softmax is to be
+            given; "sigmoid": one unit, the probability of class 1 of two; "logit": one
+            unit, what a sigmoid is to be given; "sigmoids": a probability for each
+            class by itself, as one image may show several: they do not add up to 1.
+        units: length of the output.
+        index: its place among `model.outputs`.
+        tensor: the output in the graph; None for a subclassed model.
+        logits: in the graph, what the softmax or the sigmoid at the end is given, with
+            the shape of the output; None where neither is an operation of its own.
+        squash: the layer or operation with the softmax or the sigmoid; None where there
+            is none, or the graph does not show it.
+        by_graph: whether the graph told it; else the numbers did.
+    """
+
+    kind: str
+    units: int
+    index: int
+    tensor: Any
+    logits: Any
+    squash: Any
+    by_graph: bool
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: one unit tells two of them apart."""
+        return 2 if self.units == 1 else self.units
+
+    def select(self, answers):
+        """Return this output of what a model returns: one, several, a dictionary."""
+        import keras
+
+        return keras.tree.flatten(answers)[self.index]
+
+    def probabilities(self, answers) -> np.ndarray:
+        """Return float32 probabilities (N, classes) of what the model answered.
+
+        Args:
+            answers: what `model.predict` returned, of whatever structure.
+        """
+        values = np.asarray(self.select(answers)).astype(np.float32)
+        if self.kind == "logits":
+            powers = np.exp(values - values.max(1, keepdims=True))
+            return powers / powers.sum(1, keepdims=True)
+        if self.kind == "logit":
+            values = (0.5 + 0.5 * np.tanh(values / 2)).astype(np.float32)  # σ
+        if self.units == 1:
+            return np.concatenate([1 - values, values], 1)
+        return values
+
+
+def head(model, images=None, output: int | None = None) -> Head:
+    """Find the output by which a network classifies, and what its numbers are.
+
+    Of several outputs in a list it is the first; of a dictionary the one that is named
+    "probabilities", else the one named "logits", else the first.
+
+    Args:
+        model: a Keras model, or anything with a method `predict`.
+        images: some images (N, H, W, C) as the model takes them, for a network whose
+            graph cannot tell; default noise, where the model says what it takes.
+        output: number of another output, among `model.outputs`.
+
+    Raises:
+        ValueError: the output is not (N, classes), or what it says is not understood.
+    """
+    import keras
+
+    graph = functional(model) if _is_its_graph(model) else None
+    if graph is None:
+        structure = _sampled(model, images)
+    elif isinstance(model, keras.Sequential):
+        structure = graph.outputs
+    else:
+        structure = graph.output
+    outputs = keras.tree.flatten(structure)
+    index = output
+    if index is None:
+        main = _main(structure)
+        index = next(i for i, other in enumerate(outputs) if other is main)
+    if not 0 <= index < len(outputs):
+        raise ValueError(
+            f"the model has {len(outputs)} outputs, the first is 0; received "
+            f"output={index}"
+        )
+    shape = tuple(outputs[index].shape)
+    if len(shape) != 2:
+        raise ValueError(
+            f"a classifier's output is (images, classes); output {index} of "
+            f"{_name(model)} has the shape {shape}"
+        )
+    kind, tensor, logits, squash, units = None, None, None, None, shape[1]
+    if graph is not None:
+        tensor = outputs[index]
+        kind, logits, squash = _origin(tensor, ())
+    by_graph = kind is not None
+    if kind is None or units is None:
+        answers = structure if graph is None else _sampled(model, images)
+        answer = keras.tree.flatten(answers)[index]
+        values = np.asarray(keras.ops.convert_to_numpy(answer))
+        units = values.shape[1]
+        kind = kind or _by_numbers(values.astype(np.float32), model)
+    kind = _told(kind, units, model)
+    if logits is not None and tuple(logits.shape) != shape:
+        logits = keras.ops.reshape(logits, (-1, units))
+    return Head(kind, units, index, tensor, logits, squash, by_graph)
+
+
+def _name(model) -> str:
+    return getattr(model, "name", type(model).__name__)
+
+
+def _main(outputs):
+    """Return the output that answers; `model.outputs` sorts a dictionary by keys."""
+    if isinstance(outputs, Mapping):
+        names = [n for n in ("probabilities", "logits") if n in outputs]
+        return _main(outputs[(names or list(outputs))[0]])
+    if isinstance(outputs, list | tuple):
+        return _main(outputs[0])
+    return outputs
+
+
+def _is_its_graph(operation) -> bool:
+    """Whether a layer does what Keras' own class does: a subclass may do otherwise."""
+    return getattr(type(operation), "call", None) is not None and (
+        type(operation).call.__module__.split(".")[0] == "keras"
+    )
+
+
+def _origin(tensor, around) -> tuple[str | None, Any, Any]:
+    """Follow a tensor back to what made its numbers what they are.
+
+    Args:
+        tensor: of a graph.
+        around: the nested models it is in: the tensors that they gave outside.
+
+    Returns:
+        "softmax", "sigmoid", "relu", "logits", or None for unknown; what the softmax or
+        sigmoid was given, where it is an operation of the outermost model; its layer.
+    """
+    import keras
+
+    softmaxes = (keras.activations.softmax, keras.ops.softmax)
+    sigmoids = (keras.activations.sigmoid, keras.ops.sigmoid)
+    while history := getattr(tensor, "_keras_history", None):
+        operation, node, position = history
+        name, own = type(operation).__name__, _is_its_graph(operation)
+        inner = functional(operation) if own else None
+        if inner is not None:
+            around, tensor = (*around, tensor), inner.outputs[position]
+            continue
+        if name == "InputLayer":
+            if not around:
+                return None, None, None
+            *rest, outside = around
+            maker, node, _ = outside._keras_history
+            places = [id(x) for x in functional(maker).inputs]
+            given = maker._inbound_nodes[node].input_tensors
+            around, tensor = tuple(rest), given[places.index(id(tensor))]
+            continue
+        given = operation._inbound_nodes[node].input_tensors
+        activation = getattr(operation, "activation", None) if own else None
+        plain = name == "Activation"
+        if own and (name in SAME or (plain and activation is keras.activations.linear)):
+            tensor = given[0]
+            continue
+        alone = given[0] if not around else None  # a tensor of the model itself
+        if own and name in ("Softmax", "Sigmoid"):
+            return name.lower(), alone, operation
+        if activation in softmaxes or isinstance(activation, keras.layers.Softmax):
+            return "softmax", alone if plain else None, operation
+        if activation in sigmoids:
+            return "sigmoid", alone if plain else None, operation
+        if activation is keras.activations.hard_sigmoid:
+            return "sigmoid", None, operation
+        if activation is keras.activations.log_softmax or (own and name[:4] == "LogS"):
+            return "logits", None, None
+        if activation is keras.activations.linear:
+            return "logits", None, None
+        if activation is keras.activations.relu or (own and name in RELU):
+            return "relu", None, None
+        kinds = set()
+        if own and name in MEANS | ARITHMETIC | {"Concatenate"}:
+            kinds = {_origin(x, around)[0] for x in given}
+        keeps = {"logits", "relu"}
+        keeps |= {"softmax", "sigmoid"} if name in MEANS else set()
+        keeps |= {"sigmoid"} if name == "Concatenate" else set()
+        if len(kinds) == 1 and kinds <= keeps:
+            return kinds.pop(), None, None
+        return ("logits" if operation.name == "logits" else None), None, None
+    return None, None, None
+
+
+def _sampled(model, images):
+    """Return what a model answers to a few images."""
+    import keras
+
+    if images is None:
+        graph = functional(model) if isinstance(model, keras.Model) else None
+        if graph is None or len(graph.inputs) != 1:
+            raise ValueError(
+                f"what {_name(model)} answers with is not known without images: it is "
+                "no functional model of one input"
+            )
+        shape = [n or 32 for n in graph.inputs[0].shape[1:]]
+        images = np.random.default_rng(0).integers(0, 256, (SAMPLE, *shape))
+        images = images.astype(graph.inputs[0].dtype)
+    if isinstance(model, keras.Model):
+        return model(np.asarray(images[:SAMPLE]), training=False)
+    return model.predict(images[:SAMPLE], batch_size=SAMPLE, verbose=0)
+
+
+def _by_numbers(values: np.ndarray, model) -> str:
+    """Tell by some answers (N, units) what they are."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"{_name(model)} answers images with NaN or infinity")
+    inside = values.min() >= 0 and values.max() <= 1 + SUM
+    if values.shape[1] == 1:
+        return "sigmoid" if inside else "logits"
+    if inside and np.abs(values.sum(1) - 1).max() <= SUM:
+        return "softmax"
+    # Logits of so many images are hardly all within 0…1, unless they are all the same.
+    return "sigmoid" if inside and np.ptp(values) > 1e-3 else "logits"
+
+
+def _told(kind: str, units: int, model) -> str:
+    """Return the kind of a head by the kind of its numbers and how many there are."""
+    if units > 1:
+        return {"relu": "logits", "sigmoid": "sigmoids"}.get(kind, kind)
+    if kind in ("softmax", "relu"):
+        raise ValueError(
+            f"{_name(model)} answers with one unit behind a {kind}, which does not "
+            "tell two classes apart: let it end in a sigmoid, or in two units with a "
+            "softmax"
+        )
+    return {"logits": "logit"}.get(kind, kind)
