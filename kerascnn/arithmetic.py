@@ -100,8 +100,7 @@ class OutputSize(Worked):
     @property
     def left_over(self) -> int:
         """Columns (zeros included) after the last window: 0 when the stride fits."""
-        space = self.size + self.before + self.after - self.reach
-        return space % self.stride
+        return int((self.exact - int(self)) * self.stride)
 
     @property
     def fits(self) -> bool:
@@ -130,9 +129,8 @@ class OutputSize(Worked):
             return f"{int(self):,}"
         # The columns left over are the last zeros first, then the last pixels.
         zeros = min(self.left_over, self.after)
-        pixels = self.left_over - zeros
-        left = [_plural(pixels, "pixel")] if pixels else []
-        left += [_plural(zeros, "zero")] if zeros else []
+        counts = {"pixel": self.left_over - zeros, "zero": zeros}
+        left = [f"{n} {noun}{'s' * (n > 1)}" for noun, n in counts.items() if n]
         return (
             f"{_decimal(self.exact)}, rounded down to {int(self):,}: "
             f"{' and '.join(left)} left over"
@@ -196,11 +194,21 @@ def output_size(
             f"use a smaller window or more padding"
         )
     value = (padded - reach) // stride + 1
+    zeros = f"{before} + {after}" if before != after else f"2·{before}"
+    zeros = f" + {zeros}" if before or after else ""
     taps = str(window) if dilation == 1 else f"({dilation}·({window} - 1) + 1)"
-    expression = f"({_padded(size, before, after)} - {taps})/{stride} + 1"
-    return _placed(
-        value, expression, size, window, stride, dilation, before, after, padding
-    )
+    expression = f"({size}{zeros} - {taps})/{stride} + 1"
+    placed = OutputSize(value, expression)
+    placed.size, placed.window, placed.stride = size, window, stride
+    placed.dilation, placed.before, placed.after = dilation, before, after
+    placed.padding = tuple(padding) if isinstance(padding, list) else padding
+    if padding == "same" and stride > 1:
+        rounded = f"'same' is {size}/{stride} rounded up"
+        placed.remark = f"{rounded}; zeros: {before} before, {after} after"
+        if before != after:
+            halves = _decimal(Fraction(before + after, 2))
+            placed.remark += f", where the lecture's P would have to be {halves}"
+    return placed
 
 
 def pooling_size(
@@ -287,9 +295,6 @@ def convolution_parameters(
         bias: count one bias for each filter. The lecture counts none; Keras' layers
             have them unless told otherwise.
 
-    Returns:
-        Number of parameters.
-
     Raises:
         ValueError: an argument is out of range, or the groups do not divide the
             channels and filters.
@@ -317,9 +322,6 @@ def depthwise_parameters(
         multiplier: filters for each channel.
         bias: count one bias for each channel of the output.
 
-    Returns:
-        Number of parameters.
-
     Raises:
         ValueError: an argument is out of range.
     """
@@ -335,16 +337,8 @@ def depthwise_parameters(
 def dense_parameters(inputs: int, units: int, *, bias: bool = False) -> Worked:
     """Count the parameters of a fully-connected layer: inputs·units.
 
-    Args:
-        inputs: numbers that go in.
-        units: numbers that come out.
-        bias: count one bias for each unit; the lecture counts none.
-
-    Returns:
-        Number of parameters.
-
-    Raises:
-        ValueError: an argument is not a positive integer.
+    With `bias`, one more for each unit; the lecture counts none. Raises ValueError for
+    what is no positive integer.
     """
     return mlp_parameters(inputs, units, bias=bias)
 
@@ -355,9 +349,6 @@ def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
     Args:
         *sizes: units of each layer, the input first, the classes last.
         bias: count one bias for each unit; the lecture counts none.
-
-    Returns:
-        Number of parameters.
 
     Raises:
         ValueError: fewer than two sizes, or one that is not a positive integer.
@@ -382,16 +373,8 @@ def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
 def mlp_units(*sizes: int) -> Worked:
     """Count the units of an MLP, the input's among them: 3072 + h1 + h2 + 10.
 
-    Args:
-        *sizes: units of each layer, the input first, the classes last.
-
-    Returns:
-        Number of units.
-
-    Raises:
-        ValueError: a size is not a positive integer.
-
-    Source: the lecture, slide "MLP".
+    `sizes` are the units of each layer, the input first, the classes last; ValueError
+    for what is no positive integer. Source: the lecture, slide "MLP".
     """
     sizes = tuple(_whole("size", s, 1) for s in sizes)
     return Worked(sum(sizes), " + ".join(map(str, sizes)))
@@ -478,9 +461,6 @@ def storage(numbers: int, dtype: str = "float32") -> Worked:
         numbers: how many there are: parameters or activations.
         dtype: "float64", "float32", "float16", "bfloat16", "int32", "int8", "uint8".
 
-    Returns:
-        Number of bytes.
-
     Raises:
         ValueError: the type is unknown, or `numbers` is negative.
     """
@@ -513,45 +493,22 @@ def evaluate(expression: str) -> Fraction:
         ValueError: it is something else.
     """
     plain = expression.replace(",", "").translate(_SIGNS)
+    wrong = (
+        "an expression is whole numbers joined by + - · / and parentheses; "
+        f"received {expression!r}"
+    )
 
     def value(node) -> Fraction:
-        if isinstance(node, ast.Expression):
-            return value(node.body)
         if isinstance(node, ast.Constant) and type(node.value) is int:
             return Fraction(node.value)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        raise ValueError(
-            "an expression is whole numbers joined by + - · / and parentheses; "
-            f"received {expression!r}"
-        )
+        raise ValueError(wrong)
 
     try:
-        return value(ast.parse(plain.strip(), mode="eval"))
+        return value(ast.parse(plain.strip(), mode="eval").body)
     except SyntaxError as error:
-        raise ValueError(
-            f"an expression is whole numbers joined by + - · / and parentheses; "
-            f"received {expression!r}"
-        ) from error
-
-
-def _placed(
-    value, expression, size, window, stride, dilation, before, after, padding
-) -> OutputSize:
-    placed = OutputSize(value, expression)
-    placed.size, placed.window = size, window
-    placed.stride, placed.dilation = stride, dilation
-    placed.before, placed.after = before, after
-    placed.padding = tuple(padding) if isinstance(padding, list) else padding
-    if padding == "same" and stride > 1:
-        placed.remark = (
-            f"'same' is {size}/{stride} rounded up; zeros: {before} before, {after} "
-            "after"
-        )
-        if before != after:
-            halves = _decimal(Fraction(before + after, 2))
-            placed.remark += f", where the lecture's P would have to be {halves}"
-    return placed
+        raise ValueError(wrong) from error
 
 
 def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:
@@ -572,12 +529,6 @@ def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:
         "padding is a number, a pair (before, after), 'valid' or 'same'; received "
         f"{padding!r}"
     )
-
-
-def _padded(size: int, before: int, after: int) -> str:
-    if before == after:
-        return f"{size} + 2·{before}" if before else f"{size}"
-    return f"{size} + {before} + {after}"
 
 
 def _kernel(window, channels: int, filters: int, groups: int) -> tuple[int, str]:
@@ -604,18 +555,13 @@ def _axes(window: int | Sequence[int]) -> tuple[int, ...]:
 
 def _whole(name: str, value, minimum: int) -> int:
     try:
-        number = operator.index(value)
+        if (number := operator.index(value)) >= minimum:
+            return int(number)
     except TypeError:
-        number = None
-    if number is None or number < minimum:
-        raise ValueError(
-            f"{name} must be a whole number of {minimum} or more; received {value!r}"
-        )
-    return int(number)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+        pass
+    raise ValueError(
+        f"{name} must be a whole number of {minimum} or more; received {value!r}"
+    )
 
 
 def _decimal(value: Fraction) -> str:

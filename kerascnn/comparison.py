@@ -1,20 +1,24 @@
-"""Many models, one table and one picture: what an accuracy costs.
+"""Many models in one table: what an accuracy costs; the lecture's ranking.
 
-print(compare("lecture_cnn", "dense_mlp", "vgg19"))
-compare("lecture_cnn", my_model, run).plot("accuracy.png")
+    print(compare("lecture_cnn", "dense_mlp", "vgg19"))
+    compare("lecture_cnn", my_model, run).plot("accuracy.png")
+    print(ranking("resnet*"))
+    print(board())
+
+Networks of the zoo are read from their cards, without Keras.
 """
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import zoo
 from kerascnn.arithmetic import storage
-from kerascnn.tables import Column, Table, format_bytes
-from kerascnn.twin import mlp_twin
+from kerascnn.tables import Column, Table, Tabled, format_bytes
 from zoo.references import HUMAN
 
 
@@ -50,8 +54,8 @@ class Entry:
     macs: int | None  # multiply-accumulates, forward, one image
     depth: int | None  # layers with weights on the longest way
     memory: int | None  # bytes of the activations of one image in float32
-    published: Accuracy | None
-    measured: Accuracy | None
+    published: Accuracy | None = None
+    measured: Accuracy | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -87,7 +91,7 @@ DEFAULT_COLUMNS = tuple(key for key in COLUMNS if key != "memory")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabled):
     """What `compare` found; `str()` is a table, and so are the three exports."""
 
     entries: tuple[Entry, ...]
@@ -106,18 +110,11 @@ class Comparison:
 
     def _row(self, entry: Entry) -> dict[str, Any]:
         first = self.entries[0].parameters
-        row: dict[str, Any] = {
-            "name": entry.name,
-            "kind": entry.kind,
-            "parameters": entry.parameters,
-            "trainable": entry.trainable,
-            "non_trainable": entry.non_trainable,
-            "ratio": entry.parameters / first if first else None,
-            "macs": entry.macs,
-            "memory": entry.memory,
-            "weight_bytes": entry.weight_bytes,
-            "depth": entry.depth,
-        }
+        keys = ("name", "kind", "parameters", "trainable", "non_trainable")
+        row: dict[str, Any] = {key: getattr(entry, key) for key in keys}
+        row["ratio"] = entry.parameters / first if first else None
+        keys = ("macs", "memory", "weight_bytes", "depth")
+        row.update({key: getattr(entry, key) for key in keys})
         for key in ("published", "measured"):
             accuracy = getattr(entry, key)
             row[key] = accuracy and accuracy.percent
@@ -130,14 +127,16 @@ class Comparison:
 
     def table(self) -> Table:
         """Return the chosen columns as a table, the models' notes below."""
-        columns = (
-            Column("name", "Model", right=False),
-            *(COLUMNS[key] for key in self.columns),
-        )
+        chosen = (COLUMNS[key] for key in self.columns)
+        columns = (Column("name", "Model", right=False), *chosen)
         # People see an accuracy with its spread, programs see each number apart.
         rows = [
-            {**self._row(e), "published": e.published, "measured": e.measured}
-            for e in self.entries
+            {
+                **self._row(entry),
+                "published": self._cell(entry.published),
+                "measured": self._cell(entry.measured),
+            }
+            for entry in self.entries
         ]
         notes = []
         if any(e.published or e.measured for e in self.entries):
@@ -151,25 +150,12 @@ class Comparison:
             notes.append(f"Measured on {', '.join(sorted(titles))}")
         if self.notes:
             notes += [f"{e.name}: {note}" for e in self.entries for note in e.notes]
-        for key in {"published", "measured"} & set(self.columns):
-            for row in rows:
-                row[key] = row[key] and self._cell(row[key])
         return Table(columns, rows, notes=notes)
 
-    def _cell(self, accuracy: Accuracy) -> str:
-        elsewhere = accuracy.data != self.data
-        return f"{accuracy} on {accuracy.data}" if elsewhere else str(accuracy)
-
-    def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
-        """Render for a terminal; see `kerascnn.tables.Table.to_text`."""
-        return self.table().to_text(width, ascii)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def to_markdown(self) -> str:
-        """Render as a Markdown table, the notes below."""
-        return self.table().to_markdown()
+    def _cell(self, accuracy: Accuracy | None) -> str | None:
+        if accuracy is None or accuracy.data == self.data:
+            return accuracy and str(accuracy)
+        return f"{accuracy} on {accuracy.data}"
 
     def to_csv(self) -> str:
         """Render as CSV, a line a model, all columns; unknown is empty."""
@@ -219,8 +205,8 @@ def compare(
     counts hold at the card's input shape and classes.
 
     Args:
-        *models: each a name of the zoo, a built `keras.Model`, a run (as
-            `kerascnn.train` returns it) or the folder of one.
+        *models: each a name of the zoo, a built `keras.Model`, a `.keras` file, a run
+            (as `kerascnn.train` returns it) or the folder of one.
         columns: columns of the table, of "parameters", "ratio" (of the parameters to
             those of the first model), "macs", "memory" (activations of one image in
             float32), "weight_bytes" (file of the weights in float32), "depth",
@@ -231,15 +217,13 @@ def compare(
         notes: give the notes of the cards below text and Markdown.
 
     Returns:
-        The comparison, models in the order given.
+        The comparison, models in the order given. Where models of different kinds have
+        one name, a run is named with its folder and a model as such.
 
     Raises:
-        UnknownNetworkError: a name is neither in the zoo nor a folder.
+        UnknownNetworkError: a name is neither in the zoo nor a file or folder.
         TypeError: a model is something else.
         ValueError: no model, or an unknown column.
-
-    Example:
-        >>> print(compare("lecture_cnn", "dense_mlp"))  # doctest: +SKIP
     """
     if not models:
         raise ValueError(
@@ -249,25 +233,31 @@ def compare(
         raise ValueError(
             f"columns are {', '.join(COLUMNS)}; received {', '.join(unknown)}"
         )
-    models = tuple(_opened(model) for model in models)
+    # A folder may be a run's; a name of the zoo is never one.
+    models = tuple(
+        _loaded(model) if _is_path(model) and os.path.isdir(model) else model
+        for model in models
+    )
     if data is None:
         used = {_data_of(model) for model in models if _is_run(model)}
         data = used.pop() if len(used) == 1 else "cifar10"
-    built = "memory" in columns
-    entries = tuple(_entry(model, data, built) for model in models)
-    return Comparison(entries, tuple(columns), data, notes)
+    entries = [_entry(model, data, "memory" in columns) for model in models]
+    names = Counter(entry.name for entry in entries)
+    for i, (model, entry) in enumerate(zip(models, entries, strict=True)):
+        if names[entry.name] > 1 and entry.kind != "zoo":
+            beside = model.folder if _is_run(model) else entry.kind
+            entries[i] = replace(entry, name=f"{entry.name} ({beside})")
+    return Comparison(tuple(entries), tuple(columns), data, notes)
 
 
-def _opened(model: Any) -> Any:
-    """Read the folder of a run; leave all else."""
-    named = isinstance(model, str) and (
-        model in zoo.names() or not os.path.isdir(model)
-    )
-    if named or not isinstance(model, (str, Path)):
-        return model
+def _is_path(model: Any) -> bool:
+    return isinstance(model, str | os.PathLike) and model not in zoo.names()
+
+
+def _loaded(folder):
     from kerascnn.training import load_run
 
-    return load_run(model)
+    return load_run(folder)
 
 
 def _is_model(model: Any) -> bool:
@@ -277,9 +267,8 @@ def _is_model(model: Any) -> bool:
 
 
 def _is_run(model: Any) -> bool:
-    return (
-        hasattr(model, "metrics") and hasattr(model, "model") and not _is_model(model)
-    )
+    is_run = hasattr(model, "metrics") and hasattr(model, "model")
+    return is_run and not _is_model(model)
 
 
 def _data_of(run: Any) -> str:
@@ -287,43 +276,49 @@ def _data_of(run: Any) -> str:
 
 
 def _entry(model: Any, data: str, built: bool) -> Entry:
+    # A word alone can only be a name; all else is looked for, which needs Keras.
+    word = isinstance(model, str) and not (os.path.exists(model) or Path(model).suffix)
+    if _is_path(model) and not word:
+        from kerascnn.training import open_network
+
+        return replace(_from_model(open_network(model).model), name=str(model))
     if isinstance(model, str):
-        return _from_card(model, data, built)
+        return _from_card(zoo.card(model), data, built)
     if _is_model(model):
         return _from_model(model)
     if _is_run(model):
         return _from_run(model)
     raise TypeError(
-        "compare takes names of the zoo, Keras models, runs and run folders; received "
-        f"{type(model).__name__}"
+        "compare takes names of the zoo, Keras models, .keras files, runs and run "
+        f"folders; received {type(model).__name__}"
     )
 
 
-def _from_card(name: str, data: str, built: bool) -> Entry:
-    card = zoo.card(name)
+def _from_card(card: zoo.Card, data: str, built: bool) -> Entry:
     memory = None
     if built:
         from kerascnn.graph import without_weights
         from kerascnn.summary import summarize
 
         with without_weights():  # which would take half a minute for VGG19
-            network = zoo.build(name, card.input_shape, card.classes)
+            network = zoo.build(card.name, card.input_shape, card.classes)
             memory = summarize(network).memory
+    result = card.measured(data)
     return Entry(
-        name=name,
+        name=card.name,
         kind="zoo",
         trainable=card.trainable,
         non_trainable=card.non_trainable,
         macs=card.macs,
         depth=card.depth,
         memory=memory,
-        published=published(card, data),
-        measured=measured(card, data),
+        published=_published(card, data),
+        measured=result and _measured(result),
         notes=tuple(card.notes),
     )
 
 
-def published(card, data: str) -> Accuracy | None:
+def _published(card: zoo.Card, data: str = "cifar10") -> Accuracy | None:
     """The card's best figure; cards quote accuracies on CIFAR-10 only."""
     best = card.best_published
     if data != "cifar10" or best is None:
@@ -332,14 +327,8 @@ def published(card, data: str) -> Accuracy | None:
     return Accuracy(best.accuracy, source=source, confidence=best.confidence)
 
 
-def measured(card, data: str) -> Accuracy | None:
-    """The card's result on the data, of the default recipe where it has one."""
-    result = card.measured(data)
-    return result and accuracy_of(result)
-
-
-def accuracy_of(result: dict) -> Accuracy:
-    """Return the accuracy of one of a card's results."""
+def _measured(result: dict) -> Accuracy:
+    """The accuracy of one of a card's results."""
     number = len(result.get("seeds", ()))
     return Accuracy(
         result["accuracy_mean"],
@@ -356,42 +345,164 @@ def _from_model(model) -> Entry:
     from kerascnn.summary import summarize
 
     summary = summarize(model)
-    return Entry(
-        name=summary.name,
-        kind="model",
-        trainable=summary.trainable,
-        non_trainable=summary.non_trainable,
-        macs=summary.macs,
-        depth=summary.depth,
-        memory=summary.memory,
-        published=None,
-        measured=None,
-    )
+    keys = ("name", "trainable", "non_trainable", "macs", "depth", "memory")
+    return Entry(kind="model", **{key: getattr(summary, key) for key in keys})
 
 
 def _from_run(run) -> Entry:
     """A run: the counts of its model, its test accuracy, what its card published."""
-    entry = _from_model(run.model)
-    data = _data_of(run)
-    known = run.name in zoo.names()
+    data = run.config["data"]
     accuracy = run.metrics.get("test_accuracy")
-    return Entry(
-        **{
-            **vars(entry),
-            "name": run.name,
-            "kind": "run",
-            "published": published(zoo.card(run.name), data) if known else None,
-            "measured": None
-            if accuracy is None
-            else Accuracy(
-                float(accuracy),
-                data=data,
-                title=run.config["data"].get("title", ""),
-                source=f"run {run.folder}",
-            ),
-        }
+    known = run.name in zoo.names()
+    return replace(
+        _from_model(run.model),
+        name=run.name,
+        kind="run",
+        published=_published(zoo.card(run.name), data["name"]) if known else None,
+        measured=None
+        if accuracy is None
+        else Accuracy(
+            float(accuracy),
+            data=data["name"],
+            title=data.get("title", ""),
+            source=f"run {run.folder}",
+        ),
     )
 
 
-# The public face finds both comparisons here.
-__all__ = ["Accuracy", "Comparison", "Entry", "compare", "mlp_twin"]
+RANKING = (
+    Column("name", "name", right=False),
+    Column("title", "title", right=False, optional=3),
+    Column("year", "year", optional=4),
+    Column("published", "published %"),
+    Column("conditions", "conditions", right=False, optional=2),
+    Column("measured", "measured %"),
+    Column("parameters", "parameters", "{:,}".format),
+    Column("macs", "MACs", "{:,}".format, optional=1),
+    Column("weights", "weights", right=False),
+)
+
+
+@dataclass(frozen=True)
+class Ranking(Tabled):
+    """What `ranking` found; `str()` is a table."""
+
+    cards: tuple[zoo.Card, ...]  # the best published accuracy first
+
+    def table(self) -> Table:
+        """Return a row for each network, and one for the human among them."""
+        rows = [_ranked(card) for card in self.cards]
+        if any(card.published for card in self.cards):
+            low, high = HUMAN.interval
+            human = dict.fromkeys(column.key for column in RANKING) | {
+                "name": "(human)",
+                "title": HUMAN.title,
+                "year": 2011,
+                "published": f"{HUMAN.accuracy:.2f}",
+                "conditions": f"{HUMAN.conditions}; 95 %: {low:.1f} to {high:.1f}",
+            }
+            better = sum(_best(card) > HUMAN.accuracy for card in self.cards)
+            rows.insert(better, human)
+        titles = sorted({r["data_title"] for c in self.cards if (r := c.measured())})
+        notes = ["published: on CIFAR-10, as its authors or others report"]
+        if titles:
+            notes.append(f"measured: by this project, on {', '.join(titles)}")
+        return Table(RANKING, rows, notes=notes)
+
+    def plot(self, path: str | os.PathLike) -> Path:
+        """Draw the accuracies against costs; see `Comparison.plot`."""
+        return compare(*(card.name for card in self.cards)).plot(path)
+
+
+def ranking(pattern: str = "*") -> Ranking:
+    """Rank the networks whose names match by the best accuracy that was published.
+
+    Those without one come last, by their names.
+
+    Args:
+        pattern: a shell pattern, such as "resnet*".
+
+    Raises:
+        UnknownNetworkError: no name matches; lists close matches.
+    """
+    names = zoo.names(pattern)
+    if not names:
+        zoo.card(pattern)  # raises, and names the close matches
+    cards = [zoo.card(name) for name in names]
+    return Ranking(tuple(sorted(cards, key=lambda card: -_best(card))))
+
+
+def _best(card: zoo.Card) -> float:
+    return best.accuracy if (best := card.best_published) else 0.0
+
+
+def _ranked(card: zoo.Card) -> dict[str, Any]:
+    result, best = card.measured(), card.best_published
+    measured = result and str(_measured(result))
+    if result and result["recipe"] != "default":
+        measured += f", {result['recipe']}"
+    return {
+        "name": card.name,
+        "title": card.title,
+        "year": card.paper.year if card.paper else None,
+        "published": best and str(_published(card)),
+        "conditions": best and best.conditions,
+        "measured": measured,
+        "parameters": card.parameters,
+        "macs": card.macs,
+        "weights": "ship" if card.weights else None,
+    }
+
+
+BOARD = (
+    Column("name", "network", right=False),
+    Column("recipe", "recipe", right=False),
+    Column("epochs", "epochs"),
+    Column("measured", "measured %"),
+    Column("published", "published %", optional=2),
+    Column("gap", "difference", "{:+.2f}".format, optional=2),
+    Column("seconds", "training", lambda seconds: f"{seconds / 60:.1f} min"),
+    Column("hardware", "on", right=False, optional=3),
+)
+
+
+def board(pattern: str = "*", data: str = "cifar10") -> Table:
+    """Return what this project measured, the best accuracy first.
+
+    Args:
+        pattern: a shell pattern of names, such as "resnet*".
+        data: the test set, as results on cards name it.
+
+    Returns:
+        A row for each result on a card, a recipe of a network on some hardware;
+        `difference` is the mean beside the best published accuracy, in points.
+
+    Raises:
+        UnknownNetworkError: no name matches; lists close matches.
+    """
+    results = [
+        (card, result)
+        for card in ranking(pattern).cards
+        for result in card.results
+        if result["data"] == data
+    ]
+    results.sort(key=lambda pair: -pair[1]["accuracy_mean"])
+    titles = sorted({result["data_title"] for _, result in results})
+    note = f"measured on {', '.join(titles)}; the test images were read once"
+    rows = [_on_board(card, result) for card, result in results]
+    return Table(BOARD, rows, notes=[note if titles else "nothing was measured"])
+
+
+def _on_board(card: zoo.Card, result: dict) -> dict[str, Any]:
+    theirs = _published(card, result["data"])
+    return {
+        "name": card.name,
+        "recipe": result["recipe"],
+        "epochs": result["epochs"],
+        "measured": str(_measured(result)),
+        "accuracies": list(result["accuracies"]),
+        "published": theirs and str(theirs),
+        "gap": theirs and result["accuracy_mean"] - theirs.percent,
+        "seconds": result["seconds"],
+        "hardware": result["hardware"],
+    }

@@ -15,40 +15,26 @@ from fractions import Fraction
 
 from kerascnn.graph import Call, Graph, longest
 
+
+def _names(text: str, axes: str = "") -> tuple[str, ...]:
+    """Names of classes, each with every number of axes where they are given."""
+    names = text.split()
+    return tuple(f"{n}{a}D" for n in names for a in axes) if axes else tuple(names)
+
+
 # Layers whose weights are no kernels: nothing is multiplied and accumulated.
-_NORMALISATION = (
-    "BatchNormalization",
-    "GroupNormalization",
-    "LayerNormalization",
-    "Normalization",
-    "RMSNormalization",
-    "UnitNormalization",
+_NORMALISATION = _names(
+    "BatchNormalization GroupNormalization LayerNormalization Normalization "
+    "RMSNormalization UnitNormalization"
 )
 _WITHOUT_PRODUCTS = (*_NORMALISATION, "Embedding", "PReLU")
 # Layers and bare operations that multiply and accumulate without weights of their own.
-_PRODUCTS = (
-    "AdditiveAttention",
-    "Attention",
-    "Conv",
-    "ConvTranspose",
-    "DepthwiseConv",
-    "Dot",
-    "DotProductAttention",
-    "Einsum",
-    "Inner",
-    "Lambda",
-    "Matmul",
-    "Outer",
-    "SeparableConv",
-    "Tensordot",
-    "Vdot",
+_PRODUCTS = _names(
+    "AdditiveAttention Attention Conv ConvTranspose DepthwiseConv Dot "
+    "DotProductAttention Einsum Inner Lambda Matmul Outer SeparableConv Tensordot Vdot"
 )
-_CONVOLUTIONS = tuple(
-    f"{kind}{axes}D"
-    for kind in ("Conv", "DepthwiseConv", "SeparableConv")
-    for axes in (1, 2, 3)
-)
-_TRANSPOSED = tuple(f"Conv{axes}DTranspose" for axes in (1, 2, 3))
+_CONVOLUTIONS = _names("Conv DepthwiseConv SeparableConv", axes="123")
+_TRANSPOSED = tuple(f"{name}Transpose" for name in _names("Conv", axes="123"))
 
 
 def macs(call: Call) -> int | None:
@@ -159,85 +145,25 @@ class Field:
 # is among them: its statistics are those of the training, or left out, as in `depth`.
 _POINTWISE = (
     *_NORMALISATION,
-    "Activation",
-    "ActivityRegularization",
-    "Add",
-    "AlphaDropout",
-    "Average",
-    "Concatenate",
-    "Cropping1D",
-    "Cropping2D",
-    "Cropping3D",
-    "Dropout",
-    "ELU",
-    "Flatten",
-    "GaussianDropout",
-    "GaussianNoise",
-    "Identity",
-    "LeakyReLU",
-    "Maximum",
-    "Minimum",
-    "Multiply",
-    "PReLU",
-    "ReLU",
-    "Rescaling",
-    "Softmax",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-    "Subtract",
-    "ZeroPadding1D",
-    "ZeroPadding2D",
-    "ZeroPadding3D",
+    *_names(
+        "Activation ActivityRegularization Add AlphaDropout Average Concatenate "
+        "Dropout ELU Flatten GaussianDropout GaussianNoise Identity LeakyReLU Maximum "
+        "Minimum Multiply PReLU ReLU Rescaling Softmax Subtract"
+    ),
+    *_names("Cropping SpatialDropout ZeroPadding", axes="123"),
 )
 # The same among bare operations, as `x + y` and `keras.ops.relu(x)` leave them.
-_POINTWISE_OPERATIONS = (
-    "Abs",
-    "Absolute",
-    "Add",
-    "Cast",
-    "Clip",
-    "Concatenate",
-    "Divide",
-    "Elu",
-    "Exp",
-    "Gelu",
-    "HardSigmoid",
-    "HardSilu",
-    "HardTanh",
-    "LeakyRelu",
-    "Log",
-    "LogSigmoid",
-    "Maximum",
-    "Minimum",
-    "Multiply",
-    "Negative",
-    "Pad",
-    "Power",
-    "Relu",
-    "Relu6",
-    "Selu",
-    "Sigmoid",
-    "Sign",
-    "Silu",
-    "Softplus",
-    "Sqrt",
-    "Square",
-    "Subtract",
-    "Tanh",
-    "TrueDivide",
-    "Where",
+_POINTWISE_OPERATIONS = _names(
+    "Abs Absolute Add Cast Clip Concatenate Divide Elu Exp Gelu HardSigmoid HardSilu "
+    "HardTanh LeakyRelu Log LogSigmoid Maximum Minimum Multiply Negative Pad Power "
+    "Relu Relu6 Selu Sigmoid Sign Silu Softplus Sqrt Square Subtract Tanh TrueDivide "
+    "Where"
 )
 _EVERYTHING = (
-    *(f"Global{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2, 3)),
-    "AdditiveAttention",
-    "Attention",
-    "GroupQueryAttention",
-    "MultiHeadAttention",
+    *_names("GlobalAveragePooling GlobalMaxPooling", axes="123"),
+    *_names("AdditiveAttention Attention GroupQueryAttention MultiHeadAttention"),
 )
-_POOLINGS = tuple(
-    f"{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2, 3)
-)
+_POOLINGS = _names("AveragePooling MaxPooling", axes="123")
 
 
 def receptive_fields(graph: Graph) -> dict[int, Field | str | None]:

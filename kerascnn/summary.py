@@ -14,7 +14,7 @@ from typing import Any
 from kerascnn.arithmetic import BYTES, evaluate, storage
 from kerascnn.costs import ALL, depth, largest, macs, receptive_fields
 from kerascnn.graph import Call, Graph, functional, trace
-from kerascnn.tables import UNKNOWN, Column, Table, format_bytes
+from kerascnn.tables import UNKNOWN, Column, Table, Tabled, format_bytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Tabled):
     """What `summarize` found; `str()` is a table, and so are the three exports."""
 
     name: str
@@ -96,17 +96,6 @@ class Summary:
     def _data(self) -> Table:
         rows = [{**asdict(row), "parameters": row.parameters} for row in self.rows]
         return Table((), rows)
-
-    def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
-        """Render for a terminal; see `kerascnn.tables.Table.to_text`."""
-        return self.table().to_text(width, ascii)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def to_markdown(self) -> str:
-        """Render as a Markdown table, the totals below."""
-        return self.table().to_markdown()
 
     def to_csv(self) -> str:
         """Render as CSV, a line a layer; shapes are JSON lists, unknown is empty."""

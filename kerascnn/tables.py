@@ -162,6 +162,25 @@ class Table:
         return json.dumps(data, indent=2, ensure_ascii=False)
 
 
+class Tabled:
+    """What people read as a table: its class says which, by `table()`."""
+
+    def table(self) -> Table:
+        """Return the table."""
+        raise NotImplementedError
+
+    def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
+        """Render for a terminal; see `Table.to_text`."""
+        return self.table().to_text(width, ascii)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def to_markdown(self) -> str:
+        """Render as a Markdown table, the notes below."""
+        return self.table().to_markdown()
+
+
 _SIGNS = "".join(_ASCII)
 
 

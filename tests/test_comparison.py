@@ -1,4 +1,4 @@
-"""Comparisons of models, their pictures, and the MLP twin of a CNN."""
+"""Comparisons of models, their pictures, the MLP twin of a CNN, the ranking."""
 
 import csv
 import io
@@ -22,12 +22,14 @@ from kerascnn.comparison import (
     Accuracy,
     Comparison,
     Entry,
+    board,
     compare,
-    mlp_twin,
+    ranking,
 )
 from kerascnn.graph import bottlenecks, trace, without_weights
 from kerascnn.plotting.comparison import bars, scatter
 from kerascnn.summary import summarize
+from kerascnn.twin import mlp_twin
 from zoo.lecture_cnn import lecture_cnn
 from zoo.references import HUMAN
 from zoo.registry import Published
@@ -162,6 +164,29 @@ def test_a_run_folder_is_read(cnn, tmp_path, monkeypatch):
         (entry,) = compare(folder).entries
         assert entry.measured.percent == 71.25
         assert str(tmp_path) in entry.measured.source
+
+
+def test_a_file_is_counted_under_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)], name="mine")
+    model.save("seq.keras")
+    for file in ("seq.keras", Path("seq.keras")):
+        second = compare("linear", file).entries[1]
+        assert (second.name, second.kind, second.parameters) == (
+            "seq.keras",
+            "model",
+            15,
+        )
+    for missing in ("none.keras", Path("none.keras"), "some/folder.keras"):
+        with pytest.raises(FileNotFoundError, match=r"\.keras does not exist"):
+            compare(missing)
+
+
+def test_rows_of_one_name_are_told_apart(cnn):
+    runs = StubRun(cnn), StubRun(cnn, folder=Path("runs/lecture_cnn-2"))
+    names = [entry.name for entry in compare("lecture_cnn", *runs, cnn).entries]
+    folders = [f"lecture_cnn (runs/lecture_cnn-{number})" for number in (1, 2)]
+    assert names == ["lecture_cnn", *folders, "lecture_cnn (model)"]
 
 
 def test_the_data_of_the_accuracies(cnn, cards):
@@ -455,3 +480,71 @@ def test_the_zoo_at_full_size(name, macs, depth):
     assert (summary.macs, summary.depth) == (macs, depth) == (card.macs, card.depth)
     assert summary.parameters == card.parameters
     assert mlp_twin(model).sizes[-1] == card.classes
+
+
+def test_the_best_published_accuracy_comes_first_and_no_network_is_lost():
+    cards = ranking().cards
+    assert sorted(card.name for card in cards) == sorted(zoo.names())
+    best = [max((p.accuracy for p in card.published), default=0) for card in cards]
+    assert best == sorted(best, reverse=True)
+    assert cards[0].name == "fractional_max_pooling"  # the head of the lecture's slide
+
+
+def test_the_human_stands_among_the_networks():
+    rows = ranking().table().rows
+    (place,) = [i for i, row in enumerate(rows) if row["name"] == "(human)"]
+    before, after = rows[place - 1]["name"], rows[place + 1]["name"]
+    assert zoo.card(before).best_published.accuracy > HUMAN.accuracy
+    assert zoo.card(after).best_published.accuracy <= HUMAN.accuracy
+    assert "400 test images" in rows[place]["conditions"]
+
+
+def test_networks_without_a_published_accuracy_are_held_against_nobody():
+    names = [row["name"] for row in ranking("l*e*_*nn").table().rows]
+    assert names == ["lecture_cnn"]
+
+
+def test_a_row_says_how_a_figure_came_about():
+    (row,) = ranking("lecture_cnn").table().rows
+    result = zoo.card("lecture_cnn").measured()
+    assert row["measured"].startswith(f"{result['accuracy_mean']:.2f}")
+    assert row["weights"] == "ship"
+    rows = {row["name"]: row for row in ranking("resnet*").table().rows}
+    assert "flip and shift" in rows["resnet110"]["conditions"]
+    assert f"({zoo.card('resnet110').best_published.confidence})" in (
+        rows["resnet110"]["published"] + "(published)"
+    )
+    assert rows["resnet110"]["year"] == zoo.card("resnet110").paper.year
+    assert rows["resnet110"]["macs"] > 250e6
+
+
+def test_no_name_matches():
+    with pytest.raises(zoo.UnknownNetworkError, match=r"did you mean .*resnet20"):
+        ranking("resnet21")
+
+
+def test_the_picture_of_the_ranking(tmp_path):
+    assert ranking("*cnn*").plot(tmp_path / "ranking.png").stat().st_size > 10_000
+
+
+def test_the_board_has_every_result_beside_what_was_published():
+    rows = board().rows
+    results = [
+        (name, result)
+        for name in zoo.names()
+        for result in zoo.card(name).results
+        if result["data"] == "cifar10"
+    ]
+    assert len(rows) == len(results) > 5
+    means = [sum(row["accuracies"]) / len(row["accuracies"]) for row in rows]
+    assert means == sorted(means, reverse=True)
+    row = next(row for row in rows if row["name"] == "cuda_convnet")
+    (accuracy,) = row["accuracies"]
+    assert row["gap"] == pytest.approx(accuracy - 82)  # 18 % error, its author says
+    (row,) = board("linear").rows  # nobody published an accuracy of it
+    assert row["published"] is None and row["gap"] is None
+
+
+def test_a_board_without_results_says_so():
+    assert board("*", data="shapes").rows == []
+    assert "nothing was measured" in str(board("*", data="shapes"))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import kerascnn
-from kerascnn.ranking import board, ranking
+from kerascnn.comparison import board, ranking
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

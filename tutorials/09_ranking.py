@@ -24,7 +24,7 @@ from keras import layers
 from matplotlib.figure import Figure
 
 import kerascnn
-from kerascnn.ranking import ranking
+from kerascnn.comparison import ranking
 from kerascnn.statistics import wilson
 from kerascnn.training.run import hardware
 from zoo.references import HUMAN

@@ -87,7 +87,7 @@ def _percent(accuracy) -> str:
 
 
 def _zoo(families, chosen) -> str:
-    from kerascnn.ranking import ranking
+    from kerascnn.comparison import ranking
 
     rows = []
     for family, cards in families.items():

@@ -45,7 +45,7 @@ def models(
     json: Json = False,
 ):
     """List the networks of the zoo as a ranking; draw it."""
-    from kerascnn.ranking import board, ranking
+    from kerascnn.comparison import board, ranking
 
     if measured:
         if plot:
@@ -106,7 +106,9 @@ def summary(
 
 @app.command()
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Names or run folders.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Names, run folders, .keras files.")
+    ],
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture: .png, .svg, .pdf.")
     ] = None,
