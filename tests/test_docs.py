@@ -17,7 +17,15 @@ from kerascnn import notebooks
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 # What is written by hand; the rest of the folder is made from it.
-SOURCES = ("conf.py", "index.md", "extensions", "static", "ranking.png", "gallery.png")
+SOURCES = (
+    "conf.py",
+    "index.md",
+    "deploy",
+    "extensions",
+    "static",
+    "ranking.png",
+    "gallery.png",
+)
 NETWORKS = ("dense_mlp", "lecture_cnn", "vgg11", "vgg11_bn")
 NEEDED = ("furo", "jupytext", "myst_nb", "sphinx")
 

@@ -7,7 +7,7 @@ import traceback
 # Each module adds its commands to `app`; `kerascnn --help` lists them in this order.
 # isort: off
 from kerascnn.cli import networks, data, training, teaching  # noqa: F401
-from kerascnn.cli import serving, server, deploying  # noqa: F401
+from kerascnn.cli import serving, server  # noqa: F401
 
 # isort: on
 from kerascnn.cli.common import DEBUG, INTERRUPTED, app
