@@ -78,8 +78,8 @@ COLUMNS: dict[str, Column] = {
     for c in (
         Column("parameters", "Parameters", "{:,}".format),
         Column("ratio", "to the first", _ratio, optional=2),
-        Column("macs", "MACs", "{:,}".format, optional=1),
-        Column("memory", "Activations", format_bytes, optional=3),
+        Column("macs", "MACs", "{:,}".format, optional=1, unknown="?"),
+        Column("memory", "Activations", format_bytes, optional=3, unknown="?"),
         Column("weight_bytes", "Weights", format_bytes, optional=4),
         Column("depth", "Depth", optional=5),
         Column("published", "Published %"),

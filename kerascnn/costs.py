@@ -1,12 +1,15 @@
 """What a call of a layer costs and sees: multiply-accumulates, depth, receptive field.
 
-A layer of another kind than Keras' own may say it itself, with the methods
+A layer of another kind than Keras' own says it itself, where its class has the
+attribute `kerascnn_costs = True` and, of these methods, those that it needs:
 
-    macs(input_shape, output_shape) -> int      for one image; shapes with the batch
+    macs(input_shape, output_shape) -> int      for one image; shapes with the batch;
+                                                without it, a layer without kernels: 0
     window() -> ((height, width), (stride, stride))
     parameter_expression() -> str               such as "3·3·16·32 + 32"
 
-What is neither known nor said is None, never a guess.
+Methods of these names in other layers mean something else and are not called. What is
+neither known nor said is None, never a guess.
 """
 
 import math
@@ -27,11 +30,26 @@ _NORMALISATION = _names(
     "BatchNormalization GroupNormalization LayerNormalization Normalization "
     "RMSNormalization UnitNormalization"
 )
-_WITHOUT_PRODUCTS = (*_NORMALISATION, "Embedding", "PReLU")
-# Layers and bare operations that multiply and accumulate without weights of their own.
+# Keras' own layers that multiply and accumulate nothing, by the module that has their
+# `call`, with those of other modules, and less those that do.
+_FREE_LAYERS = _names(
+    "activations merging normalization pooling preprocessing regularization reshaping"
+)
+_FREE = _names("Embedding Identity Masking")
+_NOT_FREE = _names(
+    "Dot FeatureSpace MelSpectrogram Pipeline ReversibleEmbedding STFTSpectrogram "
+    "SpectralNormalization"
+)
+# The same of bare operations, such as `x + y`.
+_FREE_MODULES = _names("einops nn numpy")
+_FREE_OPERATIONS = _names(
+    "Cast ConvertToTensor CropImages Erf Erfc Erfinv ExtractPatches ExtractSequences "
+    "InTopK Logsumexp Norm PadImages Resize Rsqrt SaturateCast Scatter ScatterUpdate "
+    "SegmentMax SegmentMin SegmentSum Slice SliceUpdate StopGradient TopK Unstack"
+)
 _PRODUCTS = _names(
-    "AdditiveAttention Attention Conv ConvTranspose DepthwiseConv Dot "
-    "DotProductAttention Einsum Inner Lambda Matmul Outer SeparableConv Tensordot Vdot"
+    "Conv ConvTranspose Corrcoef Correlate Cross DepthwiseConv Dot DotProductAttention "
+    "Einsum Inner Kron Matmul Outer SeparableConv Tensordot Vdot"
 )
 _CONVOLUTIONS = _names("Conv DepthwiseConv SeparableConv", axes="123")
 _TRANSPOSED = tuple(f"{name}Transpose" for name in _names("Conv", axes="123"))
@@ -47,26 +65,67 @@ def macs(call: Call) -> int | None:
         call: a call of `kerascnn.graph.trace`.
 
     Returns:
-        Their number; None for what cannot be counted: a layer of another kind that
-        owns kernels, attention, or sizes that the model leaves open.
+        Their number; None for what cannot be counted: a layer of another kind that does
+        not say it, recurrent layers, wrappers, or sizes that the model leaves open.
     """
     layer = call.operation
     shapes_in = [tuple(x.shape) for x in call.inputs]
     shapes_out = [tuple(x.shape) for x in call.outputs]
     known = all(None not in shape[1:] for shape in (*shapes_in, *shapes_out))
-    if hasattr(layer, "macs"):
+    if takes_part(layer):
+        if not hasattr(layer, "macs"):
+            return None if _kernels(layer) else 0
         shapes = (s[0] if len(s) == 1 else s for s in (shapes_in, shapes_out))
         return int(layer.macs(*shapes)) if known else None
-    if not getattr(layer, "weights", None):
-        return None if type(layer).__name__ in _PRODUCTS else 0
-    if _is(layer, _WITHOUT_PRODUCTS):
+    if is_free(layer):
         return 0
     if _is(layer, ("EinsumDense",)):
         return None if None in shapes_in[0][1:] else _einsum(layer, shapes_in[0])
+    if not known:
+        return None
     if _is(layer, (*_CONVOLUTIONS, *_TRANSPOSED, "Dense")):
-        return _products(layer, shapes_in[0], shapes_out[0]) if known else None
-    # Vectors (biases, scales, learned slopes) are no kernels; all else may be one.
-    return 0 if all(len(weight.shape) < 2 for weight in layer.weights) else None
+        return _products(layer, shapes_in[0], shapes_out[0])
+    # A subclass may score otherwise: additive attention does.
+    if type(layer).__name__ == "Attention" and _is(layer, ("Attention",)):
+        return _attention(*shapes_in) if layer.score_mode == "dot" else None
+    return None
+
+
+def takes_part(layer) -> bool:
+    """Tell whether a layer says its own costs, by the protocol of this module."""
+    kinds = type(layer).__mro__
+    said = next((kind for kind in kinds if "kerascnn_costs" in vars(kind)), None)
+    # A subclass that computes otherwise has to say so anew.
+    called = next((kind for kind in kinds if "call" in vars(kind)), object)
+    return said is not None and said.kerascnn_costs and issubclass(said, called)
+
+
+def is_free(layer) -> bool:
+    """Whether a layer or operation of Keras is known to multiply nothing."""
+    name = type(layer).__name__
+    if not hasattr(layer, "weights"):
+        root, *_, module = type(layer).__module__.split(".")
+        listed = module in _FREE_MODULES and name not in _PRODUCTS
+        return root == "keras" and (listed or name in _FREE_OPERATIONS)
+    if _is(layer, _NOT_FREE) or not _is(layer, ("Layer",)):
+        return False
+    parts = type(layer).call.__module__.split(".")
+    listed = any(part in _FREE_LAYERS for part in parts) and not _kernels(layer)
+    return listed or _is(layer, _FREE)
+
+
+def _kernels(layer) -> list:
+    """The weights that may be kernels: vectors (biases, scales, slopes) are none."""
+    if _is(layer, (*_NORMALISATION, "Embedding", "PReLU")):
+        return []
+    return [w for w in getattr(layer, "weights", ()) if len(w.shape) > 1]
+
+
+def _attention(query, value, key=None) -> int:
+    """Scores of each query with each key, and sums of the values by them."""
+    *places, depth = query[1:]
+    pairs = math.prod(places) * value[-2]
+    return pairs * depth + pairs * value[-1]
 
 
 def _products(layer, shape_in, shape_out) -> int:
@@ -111,7 +170,7 @@ def depth(graph: Graph) -> int:
 
 def weighted(call: Call) -> bool:
     """Tell whether a call is of a layer with kernels, as `depth` counts them."""
-    return bool(getattr(call.operation, "weights", None)) and macs(call) != 0
+    return bool(_kernels(call.operation)) and macs(call) != 0
 
 
 # What an output value depends on where it is the whole image.
@@ -210,7 +269,7 @@ def seen(call: Call, field: Field | str | None) -> Field | str | None:
         return ALL
     if field is None:
         return None
-    if hasattr(layer, "window"):
+    if takes_part(layer) and hasattr(layer, "window"):
         (sizes, strides) = layer.window()
         return _through(field, sizes, strides, (1,) * len(sizes))
     if _is(layer, _CONVOLUTIONS):

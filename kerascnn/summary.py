@@ -12,7 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kerascnn.arithmetic import BYTES, evaluate, storage
-from kerascnn.costs import ALL, depth, largest, macs, receptive_fields
+from kerascnn.costs import (
+    ALL,
+    depth,
+    is_free,
+    largest,
+    macs,
+    receptive_fields,
+    takes_part,
+)
 from kerascnn.graph import Call, Graph, functional, trace
 from kerascnn.tables import UNKNOWN, Column, Table, Tabled, format_bytes
 
@@ -171,7 +179,8 @@ def summarize(
         dtype=dtype,
         trainable=_size(model.trainable_weights),
         non_trainable=_size(model.non_trainable_weights),
-        macs=_sum(row.macs for row in top),
+        # A subclassed model's own call may multiply too.
+        macs=_sum(row.macs for row in top) if graph else None,
         memory=_sum(row.memory for row in top),
         depth=depth(graph) if graph else None,
         optimizer=_size(optimizer.variables) if optimizer and optimizer.built else 0,
@@ -225,7 +234,7 @@ class _Counter:
             expression=_expression(layer, new, weights),
             trainable=trainable,
             non_trainable=total - trainable,
-            macs=_sum(costs) if self.graph or not weights else None,
+            macs=_sum(costs) if self.graph or is_free(layer) else None,
             memory=self.memory(layer, parents),
             receptive_field=seen,
             share=total / self.parameters if self.parameters else 0.0,
@@ -343,7 +352,8 @@ def _expression(layer, new: dict, weights: list) -> str:
         return _COUNTED if weights else ""
     if _is_model(layer):
         return ""  # the sum over its layers
-    if hasattr(layer, "parameter_expression") and len(new) == len(weights):
+    said = takes_part(layer) and hasattr(layer, "parameter_expression")
+    if said and len(new) == len(weights):
         expression, count = layer.parameter_expression(), _size(weights)
         if evaluate(expression) != count:
             raise ValueError(
@@ -410,8 +420,8 @@ _COLUMNS = (
     Column("arithmetic", "Parameters"),
     Column("non_trainable", "Not trained", "{:,}".format),
     Column("share", "Share", "{:.1%}".format, optional=4),
-    Column("macs", "MACs", "{:,}".format),
-    Column("memory", "Memory", format_bytes, optional=2),
+    Column("macs", "MACs", "{:,}".format, unknown="?"),
+    Column("memory", "Memory", format_bytes, optional=2, unknown="?"),
     Column("receptive_field", "Sees", show_field, optional=1),
 )
 
@@ -424,9 +434,12 @@ def _notes(summary: Summary):
     )
     if summary.macs is None:
         known = sum(r.macs or 0 for r in summary.rows if r.level == 0)
-        named = ", ".join(summary.uncounted[:5])
+        named = ", ".join(summary.uncounted[:5]) or "its own call"
         more = ", …" if len(summary.uncounted) > 5 else ""
-        yield f"MACs for one image: {known:,} and those of {named}{more}: unknown"
+        yield (
+            f"MACs for one image: {known:,} and those of {named}{more}: unknown, so at "
+            f"least {known:,}"
+        )
     else:
         yield f"MACs for one image: {summary.macs:,}"
     memory = UNKNOWN if summary.memory is None else format_bytes(summary.memory)

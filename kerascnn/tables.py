@@ -40,6 +40,7 @@ class Column:
     show: Callable[[Any], str] = str  # from a value that is not None
     right: bool = True  # numbers stand right
     optional: int = 0  # above 0: may be left out of narrow text, the highest first
+    unknown: str = UNKNOWN  # in the place of None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Table:
         """Return the text of each cell of some columns (default: all), row by row."""
         columns = self.columns if columns is None else columns
         return [
-            [UNKNOWN if row[c.key] is None else c.show(row[c.key]) for c in columns]
+            [c.unknown if row[c.key] is None else c.show(row[c.key]) for c in columns]
             for row in self.rows
         ]
 

@@ -268,6 +268,7 @@ def test_attention_is_unknown_and_its_parameters_exact():
 class Pieces(layers.Layer):
     """Two kernels over 3x3 pixels, and what the summary wants to know of them."""
 
+    kerascnn_costs = True
     expression = "2·(3·3·4·5 + 5)"
 
     def build(self, shape):
@@ -311,6 +312,94 @@ def test_a_custom_layer_cannot_misstate_its_parameters(monkeypatch):
     model = keras.Sequential([keras.Input((8, 8, 4)), Pieces(name="pieces")])
     with pytest.raises(ValueError, match=r"'pieces' holds 370 .* which is 360"):
         summarize(model)
+
+
+class Gram(layers.Layer):
+    """Multiplies each image's places with each other, and owns no kernel."""
+
+    macs, window = "many", "hann"  # its own words, which mean something else
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
+
+    def compute_output_shape(self, shape):
+        return *shape[:2], shape[1]
+
+    def parameter_expression(self):
+        raise RuntimeError("this is called by nobody")
+
+
+class BiasedGram(Gram):
+    def build(self, shape):
+        self.bias = self.add_weight(shape=(shape[-1],))
+
+    def call(self, x):
+        return super().call(x + self.bias)
+
+
+class OtherPieces(Pieces):
+    """A subclass that computes otherwise: what it inherits says nothing of it."""
+
+    def call(self, x):
+        return keras.ops.tanh(super().call(x))
+
+
+class MyDense(layers.Dense):
+    """A subclass that computes like its parent."""
+
+
+UNKNOWN = {
+    "own": (Gram(), (8, 4)),
+    "with a bias": (BiasedGram(), (8, 4)),
+    "wrapped": (layers.TimeDistributed(Gram()), (3, 8, 4)),
+    "subclass": (OtherPieces(), (8, 8, 4)),
+    "spectrogram": (layers.STFTSpectrogram(), (500, 1)),
+    "mel": (layers.MelSpectrogram(), (5000,)),
+    "additive": (lambda x: layers.AdditiveAttention()([x, x]), (8, 4)),
+    "concat": (lambda x: layers.Attention(score_mode="concat")([x, x]), (8, 4)),
+    "blur": (lambda x: keras.ops.image.gaussian_blur(x), (8, 8, 1)),
+}
+
+
+@pytest.mark.parametrize(("layer", "shape"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_is_not_known_is_no_0(layer, shape):
+    image = keras.Input(shape)
+    model = keras.Model(image, layers.Dense(2)(layer(image)))
+    summary = summarize(model)
+    known = summary.rows[-1].macs
+    assert summary.macs is None and known > 0 and len(summary.uncounted) == 1
+    assert f"at least {known:,}" in str(summary)
+    assert "?" in str(summary).splitlines()[4].split()
+    assert summary.parameters == model.count_params()
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "macs"),
+    [
+        # Scores of 10 queries with 12 keys, 16 products each; as many for the sums.
+        (layers.Attention(), ((10, 16), (12, 16)), 2 * 10 * 12 * 16),
+        (layers.Attention(use_scale=True), ((10, 16), (12, 16)), 2 * 10 * 12 * 16),
+        (layers.Attention(), ((10, 4), (12, 7), (12, 4)), 10 * 12 * (4 + 7)),
+        (layers.Attention(), ((2, 10, 4), (2, 12, 4)), 2 * 10 * 12 * 8),
+        (MyDense(3), ((5,),), 15),
+        (layers.UpSampling2D(2, interpolation="bilinear"), ((4, 4, 3),), 0),
+        (layers.RandomFlip(), ((4, 4, 3),), 0),
+    ],
+)
+def test_what_is_known_is_counted(layer, inputs, macs):
+    images = [keras.Input(shape) for shape in inputs]
+    model = keras.Model(images, layer(images if len(images) > 1 else images[0]))
+    assert summarize(model).macs == macs
+
+
+def test_attention_has_no_kernel_and_adds_no_depth():
+    image = keras.Input((8, 8, 3))
+    x = layers.Reshape((64, 8))(layers.Conv2D(8, 3, padding="same")(image))
+    x = layers.Attention(use_scale=True)([x, x])
+    x = layers.Dense(3)(layers.GlobalAveragePooling1D()(x))
+    summary = summarize(keras.Model(image, x))
+    assert summary.macs == 64 * 27 * 8 + 2 * 64 * 64 * 8 + 8 * 3 == 79_384
+    assert summary.depth == 2
 
 
 def test_a_subclass_that_computes_otherwise_is_unknown():

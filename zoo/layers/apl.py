@@ -39,6 +39,8 @@ class APL(keras.layers.Layer):
             it is built with sharing="unit", a size of the input is open.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(
         self,
         pieces=1,

@@ -29,6 +29,8 @@ class CeilMaxPooling2D(keras.layers.Layer):
         ValueError: a size that is not a positive integer, or strides above it.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(self, pool_size=2, strides=None, **kwargs):
         strides = pool_size if strides is None else strides
         for name, value in (("pool_size", pool_size), ("strides", strides)):

@@ -61,6 +61,8 @@ class FractionalMaxPooling2D(keras.layers.Layer):
             is out of its range, or the input cannot be pooled to the output size.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(
         self,
         output_size=None,

@@ -30,6 +30,8 @@ class GatedPooling2D(GeneralizedPooling2D):
         ValueError: a size that is not a positive integer, or another padding.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def build(self, input_shape):
         """Add the mask ω, of shape (k, k, 1) or (k, k, channels, 1)."""
         super().build(input_shape)

@@ -33,6 +33,8 @@ class IdentityShortcut(keras.layers.Layer):
             built, the input has more than `filters` channels.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(self, filters, strides=2, **kwargs):
         for name, value in (("filters", filters), ("strides", strides)):
             if not isinstance(value, int) or value < 1:

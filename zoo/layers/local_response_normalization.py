@@ -35,6 +35,8 @@ class LocalResponseNormalization(keras.layers.Layer):
         ValueError: `size` is not a positive odd integer, or κ is not above 0.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(self, size=5, alpha=1e-4, beta=0.75, kappa=1.0, **kwargs):
         if not isinstance(size, int) or size < 1 or size % 2 == 0:
             raise ValueError(

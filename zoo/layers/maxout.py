@@ -32,6 +32,8 @@ class Maxout(keras.layers.Layer):
             of channels.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(self, pieces, **kwargs):
         if not isinstance(pieces, int) or pieces < 1:
             raise ValueError(f"pieces must be a positive integer; received {pieces!r}")

@@ -30,6 +30,8 @@ class MixedPooling2D(GeneralizedPooling2D):
         ValueError: a size that is not a positive integer, or another padding.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def build(self, input_shape):
         """Add the logit of a, of shape () or (channels,)."""
         super().build(input_shape)

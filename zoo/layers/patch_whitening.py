@@ -43,6 +43,8 @@ class PatchWhitening2D(keras.layers.Layer):
             are smaller than a patch.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(self, size=2, epsilon=5e-4, **kwargs):
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a positive integer; received {size!r}")

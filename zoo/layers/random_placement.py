@@ -34,6 +34,8 @@ class RandomPlacement2D(keras.layers.Layer):
             integer of 0 or more, or an image is larger than the field.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(self, height, width, shift=16, seed=None, **kwargs):
         for name, value, least in (
             ("height", height, 1),

@@ -58,6 +58,8 @@ class RecurrentConv2D(keras.layers.Layer):
             `steps` is negative or no integer, or `normalization` is unknown.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(
         self,
         filters,

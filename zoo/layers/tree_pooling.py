@@ -33,6 +33,8 @@ class TreePooling2D(GeneralizedPooling2D):
             another padding.
     """
 
+    kerascnn_costs = True  # said below, for `kerascnn.summarize`
+
     def __init__(self, levels=2, **kwargs):
         if not isinstance(levels, int) or levels < 2:
             raise ValueError(
