@@ -24,7 +24,7 @@ _HOMES = {
     "card": "zoo",
     "load": "zoo",
     "register": "zoo",
-    "inception_block": "zoo.googlenet",
+    "inception_block": "zoo.blocks",
     "summarize": "kerascnn.summary",
     "compare": "kerascnn.comparison",
     "mlp_twin": "kerascnn.twin",

@@ -28,19 +28,21 @@ DEEP = ("resnet1202",)  # takes half a minute
 def described(name):
     """Describe a network as its card means it, built without allocating its weights.
 
-    The digest is of a text that can be printed: the names of the layers, a line each,
-    then path and shape of each weight.
+    Layers and weights are their number and the digest of lines that can be printed: a
+    layer's name, a weight's path and shape.
     """
     with keras.StatelessScope(initialize_variables=False):
         model = zoo.build(name)
     keras.utils.clear_session(free_memory=False)
-    lines = [layer.name for layer in model.layers]
-    lines += [f"{v.path} {tuple(v.shape)}" for v in model.weights]
+
+    def digest(lines):
+        text = "\n".join(lines)
+        return f"{len(lines)}, sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+
     return {
         "signature": str(inspect.signature(zoo.builder(name))),
-        "layers": len(model.layers),
-        "weights": len(model.weights),
-        "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "layers": digest([layer.name for layer in model.layers]),
+        "weights": digest([f"{v.path} {tuple(v.shape)}" for v in model.weights]),
     }
 
 

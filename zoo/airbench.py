@@ -9,7 +9,7 @@ import keras
 
 from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import DiracInitializer, PatchWhitening2D
-from zoo.registry import register
+from zoo.variants import variant
 
 # Filters of the three blocks; convolutions in a block (with three, the input of the
 # last two is added to their output); momentum of batch normalisation, as Keras has it.
@@ -24,16 +24,27 @@ NETWORKS = {
 WHITENING_EPSILON = 5e-4 / 4
 
 
-def _airbench(
-    filters,
-    convolutions,
-    momentum,
-    input_shape,
-    classes,
-    width,
-    classifier_activation,
-    name,
+def airbench(
+    network,
+    input_shape=(32, 32, 3),
+    classes=10,
+    *,
+    width=1.0,
+    classifier_activation="softmax",
+    name="airbench",
 ):
+    """Build a network of the table.
+
+    Args:
+        network: name of a row of `NETWORKS`.
+        input_shape: (height, width, channels), at least 9x9 pixels. The last pooling
+            is global: 3x3 at 32x32, as published.
+        width: multiplies the filters of the blocks; 1 for the published network.
+
+    Raises:
+        ValueError: the images are smaller than 9x9 pixels, or `width` is not above 0.
+    """
+    filters, convolutions, momentum = NETWORKS[network]
     # One pixel goes to the whitening, then three halvings: 9 → 8 → 4 → 2 → 1.
     image, x = image_input(input_shape, minimum=9)
     x = PatchWhitening2D(2, WHITENING_EPSILON, name="whitening")(x)  # (N, 31, 31, 24)
@@ -92,53 +103,15 @@ def _block(x, filters, convolutions, momentum, name):
     return x
 
 
-def _variant(network, title):
-    """Make, document and register the builder of one network."""
-
-    def build(
-        input_shape=(32, 32, 3),
-        classes=10,
-        *,
-        width=1.0,
-        classifier_activation="softmax",
-        name=network,
-    ):
-        return _airbench(
-            *NETWORKS[network], input_shape, classes, width, classifier_activation, name
-        )
-
-    build.__name__ = build.__qualname__ = network
-    build.__doc__ = f"""Build {title}
+def _variant(name, title):
+    title = f"""Build {name}: {title} (arXiv 2404.00498).
 
     The kernel of its first layer, `whitening`, is set from training images by that
     layer's `adapt`, which `kerascnn.train` calls; until then it is random. Whitening
-    makes the scale and the mean of the pixels irrelevant.
-
-    Args:
-        input_shape: (height, width, channels), at least 9x9 pixels. The last pooling
-            is global: 3x3 at 32x32, as published.
-        classes: number of classes.
-        width: multiplies the filters of the blocks; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are smaller than 9x9 pixels, or `width` is not above 0.
-    """
-    return register(build)
+    makes the scale and the mean of the pixels irrelevant."""
+    return variant(airbench, name, title, {"network": name})
 
 
-airbench94 = _variant(
-    "airbench94", "airbench94: six convolutions, 94 % in ten epochs (arXiv 2404.00498)."
-)
-airbench95 = _variant(
-    "airbench95", "airbench95: airbench94 with more filters (arXiv 2404.00498)."
-)
-airbench96 = _variant(
-    "airbench96",
-    "airbench96: nine convolutions and a residual in each block (arXiv 2404.00498).",
-)
+airbench94 = _variant("airbench94", "six convolutions, 94 % in ten epochs")
+airbench95 = _variant("airbench95", "airbench94 with more filters")
+airbench96 = _variant("airbench96", "nine convolutions and a residual in each block")

@@ -8,7 +8,7 @@ of ReLU. What the paper leaves open is that of the authors' Caffe definitions.
 
 import keras
 
-from zoo.blocks import classifier, image_input, outputs, scaled
+from zoo.blocks import classifier, image_input, nin_blocks, outputs, scaled
 from zoo.layers import APL
 from zoo.nin import BLOCKS as NIN_BLOCKS
 from zoo.registry import register
@@ -60,22 +60,20 @@ def apl_nin(
         ValueError: `pieces` is not a positive integer, `sharing` is unknown, or `width`
             is not above 0.
     """
+
+    def unit(x, filters, size, layer):
+        x = keras.layers.Conv2D(
+            filters, size, padding="same", kernel_initializer="he_normal", name=layer
+        )(x)
+        return APL(pieces, sharing, name=f"{layer}_apl")(x)
+
+    pools = [  # (N, 16, 16, 96), (N, 8, 8, 192)
+        pooling(3, 2, padding="same", name=f"pool{number}")
+        for number, pooling in enumerate(NIN_POOLINGS, start=1)
+    ]
+    options = {"dropout": dropout, "width": width, "average": "pool3"}
     image, x = image_input(input_shape)
-    for block, convolutions in enumerate(NIN_BLOCKS, start=1):
-        for layer, size, filters in convolutions:
-            x = keras.layers.Conv2D(
-                classes if filters is None else scaled(filters, width),
-                size,
-                padding="same",
-                kernel_initializer="he_normal",
-                name=layer,
-            )(x)
-            x = APL(pieces, sharing, name=f"{layer}_apl")(x)
-        if block < len(NIN_BLOCKS):  # (N, 16, 16, 96), (N, 8, 8, 192)
-            pooling = NIN_POOLINGS[block - 1]
-            x = pooling(3, 2, padding="same", name=f"pool{block}")(x)
-            x = keras.layers.Dropout(dropout, name=f"dropout{block}")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool3")(x)  # over 8x8
+    x = nin_blocks(x, NIN_BLOCKS, classes, unit, pools, **options)
     return keras.Model(image, outputs(x, classifier_activation), name=name)
 
 

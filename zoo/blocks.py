@@ -1,4 +1,4 @@
-"""The two ends that every network of the zoo shares: pixels in, probabilities out."""
+"""What the networks share: pixels in, convolutions, blocks, probabilities out."""
 
 import keras
 
@@ -132,3 +132,97 @@ def convolution(
         elif activation:
             x = keras.layers.Activation(activation, name=f"{name}_{activation}")(x)
     return x
+
+
+def inception_block(
+    x,
+    n1x1,
+    n3x3_reduce,
+    n3x3,
+    n5x5_reduce,
+    n5x5,
+    pool_proj,
+    *,
+    batch_normalization=False,
+    double_3x3=False,
+    kernel_initializer="he_normal",
+    bias_initializer="zeros",
+    name="inception",
+):
+    """Apply an Inception module: four branches, side by side on the channel axis.
+
+    arXiv 1409.4842, Figure 2(b). The layers are named after the columns of the paper's
+    Table 1: `NAME_1x1`, `NAME_3x3_reduce`, `NAME_3x3`, `NAME_5x5_reduce`, `NAME_5x5`,
+    `NAME_pool`, `NAME_pool_proj`, and `NAME_output` for the concatenation.
+
+    Args:
+        x: tensor (N, height, width, channels).
+        n1x1: filters of the 1x1 branch.
+        n3x3_reduce: 1x1 filters before the 3x3 convolution.
+        n3x3: 3x3 filters.
+        n5x5_reduce: 1x1 filters before the 5x5 convolution.
+        n5x5: 5x5 filters.
+        pool_proj: 1x1 filters after the 3x3 max pooling of stride 1.
+        batch_normalization: normalise between convolution and ReLU (`…_bn`, `…_relu`).
+        double_3x3: two 3x3 convolutions, `NAME_5x5_1` and `NAME_5x5_2`, in place of
+            the 5x5: the same window, fewer weights where reduce and filters agree, one
+            ReLU more.
+        kernel_initializer: of all six convolutions.
+        bias_initializer: likewise.
+        name: name of the module.
+
+    Returns:
+        Tensor (N, height, width, n1x1 + n3x3 + n5x5 + pool_proj).
+    """
+
+    def convolve(x, filters, size, column):
+        return convolution(
+            x,
+            filters,
+            size,
+            f"{name}_{column}",
+            batch_normalization,
+            padding="same",
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+        )
+
+    one = convolve(x, n1x1, 1, "1x1")
+    three = convolve(x, n3x3_reduce, 1, "3x3_reduce")
+    three = convolve(three, n3x3, 3, "3x3")
+    five = convolve(x, n5x5_reduce, 1, "5x5_reduce")
+    if double_3x3:
+        five = convolve(five, n5x5, 3, "5x5_1")
+        five = convolve(five, n5x5, 3, "5x5_2")
+    else:
+        five = convolve(five, n5x5, 5, "5x5")
+    pool = keras.layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
+    pool = convolve(pool, pool_proj, 1, "pool_proj")
+    return keras.layers.Concatenate(name=f"{name}_output")([one, three, five, pool])
+
+
+def nin_blocks(x, blocks, classes, unit, pools, *, dropout=0.5, width=1.0, average):
+    """Apply the blocks of a Network in Network, up to an average for each class.
+
+    Args:
+        x: tensor (N, height, width, channels).
+        blocks: of each block its layers, (name, size, filters); None in place of the
+            filters for as many as classes.
+        classes: number of classes.
+        unit: function (x, filters, size, name) of tensor and layer: a convolution and
+            what follows it.
+        pools: a layer for the end of each block but the last.
+        dropout: rate after each of them.
+        width: multiplies filters.
+        average: name of the global average pooling at the end.
+
+    Returns:
+        Tensor (N, classes).
+    """
+    for number, block in enumerate(blocks, start=1):
+        for layer, size, filters in block:
+            x = unit(x, scaled(filters, width) if filters else classes, size, layer)
+        if number < len(blocks):
+            x = pools[number - 1](x)
+            x = keras.layers.Dropout(dropout, name=f"dropout{number}")(x)
+    return keras.layers.GlobalAveragePooling2D(name=average)(x)

@@ -13,7 +13,7 @@ import keras
 
 from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import RandomPlacement2D
-from zoo.registry import register
+from zoo.variants import variant
 
 # "A form of leaky ReLU", as the paper says: x below 0 is divided by 3.
 SLOPE = 1 / 3
@@ -38,41 +38,35 @@ def field_width(levels=LEVELS):
 
 
 def deep(
-    input_shape,
-    classes,
-    *,
     network_in_network,
-    levels,
-    filters,
-    dropout,
-    shift,
-    width,
-    classifier_activation,
-    name,
+    input_shape=(32, 32, 3),
+    classes=10,
+    *,
+    levels=LEVELS,
+    filters=300,
+    dropout=0.5,
+    shift=16,
+    width=1.0,
+    classifier_activation="softmax",
+    name="deep",
 ):
     """Build DeepCNet(levels, filters), or DeepCNiN with 1x1 convolutions in it.
 
     The layers are named `conv1`, `pool1`, `nin1`, …; `dropout2` follows `conv2`.
 
     Args:
-        input_shape: (height, width, channels), at most 3·2^levels pixels either way.
-        classes: number of classes.
         network_in_network: a 1x1 convolution after every pooling and at the end.
-        levels: number of poolings.
-        filters: k; level n has n·k filters.
+        input_shape: (height, width, channels), at most as large as the field:
+            3·2^levels pixels either way, 96 with 5 levels.
+        levels: number of poolings; one more convolution than that.
+        filters: filters k of the first level; level n has n times as many.
         dropout: rate of the last level's maps; it grows from 0 in equal steps.
-        shift: how many pixels the image is moved in the field in training, at most.
+        shift: how many pixels an image is moved in the field, at most, when training.
         width: multiplies filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
 
     Raises:
-        ValueError: the images are larger than the field, or `levels` or `width` is not
-            above 0.
+        ValueError: the images are larger than the field, or `levels`, `filters` or
+            `width` is not above 0.
     """
     check(levels=levels, filters=filters)
     image, x = image_input(input_shape)
@@ -189,63 +183,16 @@ def ending(x, classes, activation):
     return classifier(x, classes, activation, kernel_initializer=initializer)
 
 
-_DOC = """Build {title}: {what}.
-
-    Args:
-        input_shape: (height, width, channels), at most as large as the field:
-            3·2^levels pixels either way, 96 with 5 levels.
-        classes: number of classes.
-        levels: number of poolings; one more convolution than that.
-        filters: filters of the first level; level n has n times as many.
-        dropout: rate of the last level's maps; it grows from 0 in equal steps.
-        shift: how many pixels an image is moved in the field, at most, when training.
-        width: multiplies filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are larger than the field, or `levels`, `filters` or
-            `width` is not above 0.
-    """
-
-
-def _variant(variant, title, what, network_in_network, published_filters):
-    def build(
-        input_shape=(32, 32, 3),
-        classes=10,
-        *,
-        levels=LEVELS,
-        filters=published_filters,
-        dropout=0.5,
-        shift=16,
-        width=1.0,
-        classifier_activation="softmax",
-        name=variant,
-    ):
-        return deep(
-            input_shape,
-            classes,
-            network_in_network=network_in_network,
-            levels=levels,
-            filters=filters,
-            dropout=dropout,
-            shift=shift,
-            width=width,
-            classifier_activation=classifier_activation,
-            name=name,
-        )
-
-    build.__name__ = build.__qualname__ = variant
-    build.__doc__ = _DOC.format(title=title, what=what)
-    return register(build)
-
-
 _CNET = "convolutions and slow max pooling in a large field"
 _CNIN = "a DeepCNet with a 1x1 convolution after every pooling and at the end"
-deep_cnet = _variant("deep_cnet", "DeepCNet(5, 300)", _CNET, False, 300)
-deep_cnin = _variant("deep_cnin", "DeepCNiN(5, 300)", _CNIN, True, 300)
-deep_cnin_100 = _variant("deep_cnin_100", "DeepCNiN(5, 100)", _CNIN, True, 100)
+
+
+def _variant(name, title, inner, filters):
+    fixed, title = {"network_in_network": inner}, f"Build {title}({LEVELS}, {filters})"
+    title += f": {_CNIN if inner else _CNET}."
+    return variant(deep, name, title, fixed, filters=filters)
+
+
+deep_cnet = _variant("deep_cnet", "DeepCNet", False, 300)
+deep_cnin = _variant("deep_cnin", "DeepCNiN", True, 300)
+deep_cnin_100 = _variant("deep_cnin_100", "DeepCNiN", True, 100)

@@ -9,7 +9,7 @@ outputs near 0.
 import keras
 
 from zoo.blocks import convolution, image_input, outputs, scaled
-from zoo.registry import register
+from zoo.variants import variant
 
 # The stacks: (number of convolutions, filters, size of their windows). The last
 # convolution of the paper, 1x1 to the classes, is a stack of its own and added below.
@@ -42,8 +42,30 @@ DROPOUT = {
 }
 
 
-def _elu_cnn(variant, input_shape, classes, dropout, width, activation, name):
-    rates = [dropout * rate for rate in DROPOUT[variant]]
+def elu_cnn(
+    network,
+    input_shape=(32, 32, 3),
+    classes=10,
+    *,
+    dropout=1.0,
+    width=1.0,
+    classifier_activation="softmax",
+    name="elu_cnn",
+):
+    """Build an ELU network from its stacks.
+
+    Args:
+        network: name of a row of `STACKS`.
+        input_shape: (height, width, channels), at least 32x32 pixels.
+        dropout: multiplies the rates of dropout: 0, 0.1, …, 0.5 at the end of the
+            stacks; 0 for none, 1.5 in the last phase of training of the paper's 18.
+        width: multiplies the filters; 1 for the published network.
+
+    Raises:
+        ValueError: the images are smaller than 32x32 pixels, `dropout` is not in
+            0…2, or `width` is not above 0.
+    """
+    rates = [dropout * rate for rate in DROPOUT[network]]
     if not all(0 <= rate < 1 for rate in rates):
         raise ValueError(
             "dropout multiplies the rates of the paper, the largest of which is 0.5: "
@@ -51,7 +73,7 @@ def _elu_cnn(variant, input_shape, classes, dropout, width, activation, name):
         )
     image, x = image_input(input_shape, minimum=2**POOLINGS)
     for stack, (rows, rate) in enumerate(
-        zip(STACKS[variant], rates, strict=True), start=1
+        zip(STACKS[network], rates, strict=True), start=1
     ):
         sizes = [(filters, size) for n, filters, size in rows for _ in range(n)]
         for place, (filters, size) in enumerate(sizes, start=1):
@@ -78,74 +100,20 @@ def _elu_cnn(variant, input_shape, classes, dropout, width, activation, name):
     )  # (N, 1, 1, classes) at 32x32
     # The paper's images are of 32x32 pixels; this makes one vector of larger ones.
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(image, outputs(x, activation), name=name)
+    return keras.Model(image, outputs(x, classifier_activation), name=name)
 
 
-@register
-def elu_cnn_11(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    dropout=1.0,
-    width=1.0,
-    classifier_activation="softmax",
-    name="elu_cnn_11",
-):
-    """Build the network of 11 convolutions of section 4.2 of arXiv 1511.07289.
-
-    Args:
-        input_shape: (height, width, channels), at least 32x32 pixels.
-        classes: number of classes.
-        dropout: multiplies the rates of dropout: 0, 0.1, …, 0.5 at the end of the
-            stacks; 0 for none.
-        width: multiplies the filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are smaller than 32x32 pixels, `dropout` is not in
-            0…2, or `width` is not above 0.
-    """
-    return _elu_cnn(
-        "elu_cnn_11", input_shape, classes, dropout, width, classifier_activation, name
-    )
-
-
-@register
-def elu_cnn_18(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    dropout=1.0,
-    width=1.0,
-    classifier_activation="softmax",
-    name="elu_cnn_18",
-):
+elu_cnn_11 = variant(
+    elu_cnn,
+    "elu_cnn_11",
+    "Build the network of 11 convolutions of section 4.2 of arXiv 1511.07289.",
+    {"network": "elu_cnn_11"},
+)
+elu_cnn_18 = variant(
+    elu_cnn,
+    "elu_cnn_18",
     """Build the network of 18 convolutions of section 4.3 of arXiv 1511.07289.
 
-    The paper's 18 leave out the last 1x1 convolution, to the classes.
-
-    Args:
-        input_shape: (height, width, channels), at least 32x32 pixels.
-        classes: number of classes.
-        dropout: multiplies the rates of dropout: 0, 0.1, …, 0.5, 0 at the end of the
-            stacks; 0 for none, 1.5 for the paper's last phase of training.
-        width: multiplies the filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are smaller than 32x32 pixels, `dropout` is not in
-            0…2, or `width` is not above 0.
-    """
-    return _elu_cnn(
-        "elu_cnn_18", input_shape, classes, dropout, width, classifier_activation, name
-    )
+    The paper's 18 leave out the last 1x1 convolution, to the classes.""",
+    {"network": "elu_cnn_18"},
+)

@@ -10,7 +10,7 @@ import keras
 
 from zoo.blocks import classifier, image_input, scaled
 from zoo.layers import Maxout
-from zoo.registry import register
+from zoo.variants import variant
 
 # Filters of the 3x3 convolutions of each block, a 2x2 pooling after the first two;
 # units of the dense layer; linear pieces of a unit in convolutions and dense layer.
@@ -29,16 +29,30 @@ SUMS = {
 }
 
 
-def _fitnet(
-    activation,
+def fitnet(
     sums,
-    input_shape,
-    classes,
-    dropout,
-    width,
-    classifier_activation,
-    name,
+    input_shape=(32, 32, 3),
+    classes=10,
+    *,
+    activation="maxout",
+    dropout=0.2,
+    width=1.0,
+    classifier_activation="softmax",
+    name="fitnet",
 ):
+    """Build a FitNet of seventeen convolutions.
+
+    Args:
+        sums: of layers, by name, the earlier layer whose output is added to theirs.
+        input_shape: (height, width, channels), at least 4x4 pixels.
+        activation: "maxout", or "relu" with a single piece for each unit.
+        dropout: rate, of the pixels, after each pooling and after the dense layer.
+        width: multiplies filters and units; 1 for the published network.
+
+    Raises:
+        ValueError: the images are smaller than 4x4 pixels, or an argument is out of
+            its range.
+    """
     if activation not in PIECES:
         raise ValueError(
             f"activation must be one of {', '.join(PIECES)}; received {activation!r}"
@@ -84,116 +98,30 @@ def _units(x, units, pieces, name, layer, size=None, padding=None):
     return x if relu else Maxout(pieces, name=f"{name}_maxout")(x)
 
 
-@register
-def fitnet4(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    dropout=0.2,
-    width=1.0,
-    classifier_activation="softmax",
-    name="fitnet4",
-):
+fitnet4 = variant(
+    fitnet,
+    "fitnet4",
     """Build FitNet-4 with maxout units: 17 convolutions, 2,742,102 parameters.
 
     A unit of a convolution is the largest of two linear pieces, one of the dense layer
     of five. The layers are named as in the authors' definition: `conv1_1`, `pool1`,
-    `ip1`, `clf`; `conv1_1_maxout` takes the maximum.
-
-    Args:
-        input_shape: (height, width, channels), at least 4x4 pixels.
-        classes: number of classes.
-        dropout: rate, of the pixels, after each pooling and after the dense layer.
-        width: multiplies filters and units; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are smaller than 4x4 pixels, or `width` is not above 0.
-    """
-    return _fitnet(
-        "maxout", {}, input_shape, classes, dropout, width, classifier_activation, name
-    )
-
-
-@register
-def fitnet4_relu(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    dropout=0.2,
-    width=1.0,
-    classifier_activation="softmax",
-    name="fitnet4_relu",
-):
-    """Build FitNet-4 with ReLU: the filters of `fitnet4`, 1,276,806 parameters.
-
-    Args:
-        input_shape: (height, width, channels), at least 4x4 pixels.
-        classes: number of classes.
-        dropout: rate, of the pixels, after each pooling and after the dense layer.
-        width: multiplies filters and units; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are smaller than 4x4 pixels, or `width` is not above 0.
-    """
-    return _fitnet(
-        "relu", {}, input_shape, classes, dropout, width, classifier_activation, name
-    )
-
-
-@register
-def fit_resnet4(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    activation="maxout",
-    dropout=0.2,
-    width=1.0,
-    classifier_activation="softmax",
-    name="fit_resnet4",
-):
+    `ip1`, `clf`; `conv1_1_maxout` takes the maximum.""",
+    {"sums": {}, "activation": "maxout"},
+)
+fitnet4_relu = variant(
+    fitnet,
+    "fitnet4_relu",
+    "Build FitNet-4 with ReLU: the filters of `fitnet4`, 1,276,806 parameters.",
+    {"sums": {}, "activation": "relu"},
+)
+fit_resnet4 = variant(
+    fitnet,
+    "fit_resnet4",
     """Build FitResNet-4, as this project reads it: FitNet-4 with identity shortcuts.
 
     The paper says that FitResNet-4 adds residual connections to FitNet-4; where they
     are is this project's reading. Here each pair of convolutions that keeps the width
     has its input added to its output, after the activation: five sums (`conv1_3_add`,
-    `conv2_4_add`, …), and no weight more than FitNet-4 has.
-
-    Args:
-        input_shape: (height, width, channels), at least 4x4 pixels.
-        classes: number of classes.
-        activation: "maxout", or "relu" with a single piece for each unit.
-        dropout: rate, of the pixels, after each pooling and after the dense layer.
-        width: multiplies filters and units; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are smaller than 4x4 pixels, `width` is not above 0, or
-            the activation is another one.
-    """
-    return _fitnet(
-        activation,
-        SUMS,
-        input_shape,
-        classes,
-        dropout,
-        width,
-        classifier_activation,
-        name,
-    )
+    `conv2_4_add`, …), and no weight more than FitNet-4 has.""",
+    {"sums": SUMS},
+)

@@ -17,24 +17,12 @@ from zoo.deep_cnet import (
     leaky_convolution,
 )
 from zoo.layers import FractionalMaxPooling2D
-from zoo.registry import register
+from zoo.variants import variant
 
 # The paper's formula for CIFAR-10: (160n C2 - FMP ∛2)12 - C2 - C1 - output: at level n,
 # 160·n filters of 2x2, then a pooling that divides height and width by ∛2.
 LEVELS = 12
 RATIO = 2 ** (1 / 3)
-
-# Options of the variants: the paper's network; the author's small program; and the
-# width of the paper's network for CIFAR-100.
-VARIANTS = {
-    "fractional_max_pooling": {"filters": 160, "dropout": 0.5, "mode": "pseudorandom"},
-    "fractional_max_pooling_32": {"filters": 32, "dropout": 0.1, "mode": "random"},
-    "fractional_max_pooling_64": {
-        "filters": 64,
-        "dropout": 0.5,
-        "mode": "pseudorandom",
-    },
-}
 
 
 def chain(levels=LEVELS, ratio=RATIO):
@@ -66,20 +54,20 @@ def field_width(levels=LEVELS):
 
 
 def network(
-    input_shape,
-    classes,
+    input_shape=(32, 32, 3),
+    classes=10,
     *,
-    filters,
-    dropout,
-    mode,
-    regions,
-    shared,
-    deterministic,
-    levels,
-    shift,
-    width,
-    classifier_activation,
-    name,
+    filters=160,
+    dropout=0.5,
+    mode="pseudorandom",
+    regions="overlapping",
+    shared=False,
+    deterministic=False,
+    levels=LEVELS,
+    shift=16,
+    width=1.0,
+    classifier_activation="softmax",
+    name="fractional_max_pooling",
 ):
     """Build (filters·n C2 - FMP ∛2)levels - C2 - C1 - output.
 
@@ -87,23 +75,18 @@ def network(
     where it does what it would do before the pooling, on fewer values.
 
     Args:
-        input_shape: (height, width, channels), at most as large as the field.
-        classes: number of classes.
+        input_shape: (height, width, channels), at most 94x94 pixels with 12 levels:
+            the field keeps its size, and the image lies in the middle of it.
         filters: filters of the first level; level n has n times as many.
         dropout: rate of the last hidden layer; it grows from 0 in equal steps.
-        mode: "pseudorandom" or "random", of `FractionalMaxPooling2D`.
-        regions: "overlapping", "inclusive" or "disjoint", likewise.
-        shared: one draw of the regions for all images of a batch.
-        deterministic: the same regions always.
-        levels: number of poolings.
-        shift: how many pixels the image is moved in the field in training, at most.
+        mode: order of the steps, "pseudorandom" or "random".
+        regions: "overlapping" (2x2, the author's program), "inclusive" (2 or 3, the
+            paper's) or "disjoint" (1 or 2).
+        shared: draw the regions once for all images of a batch; faster.
+        deterministic: use the same regions always, in the middle of the random ones.
+        levels: number of poolings; the field grows with it.
+        shift: how many pixels an image is moved in the field, at most, when training.
         width: multiplies filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
 
     Raises:
         ValueError: the images are larger than the field, or `levels`, `filters` or
@@ -137,77 +120,17 @@ def network(
     return keras.Model(image, ending(x, classes, classifier_activation), name=name)
 
 
-_DOC = """Build a fractional max pooling network with {filters}·n filters at level n.
+def _variant(name, filters, **defaults):
+    title = f"""Build a fractional max pooling network, {filters}·n filters at level n.
 
-    Its outputs are random, in prediction too, unless it is `deterministic`.
-
-    Args:
-        input_shape: (height, width, channels), at most 94x94 pixels with 12 levels:
-            the field keeps its size, and the image lies in the middle of it.
-        classes: number of classes.
-        filters: filters of the first level; level n has n times as many.
-        dropout: rate of the last hidden layer; it grows from 0 in equal steps.
-        mode: order of the steps, "pseudorandom" or "random".
-        regions: "overlapping" (2x2, the author's program), "inclusive" (2 or 3, the
-            paper's) or "disjoint" (1 or 2).
-        shared: draw the regions once for all images of a batch; faster.
-        deterministic: use the same regions always, in the middle of the random ones.
-        levels: number of poolings; the field grows with it.
-        shift: how many pixels an image is moved in the field, at most, when training.
-        width: multiplies filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: the images are larger than the field, or `levels`, `filters` or
-            `width` is not above 0.
-    """
+    Its outputs are random, in prediction too, unless it is `deterministic`."""
+    return variant(network, name, title, {}, filters=filters, **defaults)
 
 
-def _variant(variant):
-    own = VARIANTS[variant]
-
-    def build(
-        input_shape=(32, 32, 3),
-        classes=10,
-        *,
-        filters=own["filters"],
-        dropout=own["dropout"],
-        mode=own["mode"],
-        regions="overlapping",
-        shared=False,
-        deterministic=False,
-        levels=LEVELS,
-        shift=16,
-        width=1.0,
-        classifier_activation="softmax",
-        name=variant,
-    ):
-        return network(
-            input_shape,
-            classes,
-            filters=filters,
-            dropout=dropout,
-            mode=mode,
-            regions=regions,
-            shared=shared,
-            deterministic=deterministic,
-            levels=levels,
-            shift=shift,
-            width=width,
-            classifier_activation=classifier_activation,
-            name=name,
-        )
-
-    build.__name__ = build.__qualname__ = variant
-    build.__doc__ = _DOC.format(filters=own["filters"])
-    return register(build)
-
-
-fractional_max_pooling = _variant("fractional_max_pooling")
-fractional_max_pooling_32 = _variant("fractional_max_pooling_32")
-fractional_max_pooling_64 = _variant("fractional_max_pooling_64")
+# The paper's network, the author's small program, and the width of the paper's network
+# for CIFAR-100.
+fractional_max_pooling = _variant("fractional_max_pooling", 160)
+fractional_max_pooling_32 = _variant(
+    "fractional_max_pooling_32", 32, dropout=0.1, mode="random"
+)
+fractional_max_pooling_64 = _variant("fractional_max_pooling_64", 64)

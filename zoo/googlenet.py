@@ -8,9 +8,17 @@ the paper's network; `googlenet` and `googlenet_3x3` are for images of 32x32 pix
 
 import keras
 
-from zoo.blocks import classifier, convolution, image_input, outputs, scaled
-from zoo.layers import LocalResponseNormalization
+from zoo.blocks import (
+    classifier,
+    convolution,
+    image_input,
+    inception_block,
+    outputs,
+    scaled,
+)
+from zoo.layers import CeilMaxPooling2D, LocalResponseNormalization
 from zoo.registry import register
+from zoo.variants import variant
 
 # Table 1 of the paper: the filters of every module, in its columns.
 COLUMNS = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
@@ -30,72 +38,12 @@ TABLE = {
 POOL_BEFORE = {"4a": "pool3", "5a": "pool4"}
 AUXILIARY_AFTER = {"4a": "auxiliary1", "4d": "auxiliary2"}
 
-
-def inception_block(
-    x,
-    n1x1,
-    n3x3_reduce,
-    n3x3,
-    n5x5_reduce,
-    n5x5,
-    pool_proj,
-    *,
-    batch_normalization=False,
-    double_3x3=False,
-    kernel_initializer="he_normal",
-    bias_initializer="zeros",
-    name="inception",
-):
-    """Apply an Inception module: four branches, side by side on the channel axis.
-
-    arXiv 1409.4842, Figure 2(b). The layers are named after the columns of the paper's
-    Table 1: `NAME_1x1`, `NAME_3x3_reduce`, `NAME_3x3`, `NAME_5x5_reduce`, `NAME_5x5`,
-    `NAME_pool`, `NAME_pool_proj`, and `NAME_output` for the concatenation.
-
-    Args:
-        x: tensor (N, height, width, channels).
-        n1x1: filters of the 1x1 branch.
-        n3x3_reduce: 1x1 filters before the 3x3 convolution.
-        n3x3: 3x3 filters.
-        n5x5_reduce: 1x1 filters before the 5x5 convolution.
-        n5x5: 5x5 filters.
-        pool_proj: 1x1 filters after the 3x3 max pooling of stride 1.
-        batch_normalization: normalise between convolution and ReLU (`…_bn`, `…_relu`).
-        double_3x3: two 3x3 convolutions, `NAME_5x5_1` and `NAME_5x5_2`, in place of
-            the 5x5: the same window, fewer weights where reduce and filters agree, one
-            ReLU more.
-        kernel_initializer: of all six convolutions.
-        bias_initializer: likewise.
-        name: name of the module.
-
-    Returns:
-        Tensor (N, height, width, n1x1 + n3x3 + n5x5 + pool_proj).
-    """
-
-    def convolve(x, filters, size, column):
-        return convolution(
-            x,
-            filters,
-            size,
-            f"{name}_{column}",
-            batch_normalization,
-            padding="same",
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-        )
-
-    one = convolve(x, n1x1, 1, "1x1")
-    three = convolve(x, n3x3_reduce, 1, "3x3_reduce")
-    three = convolve(three, n3x3, 3, "3x3")
-    five = convolve(x, n5x5_reduce, 1, "5x5_reduce")
-    if double_3x3:
-        five = convolve(five, n5x5, 3, "5x5_1")
-        five = convolve(five, n5x5, 3, "5x5_2")
-    else:
-        five = convolve(five, n5x5, 5, "5x5")
-    pool = keras.layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
-    pool = convolve(pool, pool_proj, 1, "pool_proj")
-    return keras.layers.Concatenate(name=f"{name}_output")([one, three, five, pool])
+# Caffe's "xavier", which has the fan-in alone, and its bias. (A name, not an object:
+# layers that share an unseeded initializer start alike.)
+CAFFE = {
+    "kernel_initializer": "lecun_uniform",
+    "bias_initializer": keras.initializers.Constant(0.2),
+}
 
 
 @register
@@ -129,24 +77,25 @@ def googlenet_imagenet(
     Raises:
         ValueError: the images are too small, or `width` is not above 0.
     """
-    table = _scaled_table(width)
     stem = [scaled(filters, width) for filters in (64, 64, 192)]
     # Five halvings; with the heads, 4a and 4d must have the 5x5 that they average.
     image, x = image_input(input_shape, minimum=79 if auxiliary else 31)
     # Caffe centres the first window on pixel 0; "same" would centre it on pixel 1.
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(x)
-    x = _caffe_convolution(x, stem[0], 7, "conv1", strides=2)  # (N, 112, 112, 64)
-    x = _caffe_pooling(x, "pool1")  # (N, 56, 56, 64)
+    x = convolution(x, stem[0], 7, "conv1", strides=2)  # (N, 112, 112, 64, **CAFFE)
+    x = CeilMaxPooling2D(3, 2, name="pool1")(x)  # (N, 56, 56, 64)
     x = LocalResponseNormalization(name="norm1")(x)
-    x = _caffe_convolution(x, stem[1], 1, "conv2_reduce")
-    x = _caffe_convolution(x, stem[2], 3, "conv2", padding="same")  # (N, 56, 56, 192)
+    x = convolution(x, stem[1], 1, "conv2_reduce", **CAFFE)
+    x = convolution(x, stem[2], 3, "conv2", padding="same")  # (N, 56, 56, 192, **CAFFE)
     x = LocalResponseNormalization(name="norm2")(x)
-    x = _caffe_pooling(x, "pool2")  # (N, 28, 28, 192)
+    x = CeilMaxPooling2D(3, 2, name="pool2")(x)  # (N, 28, 28, 192)
     heads = []
-    for module, filters in table.items():
+    for module, row in TABLE.items():
         if module in POOL_BEFORE:
-            x = _caffe_pooling(x, POOL_BEFORE[module])  # (N, 14, 14, 480), (N, 7, 7, …)
-        x = inception_block(x, *filters, name=f"inception_{module}", **_caffe())
+            # (N, 14, 14, 480) before 4a, (N, 7, 7, 832) before 5a
+            x = CeilMaxPooling2D(3, 2, name=POOL_BEFORE[module])(x)
+        filters = [scaled(column, width) for column in row]
+        x = inception_block(x, *filters, name=f"inception_{module}", **CAFFE)
         if auxiliary and module in AUXILIARY_AFTER:
             head = AUXILIARY_AFTER[module]
             heads.append(_auxiliary(x, classes, classifier_activation, width, head))
@@ -156,97 +105,59 @@ def googlenet_imagenet(
     return keras.Model(image, [x, *heads] if auxiliary else x, name=name)
 
 
-@register
-def googlenet(
+def small_googlenet(
+    double_3x3,
     input_shape=(32, 32, 3),
     classes=10,
     *,
     width=1.0,
     classifier_activation="softmax",
-    name="googlenet",
+    name="small_googlenet",
 ):
+    """Build GoogLeNet's nine modules behind one 3x3 convolution, all normalised.
+
+    Args:
+        double_3x3: two 3x3 convolutions in place of each 5x5.
+        input_shape: (height, width, channels), of any size.
+        width: multiplies the filters; 1 for the published network.
+
+    Raises:
+        ValueError: `width` is not above 0.
+    """
+    filters, options = scaled(192, width), {"kernel_initializer": "he_normal"}
+    image, x = image_input(input_shape)
+    x = convolution(x, filters, 3, "conv1", True, padding="same", **options)
+    options |= {"batch_normalization": True, "double_3x3": double_3x3}
+    for module, row in TABLE.items():
+        if module in POOL_BEFORE:
+            # (N, 16, 16, 480) before 4a, (N, 8, 8, 832) before 5a
+            x = _pytorch_pooling(x, POOL_BEFORE[module])
+        filters = [scaled(column, width) for column in row]
+        x = inception_block(x, *filters, name=f"inception_{module}", **options)
+    x = keras.layers.GlobalAveragePooling2D(name="pool5")(x)  # (N, 1024)
+    x = classifier(x, classes, classifier_activation)
+    return keras.Model(image, x, name=name)
+
+
+googlenet = variant(
+    small_googlenet,
+    "googlenet",
     """Build GoogLeNet for small images: its nine modules behind one 3x3 convolution.
 
     The first convolution and its poolings would take a 32x32 image to 4x4 before the
     first module; this form keeps the full size up to 3b, and normalises after every
-    convolution. The 5x5 branch is the paper's.
-
-    Args:
-        input_shape: (height, width, channels), of any size.
-        classes: number of classes.
-        width: multiplies the filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: `width` is not above 0.
-    """
-    return _small(input_shape, classes, width, classifier_activation, name)
-
-
-@register
-def googlenet_3x3(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    width=1.0,
-    classifier_activation="softmax",
-    name="googlenet_3x3",
-):
+    convolution. The 5x5 branch is the paper's.""",
+    {"double_3x3": False},
+)
+googlenet_3x3 = variant(
+    small_googlenet,
+    "googlenet_3x3",
     """Build `googlenet` with two 3x3 convolutions in place of each 5x5.
 
     The form of the PyTorch collection kuangliu/pytorch-cifar, 6,166,250 trainable
-    parameters.
-
-    Args:
-        input_shape: (height, width, channels), of any size.
-        classes: number of classes.
-        width: multiplies the filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: `width` is not above 0.
-    """
-    return _small(
-        input_shape, classes, width, classifier_activation, name, double_3x3=True
-    )
-
-
-def _small(input_shape, classes, width, activation, name, *, double_3x3=False):
-    table = _scaled_table(width)
-    image, x = image_input(input_shape)
-    x = convolution(
-        x,
-        scaled(192, width),
-        3,
-        "conv1",
-        batch_normalization=True,
-        padding="same",
-        kernel_initializer="he_normal",
-    )  # (N, 32, 32, 192)
-    for module, filters in table.items():
-        if module in POOL_BEFORE:
-            # (N, 16, 16, 480) before 4a, (N, 8, 8, 832) before 5a
-            x = _pytorch_pooling(x, POOL_BEFORE[module])
-        x = inception_block(
-            x,
-            *filters,
-            batch_normalization=True,
-            double_3x3=double_3x3,
-            name=f"inception_{module}",
-        )
-    x = keras.layers.GlobalAveragePooling2D(name="pool5")(x)  # (N, 1024)
-    x = classifier(x, classes, activation)
-    return keras.Model(image, x, name=name)
+    parameters.""",
+    {"double_3x3": True},
+)
 
 
 def _auxiliary(x, classes, activation, width, name):
@@ -254,41 +165,15 @@ def _auxiliary(x, classes, activation, width, name):
     # (N, 4, 4, …) at 224x224. At sizes that 5x5 windows of stride 3 do not tile, Caffe
     # would add a smaller window at the end.
     x = keras.layers.AveragePooling2D(5, 3, name=f"{name}_pool")(x)
-    x = _caffe_convolution(x, scaled(128, width), 1, f"{name}_conv")
+    x = convolution(x, scaled(128, width), 1, f"{name}_conv", **CAFFE)
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)  # (N, 2048)
     x = keras.layers.Dense(
-        scaled(1024, width), activation="relu", name=f"{name}_fc1", **_caffe()
+        scaled(1024, width), activation="relu", name=f"{name}_fc1", **CAFFE
     )(x)
     x = keras.layers.Dropout(0.7, name=f"{name}_dropout")(x)
     x = keras.layers.Dense(classes, name=f"{name}_fc2")(x)
     end = "probabilities" if activation else "logits"
     return outputs(x, activation, name=f"{name}_{end}")
-
-
-def _caffe():
-    """Return Caffe's "xavier", which has the fan-in alone, and its bias of 0.2."""
-    return {
-        "kernel_initializer": keras.initializers.VarianceScaling(
-            1.0, mode="fan_in", distribution="uniform"
-        ),
-        "bias_initializer": keras.initializers.Constant(0.2),
-    }
-
-
-def _caffe_convolution(x, filters, size, name, **options):
-    return convolution(x, filters, size, name, False, **options, **_caffe())
-
-
-def _caffe_pooling(x, name):
-    """Apply max pooling 3/2 as Caffe does: from pixel 0, the last window cut short.
-
-    An odd side is tiled exactly. An even side lacks one row at the end; a row of zeros
-    there is never the largest, since all that is pooled here comes out of a ReLU.
-    """
-    missing = [(0, 1 - side % 2) for side in x.shape[1:3]]
-    if any(after for _, after in missing):
-        x = keras.layers.ZeroPadding2D(missing, name=f"{name}_pad")(x)
-    return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
 def _pytorch_pooling(x, name):
@@ -298,10 +183,3 @@ def _pytorch_pooling(x, name):
     """
     x = keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
     return keras.layers.MaxPooling2D(3, 2, name=name)(x)
-
-
-def _scaled_table(width):
-    return {
-        module: [scaled(filters, width) for filters in row]
-        for module, row in TABLE.items()
-    }

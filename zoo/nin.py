@@ -9,9 +9,10 @@ paper's other name of a 1x1 convolution. `nin_bn` normalises after every convolu
 
 import keras
 
-from zoo.blocks import convolution, image_input, outputs, scaled
+from zoo.blocks import convolution, image_input, nin_blocks, outputs
 from zoo.layers import GatedPooling2D, TreePooling2D
 from zoo.registry import register
+from zoo.variants import variant
 
 # (name, size, filters) of the convolutions of each block; None: as many as classes.
 BLOCKS = (
@@ -27,7 +28,7 @@ INITIALIZER = "he_normal"
 
 
 def nin_of(
-    pools,
+    pools=None,
     input_shape=(32, 32, 3),
     classes=10,
     *,
@@ -43,127 +44,55 @@ def nin_of(
     averaged, one for each class.
 
     Args:
-        pools: two layers, that after the first and that after the second block.
+        pools: two layers, after the first and after the second block; default the max
+            poolings of the paper.
         input_shape: (height, width, channels).
-        classes: number of classes.
         dropout: rate after each pooling.
         batch_normalization: normalise between convolution and ReLU (`conv1_bn`,
             `conv1_relu`); the convolutions keep their biases.
         width: multiplies filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
 
     Raises:
         ValueError: `width` is not above 0.
     """
-    image, x = image_input(input_shape)
-    for number, block in enumerate(BLOCKS):
-        for layer, size, filters in block:
-            x = convolution(
-                x,
-                scaled(filters, width) if filters else classes,
-                size,
-                layer,
-                batch_normalization,
-                padding="same",
-                kernel_initializer=INITIALIZER,
-            )
-        if number < len(pools):
-            x = pools[number](x)  # (N, 16, 16, 96), (N, 8, 8, 192)
-            x = keras.layers.Dropout(dropout, name=f"dropout{number + 1}")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="poolg")(x)
-    return keras.Model(image, outputs(x, classifier_activation), name=name)
 
+    def unit(x, filters, size, layer):
+        return convolution(
+            x,
+            filters,
+            size,
+            layer,
+            batch_normalization,
+            padding="same",
+            kernel_initializer=INITIALIZER,
+        )
 
-def _max_pools():
-    """Max poolings 3/2; "same" rounds up like cuda-convnet's, 32 -> 16 -> 8."""
-    return [
+    # Max poolings 3/2; "same" rounds up like cuda-convnet's, 32 -> 16 -> 8.
+    pools = pools or [
         keras.layers.MaxPooling2D(3, 2, padding="same", name=f"pool{number}")
         for number in (1, 2)
     ]
+    image, x = image_input(input_shape)
+    x = nin_blocks(
+        x, BLOCKS, classes, unit, pools, dropout=dropout, width=width, average="poolg"
+    )
+    return keras.Model(image, outputs(x, classifier_activation), name=name)
 
 
-@register
-def nin(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    dropout=0.5,
-    width=1.0,
-    classifier_activation="softmax",
-    name="nin",
-):
+nin = variant(
+    nin_of,
+    "nin",
     """Build Network in Network, for CIFAR-10.
 
-    arXiv 1312.4400; three blocks of a convolution and two 1x1 convolutions.
-
-    Args:
-        input_shape: (height, width, channels).
-        classes: number of classes.
-        dropout: rate after each pooling.
-        width: multiplies filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: `width` is not above 0.
-    """
-    return nin_of(
-        _max_pools(),
-        input_shape,
-        classes,
-        dropout=dropout,
-        width=width,
-        classifier_activation=classifier_activation,
-        name=name,
-    )
-
-
-@register
-def nin_bn(
-    input_shape=(32, 32, 3),
-    classes=10,
-    *,
-    dropout=0.5,
-    width=1.0,
-    classifier_activation="softmax",
-    name="nin_bn",
-):
-    """Build Network in Network with batch normalisation after every convolution.
-
-    Args:
-        input_shape: (height, width, channels).
-        classes: number of classes.
-        dropout: rate after each pooling.
-        width: multiplies filters; 1 for the published widths.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: `width` is not above 0.
-    """
-    return nin_of(
-        _max_pools(),
-        input_shape,
-        classes,
-        dropout=dropout,
-        batch_normalization=True,
-        width=width,
-        classifier_activation=classifier_activation,
-        name=name,
-    )
+    arXiv 1312.4400; three blocks of a convolution and two 1x1 convolutions.""",
+    {"pools": None, "batch_normalization": False},
+)
+nin_bn = variant(
+    nin_of,
+    "nin_bn",
+    "Build Network in Network with batch normalisation after every convolution.",
+    {"pools": None, "batch_normalization": True},
+)
 
 
 @register

@@ -9,15 +9,37 @@ import keras
 
 from zoo.blocks import classifier, convolution, image_input, scaled
 from zoo.layers import RecurrentConv2D
-from zoo.registry import register
-
-# K, the feature maps of every layer.
-MAPS = {"recurrent_cnn_96": 96, "recurrent_cnn_128": 128, "recurrent_cnn_160": 160}
+from zoo.variants import variant
 
 
-def _recurrent_cnn(
-    maps, input_shape, classes, steps, normalization, dropout, width, activation, name
+def recurrent_cnn(
+    maps,
+    input_shape=(32, 32, 3),
+    classes=10,
+    *,
+    steps=3,
+    normalization="lrn",
+    dropout=0.5,
+    width=1.0,
+    classifier_activation="softmax",
+    name="recurrent_cnn",
 ):
+    """Build a recurrent CNN of K feature maps in every layer.
+
+    Args:
+        maps: K.
+        input_shape: (height, width, channels), of any size.
+        steps: recurrent passes T of each recurrent layer, after the feed-forward one;
+            the number of weights does not depend on it, above 0.
+        normalization: "lrn" for local response normalization of the states, "batch"
+            for batch normalisation, one for each time step (and after `conv1`).
+        dropout: rate before each recurrent layer.
+        width: multiplies the feature maps; 1 for the published network.
+
+    Raises:
+        ValueError: `steps` is negative or no integer, `normalization` is unknown, or
+            `width` is not above 0.
+    """
     if normalization not in ("lrn", "batch"):
         raise ValueError(
             f"normalization must be 'lrn' or 'batch'; received {normalization!r}"
@@ -42,7 +64,7 @@ def _recurrent_cnn(
         if number == 2:
             x = _pooling(x, "pool2")  # (N, 8, 8, K)
     x = keras.layers.GlobalMaxPooling2D(name="global_pool")(x)  # (N, K)
-    x = classifier(x, classes, activation)
+    x = classifier(x, classes, classifier_activation)
     return keras.Model(image, x, name=name)
 
 
@@ -51,58 +73,11 @@ def _pooling(x, name):
     return keras.layers.MaxPooling2D(3, 2, padding="same", name=name)(x)
 
 
-def _variant(variant):
-    maps = MAPS[variant]
-
-    def build(
-        input_shape=(32, 32, 3),
-        classes=10,
-        *,
-        steps=3,
-        normalization="lrn",
-        dropout=0.5,
-        width=1.0,
-        classifier_activation="softmax",
-        name=variant,
-    ):
-        return _recurrent_cnn(
-            maps,
-            input_shape,
-            classes,
-            steps,
-            normalization,
-            dropout,
-            width,
-            classifier_activation,
-            name,
-        )
-
-    build.__name__ = build.__qualname__ = variant
-    build.__doc__ = f"""Build RCNN-{maps}: four recurrent layers of {maps} feature maps.
-
-    Args:
-        input_shape: (height, width, channels), of any size.
-        classes: number of classes.
-        steps: recurrent passes T of each recurrent layer, after the feed-forward one;
-            the number of weights does not depend on it, above 0.
-        normalization: "lrn" for local response normalization of the states, "batch"
-            for batch normalisation, one for each time step (and after `conv1`).
-        dropout: rate before each recurrent layer.
-        width: multiplies the feature maps; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: `steps` is negative or no integer, `normalization` is unknown, or
-            `width` is not above 0.
-    """
-    return register(build)
+def _variant(maps):
+    title = f"Build RCNN-{maps}: four recurrent layers of {maps} feature maps."
+    return variant(recurrent_cnn, f"recurrent_cnn_{maps}", title, {"maps": maps})
 
 
-recurrent_cnn_96 = _variant("recurrent_cnn_96")
-recurrent_cnn_128 = _variant("recurrent_cnn_128")
-recurrent_cnn_160 = _variant("recurrent_cnn_160")
+recurrent_cnn_96 = _variant(96)
+recurrent_cnn_128 = _variant(128)
+recurrent_cnn_160 = _variant(160)

@@ -175,13 +175,16 @@ def register(builder: Callable) -> Callable:
     """Add a builder to the zoo under its `__name__`; use as a decorator.
 
     Raises:
-        ValueError: another builder has this name.
+        ValueError: another builder has this name, or a card of the zoo.
     """
     name = builder.__name__
-    if name in _builders and _builders[name] is not builder:
+    other = _builders.get(name, builder)
+    # A card's name is its family's, whose module may not be imported yet.
+    home = f"zoo.{cards()[name].family}" if name in cards() else other.__module__
+    if other is not builder or builder.__module__ != home:
         raise ValueError(
-            f"a builder named {name!r} is registered already, in "
-            f"{_builders[name].__module__}; choose another name"
+            f"a builder named {name!r} is registered already, in {home}; choose "
+            "another name"
         )
     _builders[name] = builder
     return builder

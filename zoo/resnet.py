@@ -11,7 +11,7 @@ import keras
 
 from zoo.blocks import classifier, convolution, image_input, scaled
 from zoo.layers import IdentityShortcut
-from zoo.registry import register
+from zoo.variants import variant
 
 # n, the blocks of each stage.
 BLOCKS = {
@@ -28,10 +28,10 @@ SHORTCUTS = ("A", "B")
 
 
 def resnet(
-    blocks,
     input_shape=(32, 32, 3),
     classes=10,
     *,
+    blocks=3,
     shortcut="A",
     width=1.0,
     classifier_activation="softmax",
@@ -47,19 +47,12 @@ def resnet(
     stages 2 and 3 has `…_shortcut` as well, and `…_pad` before its first convolution.
 
     Args:
-        blocks: residual blocks of each stage (n); the depth is 6n + 2.
         input_shape: (height, width, channels), of any size.
-        classes: number of classes.
+        blocks: residual blocks of each of the three stages (n); the depth is 6n + 2.
         shortcut: how the input of a stage gets past its first block, which halves the
             size and doubles the filters. "A": every second pixel, and channels of
             zeros; "B": a 1x1 convolution of stride 2, normalised.
         width: multiplies the filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
 
     Raises:
         ValueError: `blocks` is not a positive integer, `shortcut` is neither "A" nor
@@ -134,51 +127,10 @@ def _convolution(x, filters, name, halve=False, size=3, activation=None):
     )
 
 
-def _variant(variant):
-    depth = 6 * BLOCKS[variant] + 2
-
-    def build(
-        input_shape=(32, 32, 3),
-        classes=10,
-        *,
-        blocks=BLOCKS[variant],
-        shortcut="A",
-        width=1.0,
-        classifier_activation="softmax",
-        name=variant,
-    ):
-        return resnet(
-            blocks,
-            input_shape,
-            classes,
-            shortcut=shortcut,
-            width=width,
-            classifier_activation=classifier_activation,
-            name=name,
-        )
-
-    build.__name__ = build.__qualname__ = variant
-    build.__doc__ = f"""Build ResNet-{depth} for small images, arXiv 1512.03385.
-
-    Args:
-        input_shape: (height, width, channels), of any size.
-        classes: number of classes.
-        blocks: residual blocks of each of the three stages (n); the depth is 6n + 2.
-        shortcut: where a stage begins, "A" for every second pixel and channels of
-            zeros, "B" for a 1x1 convolution of stride 2.
-        width: multiplies the filters; 1 for the published network.
-        classifier_activation: "softmax" for probabilities, None for logits.
-        name: name of the model.
-
-    Returns:
-        A functional `keras.Model`: `image` (N, height, width, channels), pixels
-        0…255, to float32 (N, classes).
-
-    Raises:
-        ValueError: `blocks` is not a positive integer, `shortcut` is neither "A" nor
-            "B", or `width` is not above 0.
-    """
-    return register(build)
+def _variant(name):
+    blocks = BLOCKS[name]
+    title = f"Build ResNet-{6 * blocks + 2} for small images, arXiv 1512.03385."
+    return variant(resnet, name, title, {}, blocks=blocks)
 
 
 resnet20 = _variant("resnet20")

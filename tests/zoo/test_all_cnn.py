@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.all_cnn import BLOCKS, all_cnn, all_cnn_large
+from zoo.all_cnn import BLOCKS, all_cnn
+from zoo.all_cnn_large import all_cnn_large
 
 # Parameters, and millions of multiply-accumulates if the last 3x3 convolution were
 # padded, for which the figures are known; unpadded, it and the two 1x1 convolutions

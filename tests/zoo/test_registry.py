@@ -181,3 +181,33 @@ def test_every_builder_is_a_name_of_the_package_however_often_it_is_asked_for():
         importlib.import_module(f"zoo.{zoo.card(name).family}")
         for _ in range(2):
             assert inspect.isfunction(getattr(kerascnn, name)), name
+
+
+@pytest.mark.parametrize("name", ["vgg16", "lecture_cnn", "all_cnn_large"])
+def test_the_name_of_a_card_is_its_familys(name, monkeypatch):
+    """Whether its family is imported yet or not."""
+    monkeypatch.setattr(registry, "_builders", {})
+
+    def mine(input_shape=(32, 32, 3), classes=10):
+        return None
+
+    mine.__name__ = name
+    with pytest.raises(ValueError, match=f"'{name}' is registered already, in zoo"):
+        zoo.register(mine)
+    assert registry._builders == {}
+    mine.__name__ = f"my_{name}"
+    assert zoo.register(mine) is zoo.builder(f"my_{name}")
+
+
+def test_after_a_name_was_refused_the_family_is_built():
+    script = """
+import zoo
+def vgg16(): pass
+try: zoo.register(vgg16)
+except ValueError: pass
+print(zoo.builder("vgg16").__module__, zoo.builder("vgg11_bn").__module__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["zoo.vgg", "zoo.vgg"]

@@ -249,7 +249,7 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 
 def test_blocks_and_width_make_other_networks(blueprint, count):
-    model = blueprint(resnet, 4, classes=100, width=2.0)
+    model = blueprint(resnet, blocks=4, classes=100, width=2.0)
     assert count(model).depth == 26
     assert model.get_layer("stage3_block4_conv2").filters == 128
     assert model.output_shape == (None, 100)
