@@ -167,7 +167,8 @@ def inception_block(
         double_3x3: two 3x3 convolutions, `NAME_5x5_1` and `NAME_5x5_2`, in place of
             the 5x5: the same window, fewer weights where reduce and filters agree, one
             ReLU more.
-        kernel_initializer: of all six convolutions.
+        kernel_initializer: of all six convolutions; a name, or those of one shape
+            start alike.
         bias_initializer: likewise.
         name: name of the module.
 

@@ -284,3 +284,13 @@ def test_width_scales_every_column(blueprint):
         zoo.build("googlenet", width=-1)
     with pytest.raises(ValueError, match="width must be above 0; received 0"):
         zoo.build("googlenet_imagenet", width=0)
+
+
+@pytest.mark.parametrize(
+    "network", ["googlenet", "googlenet_3x3", "googlenet_imagenet"]
+)
+def test_no_two_convolutions_start_alike(network):
+    """Not in modules whose branches agree in shape (3b: 256 to 128 twice) either."""
+    model = zoo.build(network, (33, 33, 3), 10, width=0.25)
+    kernels = [v for v in model.trainable_variables if v.path.endswith("/kernel")]
+    assert len({np.asarray(v).tobytes() for v in kernels}) == len(kernels)
