@@ -20,27 +20,15 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 # Bytes that one number takes.
-BYTES = {
-    "float64": 8,
-    "float32": 4,
-    "int32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "uint8": 1,
-    "int8": 1,
-}
+BYTES = {"float64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
+BYTES |= {"uint8": 1, "int8": 1}
 
 
 class Worked(int):
-    """An integer and the expression it was worked out from.
+    """An integer and the expression it was worked out from."""
 
-    Attributes:
-        expression: the left side, such as "5·5·3·32"; `evaluate` takes it.
-        remark: what the expression leaves unsaid; may be empty.
-    """
-
-    expression: str
-    remark: str
+    expression: str  # the left side, such as "5·5·3·32"; `evaluate` takes it
+    remark: str  # what the expression leaves unsaid; may be empty
 
     def __new__(cls, value: int, expression: str = "", remark: str = ""):
         """Join a value, the expression it came from and what that leaves unsaid."""
@@ -68,23 +56,15 @@ class OutputSize(Worked):
 
     Positions are counted in pixels of the input: 0 is its first pixel, `size - 1` its
     last; negative positions and those from `size` on are the zeros of the padding.
-
-    Attributes:
-        size: pixels of the input.
-        window: taps of the window (the filter's or the pool's size).
-        stride: pixels from one window to the next.
-        dilation: pixels from one tap to the next.
-        before, after: zeros before the first pixel and after the last.
-        padding: the padding that was asked for: a number, a pair, "valid" or "same".
     """
 
-    size: int
-    window: int
-    stride: int
-    dilation: int
-    before: int
-    after: int
-    padding: int | str | tuple[int, int]
+    size: int  # pixels of the input
+    window: int  # taps of the window (the filter's or the pool's size)
+    stride: int  # pixels from one window to the next
+    dilation: int  # pixels from one tap to the next
+    before: int  # zeros before the first pixel
+    after: int  # zeros after the last
+    padding: int | str | tuple[int, int]  # as it was asked for
 
     @property
     def reach(self) -> int:
@@ -138,15 +118,10 @@ class OutputSize(Worked):
 
 
 class ReceptiveField(Worked):
-    """The pixels of the input, along one axis, that one output value depends on.
+    """The pixels of the input, along one axis, that one output value depends on."""
 
-    Attributes:
-        sizes: the receptive field after each layer of the stack.
-        jump: pixels of the input between two neighbouring outputs of the last layer.
-    """
-
-    sizes: tuple[int, ...]
-    jump: int
+    sizes: tuple[int, ...]  # the receptive field after each layer of the stack
+    jump: int  # pixels of the input between two neighbouring outputs of the last layer
 
 
 def output_size(
@@ -227,13 +202,7 @@ def pooling_size(
         padding: as in `output_size`. Keras' "same" pooling leaves the zeros out of
             maxima and averages: they only place the windows.
 
-    Returns:
-        The size, as `output_size` returns it.
-
-    Raises:
-        ValueError: an argument is out of range, or the pool does not fit the input.
-
-    Source: the lecture, slide "Pooling".
+    Result and errors are those of `output_size`. Source: the lecture, slide "Pooling".
     """
     stride = pool if stride is None else stride
     general = output_size(size, pool, stride, padding)
@@ -244,18 +213,10 @@ def pooling_size(
 
 
 def keeping_padding(window: int, dilation: int = 1) -> Worked:
-    """Work out the padding that keeps the size at stride 1: P = (F - 1)/2.
+    """Work out the zeros on each side that keep the size at stride 1: P = (F - 1)/2.
 
-    Args:
-        window: size of the filter (F).
-        dilation: pixels from one tap of the filter to the next.
-
-    Returns:
-        Zeros on each side.
-
-    Raises:
-        ValueError: the filter reaches over an even number of pixels, so that no equal
-            number of zeros on both sides keeps the size.
+    Raises ValueError for a filter that reaches over an even number of pixels: no equal
+    number of zeros on both sides keeps the size.
     """
     window = _whole("window", window, 1)
     dilation = _whole("dilation", dilation, 1)
@@ -316,14 +277,8 @@ def depthwise_parameters(
 ) -> Worked:
     """Count the parameters of a depthwise convolution: F·F·channels·multiplier.
 
-    Args:
-        window: size of the filter, one number for a square or one for each axis.
-        channels: channels of the input; each has filters of its own.
-        multiplier: filters for each channel.
-        bias: count one bias for each channel of the output.
-
-    Raises:
-        ValueError: an argument is out of range.
+    Each channel of the input has `multiplier` filters of its own; `bias` counts one for
+    each channel of the output. Raises ValueError for an argument out of range.
     """
     channels = _whole("channels", channels, 1)
     multiplier = _whole("multiplier", multiplier, 1)
@@ -346,28 +301,21 @@ def dense_parameters(inputs: int, units: int, *, bias: bool = False) -> Worked:
 def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
     """Count the parameters of an MLP: 3072·h1 + h1·h2 + h2·10.
 
-    Args:
-        *sizes: units of each layer, the input first, the classes last.
-        bias: count one bias for each unit; the lecture counts none.
-
-    Raises:
-        ValueError: fewer than two sizes, or one that is not a positive integer.
-
-    Source: the lecture, slides "MLP" and "Parameters".
+    `sizes` are the units of each layer, the input first, the classes last; `bias`
+    counts one for each unit, the lecture none. Raises ValueError for fewer than two
+    sizes, or one that is no positive integer. Source: the lecture, slides "MLP" and
+    "Parameters".
     """
     if len(sizes) < 2:
         raise ValueError(
             f"an MLP has at least an input and an output; received sizes={sizes}"
         )
     sizes = tuple(_whole("size", s, 1) for s in sizes)
-    terms, total = [], 0
+    terms = []
     for inputs, units in itertools.pairwise(sizes):
-        terms.append(f"{inputs}·{units}")
-        total += inputs * units
-        if bias:
-            terms.append(str(units))
-            total += units
-    return Worked(total, " + ".join(terms))
+        terms += [f"{inputs}·{units}", f"{units}"] if bias else [f"{inputs}·{units}"]
+    text = " + ".join(terms)
+    return Worked(int(evaluate(text)), text)
 
 
 def mlp_units(*sizes: int) -> Worked:
@@ -395,17 +343,11 @@ def convolution_macs(
 
     Args:
         output: size of the output, one number for a square or one for each axis.
-        window: size of the filter, likewise.
-        channels: channels of the input.
-        filters: number of filters.
-        groups: groups that see channels/groups of the channels each.
+        window, channels, filters, groups: as in `convolution_parameters`, with its
+            errors.
 
     Returns:
         Number of multiply-accumulates (one is two floating-point operations).
-
-    Raises:
-        ValueError: an argument is out of range, or the groups do not divide the
-            channels and filters.
     """
     weights, text = _kernel(window, channels, filters, groups)
     places = product(*_axes(output))
@@ -427,9 +369,6 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
     Returns:
         Pixels of the input that an output value depends on; windows are not cut at the
         border of an image, so that it may exceed the image's size.
-
-    Raises:
-        ValueError: an entry is not two or three positive integers.
 
     Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
     networks" (Distill, 2019), equation 2.
@@ -457,12 +396,7 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
 def storage(numbers: int, dtype: str = "float32") -> Worked:
     """Count the bytes that numbers take: `storage(33120)` is 33120·4 = 132,480.
 
-    Args:
-        numbers: how many there are: parameters or activations.
-        dtype: "float64", "float32", "float16", "bfloat16", "int32", "int8", "uint8".
-
-    Raises:
-        ValueError: the type is unknown, or `numbers` is negative.
+    Raises ValueError for a type that is not in `BYTES` and for a negative number.
     """
     if dtype not in BYTES:
         raise ValueError(f"dtype must be one of {', '.join(BYTES)}; received {dtype!r}")
@@ -482,15 +416,8 @@ _SIGNS = str.maketrans({"·": "*", "×": "*", "−": "-", "²": "**2", "³": "**
 def evaluate(expression: str) -> Fraction:
     """Work out an expression such as "2·(3·3·16·32 + 32)" exactly.
 
-    Args:
-        expression: whole numbers, commas between thousands allowed, joined by
-            + - · × * / ² ³ and parentheses.
-
-    Returns:
-        Its value.
-
-    Raises:
-        ValueError: it is something else.
+    It has whole numbers, commas between thousands allowed, joined by + - · × * / ² ³
+    and parentheses; ValueError for all else.
     """
     plain = expression.replace(",", "").translate(_SIGNS)
     wrong = (

@@ -169,16 +169,8 @@ class Comparison(Tabled):
         """Draw the accuracy against parameters and against MACs.
 
         Models without an accuracy are named below the picture. Where none has one, the
-        picture shows the parameters and MACs of each as bars.
-
-        Args:
-            path: file to write; its ending says the format: .png, .svg, .pdf.
-
-        Returns:
-            The path.
-
-        Raises:
-            ValueError: the ending names no format.
+        picture shows the parameters and MACs of each as bars. The ending of the file
+        says its format: .png, .svg, .pdf.
         """
         from kerascnn.plotting.comparison import bars, scatter
 
@@ -233,13 +225,9 @@ def compare(
         raise ValueError(
             f"columns are {', '.join(COLUMNS)}; received {', '.join(unknown)}"
         )
-    # A folder may be a run's; a name of the zoo is never one.
-    models = tuple(
-        _loaded(model) if _is_path(model) and os.path.isdir(model) else model
-        for model in models
-    )
+    models = [_opened(model) for model in models]
     if data is None:
-        used = {_data_of(model) for model in models if _is_run(model)}
+        used = {run.config["data"]["name"] for run in models if _is_run(run)}
         data = used.pop() if len(used) == 1 else "cifar10"
     entries = [_entry(model, data, "memory" in columns) for model in models]
     names = Counter(entry.name for entry in entries)
@@ -254,10 +242,13 @@ def _is_path(model: Any) -> bool:
     return isinstance(model, str | os.PathLike) and model not in zoo.names()
 
 
-def _loaded(folder):
+def _opened(model: Any) -> Any:
+    """Read the folder of a run; leave all else."""
+    if not _is_path(model) or not os.path.isdir(model):
+        return model
     from kerascnn.training import load_run
 
-    return load_run(folder)
+    return load_run(model)
 
 
 def _is_model(model: Any) -> bool:
@@ -269,10 +260,6 @@ def _is_model(model: Any) -> bool:
 def _is_run(model: Any) -> bool:
     is_run = hasattr(model, "metrics") and hasattr(model, "model")
     return is_run and not _is_model(model)
-
-
-def _data_of(run: Any) -> str:
-    return run.config["data"]["name"]
 
 
 def _entry(model: Any, data: str, built: bool) -> Entry:
@@ -419,11 +406,8 @@ def ranking(pattern: str = "*") -> Ranking:
 
     Those without one come last, by their names.
 
-    Args:
-        pattern: a shell pattern, such as "resnet*".
-
     Raises:
-        UnknownNetworkError: no name matches; lists close matches.
+        UnknownNetworkError: no name matches the shell pattern; lists close matches.
     """
     names = zoo.names(pattern)
     if not names:
@@ -469,16 +453,9 @@ BOARD = (
 def board(pattern: str = "*", data: str = "cifar10") -> Table:
     """Return what this project measured, the best accuracy first.
 
-    Args:
-        pattern: a shell pattern of names, such as "resnet*".
-        data: the test set, as results on cards name it.
-
-    Returns:
-        A row for each result on a card, a recipe of a network on some hardware;
-        `difference` is the mean beside the best published accuracy, in points.
-
-    Raises:
-        UnknownNetworkError: no name matches; lists close matches.
+    A row is a result on a card: of a recipe of a network whose name matches, on some
+    hardware, on the test images of `data`. `difference` is the mean beside the best
+    published accuracy, in points. Raises UnknownNetworkError, as `ranking`.
     """
     results = [
         (card, result)

@@ -58,15 +58,10 @@ _TRANSPOSED = tuple(f"{name}Transpose" for name in _names("Conv", axes="123"))
 def macs(call: Call) -> int | None:
     """Count the multiply-accumulates of a call, forward, for one image.
 
-    Convolutions and dense layers are counted, products with the zeros of a padding
-    among them; biases, normalisation, pooling and activations are not.
-
-    Args:
-        call: a call of `kerascnn.graph.trace`.
-
-    Returns:
-        Their number; None for what cannot be counted: a layer of another kind that does
-        not say it, recurrent layers, wrappers, or sizes that the model leaves open.
+    Convolutions, dense layers and attention are counted, products with the zeros of a
+    padding among them; biases, normalisation, pooling, interpolation and activations
+    are not. None is what cannot be counted: a layer of another kind that does not say
+    it, recurrent layers, wrappers, sizes that the model leaves open.
     """
     layer = call.operation
     shapes_in = [tuple(x.shape) for x in call.inputs]
@@ -85,8 +80,7 @@ def macs(call: Call) -> int | None:
         return None
     if _is(layer, (*_CONVOLUTIONS, *_TRANSPOSED, "Dense")):
         return _products(layer, shapes_in[0], shapes_out[0])
-    # A subclass may score otherwise: additive attention does.
-    if type(layer).__name__ == "Attention" and _is(layer, ("Attention",)):
+    if _is(layer, ("Attention",)) and not _is(layer, ("AdditiveAttention",)):
         return _attention(*shapes_in) if layer.score_mode == "dot" else None
     return None
 
@@ -155,14 +149,9 @@ def _einsum(layer, shape_in) -> int:
 def depth(graph: Graph) -> int:
     """Count the layers with weights on the longest way through a network.
 
-    Layers that neither convolve nor are fully connected are left out: normalisation,
-    learned activations and poolings. A layer that is passed twice counts twice.
-
-    Args:
-        graph: what `kerascnn.graph.trace` returned.
-
-    Returns:
-        The depth as the papers count it: 19 for VGG19, 22 for GoogLeNet.
+    As the papers count it: 19 for VGG19, 22 for GoogLeNet. Layers that neither convolve
+    nor are fully connected are left out: normalisation, learned activations, poolings.
+    A layer that is passed twice counts twice.
     """
     lengths = longest(graph, [call for call in graph.calls if weighted(call)])
     return max(lengths[id(x)] for x in graph.outputs)

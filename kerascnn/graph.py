@@ -13,14 +13,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer (or of a bare operation, such as `x + y`) in a model.
-
-    Tensors are `keras.KerasTensor`: a shape, batch dimension first, and a type.
-    """
+    """One call of a layer (or of a bare operation, such as `x + y`) in a model."""
 
     operation: Any
     parents: tuple[Any, ...]  # the nested models around it, outermost first
-    inputs: tuple[Any, ...]
+    inputs: tuple[Any, ...]  # each a `keras.KerasTensor`: shape with batch, and type
     outputs: tuple[Any, ...]
     arguments: tuple[Any, ...]  # what it was called with, beside the tensors
 
@@ -48,13 +45,8 @@ def functional(model):
 def trace(model, input_shape=None) -> Graph | None:
     """Follow the images through a model.
 
-    Args:
-        model: a built `keras.Model`.
-        input_shape: shape of one image, to fill in sizes that the model leaves open;
-            for models of one input.
-
-    Returns:
-        The graph, or None for a subclassed model, whose calls are not on record.
+    `input_shape`, of one image, fills in the sizes that a model of one input leaves
+    open. Returns None for a subclassed model, whose calls are not on record.
 
     Raises:
         ValueError: `input_shape` is given for a model with several inputs, or does not
@@ -67,26 +59,20 @@ def trace(model, input_shape=None) -> Graph | None:
         return None
     inputs = tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in graph.inputs)
     if input_shape is not None:
-        inputs = (_filled(model, inputs, tuple(input_shape)),)
+        own, shape = inputs[0].shape[1:], tuple(input_shape)
+        agrees = len(shape) == len(own) and all(
+            o in (None, s) for o, s in zip(own, shape, strict=True)
+        )
+        if len(inputs) > 1 or not agrees:
+            raise ValueError(
+                f"input_shape must agree with the inputs of {model.name}, "
+                f"{[x.shape[1:] for x in inputs]}; received {shape}"
+            )
+        inputs = (keras.KerasTensor((None, *shape), dtype=inputs[0].dtype),)
     calls: list[Call] = []
     nested: list[Call] = []
     outputs = _walk(graph, inputs, (), calls, nested)
     return Graph(inputs, outputs, tuple(calls), tuple(nested))
-
-
-def _filled(model, inputs, shape):
-    import keras
-
-    own = inputs[0].shape[1:]
-    agrees = len(shape) == len(own) and all(
-        o in (None, s) for o, s in zip(own, shape, strict=False)
-    )
-    if len(inputs) > 1 or not agrees:
-        raise ValueError(
-            f"input_shape must agree with the inputs of {model.name}, "
-            f"{[x.shape[1:] for x in inputs]}; received {shape}"
-        )
-    return keras.KerasTensor((None, *shape), dtype=inputs[0].dtype)
 
 
 def _walk(graph, inputs, parents, calls, nested):
@@ -142,15 +128,7 @@ def without_weights() -> Iterator[None]:
 
 
 def longest(graph: Graph, counts: Iterable[Call]) -> dict[int, int]:
-    """For each tensor, the most calls among `counts` on a way from the images to it.
-
-    Args:
-        graph: what `trace` returned.
-        counts: the calls that count.
-
-    Returns:
-        The number, by `id` of the tensor.
-    """
+    """For each tensor's `id`, the most of the calls that count on a way to it."""
     counted = {id(call) for call in counts}
     length = {id(x): 0 for x in graph.inputs}
     for call in graph.calls:
@@ -163,13 +141,8 @@ def longest(graph: Graph, counts: Iterable[Call]) -> dict[int, int]:
 def bottlenecks(graph: Graph, output) -> list[Any]:
     """Find the tensors that everything on the way to an output passes through.
 
-    Args:
-        graph: what `trace` returned.
-        output: one of its outputs.
-
-    Returns:
-        The tensors in their order, from the first that all inputs have met in to the
-        output itself. The branches of a block have none, its end is one.
+    In their order, from the first that all inputs have met in to the output itself.
+    The branches of a block have none, its end is one.
     """
     makers = {id(x): call for call in graph.calls for x in call.outputs}
     needed, queue = set(), [output]

@@ -35,11 +35,8 @@ def record(
         keep_weights: write the result alone. The filters of `lecture_cnn` that ship
             are described in the tutorials.
 
-    Returns:
-        The result that was written.
-
-    Raises:
-        ValueError: the runs differ in more than the seed, or followed another recipe.
+    Returns the result that was written. Raises ValueError where the runs differ in more
+    than the seed, or followed another recipe.
     """
     import tomlkit
 
@@ -64,10 +61,9 @@ def record(
         for row in old
         if row["fingerprint"] not in others and any(row[k] != result[k] for k in same)
     ]
-    table.pop("results", None)
     results = tomlkit.aot()
-    for row in [*kept, result]:
-        results.append(tomlkit.item(row))
+    results.extend(tomlkit.item(row) for row in [*kept, result])
+    table.pop("results", None)
     if not keep_weights:
         shipped = table.get("weights", {})
         if shipped.get("fingerprint") in others:
@@ -93,24 +89,18 @@ def _result(runs: list[Run], recipe: str) -> dict:
                     f"{run.folder} and {runs[0].folder} differ in {key}; record runs "
                     "that differ in the seed alone"
                 )
-        different = [
-            key
-            for key, value in config["recipe"].items()
-            if (tuple(value) if isinstance(value, list) else value) != wanted[key]
-        ]
-        if different:
-            raise ValueError(
-                f"{run.folder} did not follow the recipe {recipe!r} of {name}: "
-                f"{different[0]} is {config['recipe'][different[0]]}, the card says "
-                f"{wanted[different[0]]}"
-            )
+        for key, value in config["recipe"].items():
+            if (tuple(value) if isinstance(value, list) else value) != wanted[key]:
+                raise ValueError(
+                    f"{run.folder} did not follow the recipe {recipe!r} of {name}: "
+                    f"{key} is {value}, the card says {wanted[key]}"
+                )
     seeds = [run.config["seed"] for run in runs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"runs with the same seed are one result; received {seeds}")
     accuracies = [run.metrics["test_accuracy"] for run in runs]
-    spread = {}
-    if len(runs) > 1:  # one run has no spread
-        spread = {"accuracy_std": round(statistics.stdev(accuracies), 3)}
+    # One run has no spread.
+    spread = round(statistics.stdev(accuracies), 3) if len(runs) > 1 else None
     versions = first["versions"]
     return {
         "data": first["data"]["name"],
@@ -118,7 +108,7 @@ def _result(runs: list[Run], recipe: str) -> dict:
         "fingerprint": first["data"]["fingerprint"],
         "recipe": recipe,
         "accuracy_mean": round(statistics.mean(accuracies), 3),
-        **spread,
+        **({} if spread is None else {"accuracy_std": spread}),
         "accuracies": [round(a, 3) for a in accuracies],
         "seeds": seeds,
         "epochs": runs[0].metrics["epochs"],

@@ -8,7 +8,7 @@ expression that it comes from.
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kerascnn.arithmetic import BYTES, evaluate, storage
@@ -37,10 +37,10 @@ class Row:
     expression: str  # "5·5·3·32"; empty for none and for the sum of a nested model
     trainable: int
     non_trainable: int
-    macs: int | None  # multiply-accumulates, forward, one image
-    memory: int | None  # bytes of the output, one image
-    receptive_field: tuple[int, ...] | str | None  # pixels along each axis, or "all"
-    share: float  # of the model's parameters, 0…1
+    macs: int | None = None  # multiply-accumulates, forward, one image
+    memory: int | None = None  # bytes of the output, one image
+    receptive_field: tuple[int, ...] | str | None = None  # pixels of an axis, or "all"
+    share: float = 0.0  # of the model's parameters, 0…1
 
     @property
     def parameters(self) -> int:
@@ -81,25 +81,21 @@ class Summary(Tabled):
     @property
     def totals(self) -> dict[str, Any]:
         """The counts of the whole model, by name."""
-        keys = ("trainable", "non_trainable", "macs", "memory", "depth", "optimizer")
-        return {
-            "parameters": self.parameters,
-            **{key: getattr(self, key) for key in keys},
-            "weight_bytes": self.weight_bytes,
-            "uncounted": list(self.uncounted),
-        }
+        keys = ("parameters", "trainable", "non_trainable", "macs", "memory", "depth")
+        keys += ("optimizer", "weight_bytes")
+        counts = {key: getattr(self, key) for key in keys}
+        return {**counts, "uncounted": list(self.uncounted)}
 
     def table(self) -> Table:
         """Return the rows as a table, the totals as its notes."""
-        columns = [c for c in _COLUMNS if c.key != "non_trainable"]
-        if self.non_trainable:  # a column of zeros says nothing
-            columns = list(_COLUMNS)
-        rows = [{**asdict(row), "parameters": row.parameters} for row in self.rows]
-        for row, data in zip(self.rows, rows, strict=True):
-            data["layer"] = _label(row)
-            data["arithmetic"] = _arithmetic(row)
-        notes = tuple(_notes(self))
-        return Table(columns, rows, title=f"{self.name}", notes=notes)
+        # A column of zeros says nothing.
+        hidden = () if self.non_trainable else ("non_trainable",)
+        columns = [column for column in _COLUMNS if column.key not in hidden]
+        rows = [
+            {**asdict(row), "layer": _label(row), "arithmetic": _arithmetic(row)}
+            for row in self.rows
+        ]
+        return Table(columns, rows, title=self.name, notes=tuple(_notes(self)))
 
     def _data(self) -> Table:
         rows = [{**asdict(row), "parameters": row.parameters} for row in self.rows]
@@ -128,12 +124,12 @@ def summarize(
 ) -> Summary:
     """Count what each layer of a Keras model holds, costs and sees.
 
-    Parameters are exact for any model. Multiply-accumulates are those of convolutions
-    and dense layers, forward, for one image; layers that say their own are asked
-    (`kerascnn.costs`). The memory of the activations is that of every layer's output,
-    the input's among them, as training keeps it; Flatten and Reshape give their
-    input's numbers another shape and count as none. The receptive field is the largest
-    over the branches of a graph, and not cut at the border of the image.
+    Parameters are exact for any model. Multiply-accumulates are those of convolutions,
+    dense layers and attention, forward, for one image, and what layers of other kinds
+    say of themselves (`kerascnn.costs`); what is not known is None, and the total "at
+    least". The memory of the activations is that of every layer's output, the input's
+    among them, as training keeps it; Flatten and Reshape count as none. The receptive
+    field is the largest over the branches, not cut at the border of the image.
 
     Args:
         model: a built `keras.Model`: Sequential, functional or subclassed (of which
@@ -169,7 +165,7 @@ def summarize(
     graph = trace(model, input_shape)
     counted = _Counter(graph, BYTES[dtype], _size(model.weights))
     rows = counted.rows(model, (), 0, expand_nested)
-    rows += counted.own(model, rows)
+    rows += counted.own(model)
     top = [row for row in rows if row.level == 0]
     optimizer = getattr(model, "optimizer", None)
     return Summary(
@@ -211,15 +207,14 @@ class _Counter:
         weights = getattr(layer, "weights", [])
         new = {id(w): w for w in weights if id(w) not in self.counted}
         self.counted |= set(new)
-        trainable = _size(
-            w for w in getattr(layer, "trainable_weights", []) if id(w) in new
-        )
+        learned = getattr(layer, "trainable_weights", [])
+        trainable = _size(w for w in learned if id(w) in new)
         total = _size(new.values())
         calls = self.calls(layer, parents)
         outputs = [_shape(call.outputs) for call in calls]
         costs = [macs(call) for call in self.inner(layer, parents)]
-        ends = [self.fields[id(x)] for call in calls for x in call.outputs]
-        seen = _pixels(largest(ends))
+        seen = largest([self.fields[id(x)] for call in calls for x in call.outputs])
+        seen = seen if seen is None or seen == ALL else seen.pixels or None
         if _is_input(layer):
             outputs = [tuple(layer.batch_shape[1:])]
             # A pixel is itself; what one of a nested model's inputs has seen depends
@@ -240,30 +235,15 @@ class _Counter:
             share=total / self.parameters if self.parameters else 0.0,
         )
 
-    def own(self, model, rows: list[Row]) -> list[Row]:
+    def own(self, model) -> list[Row]:
         """The weights that a subclassed model holds outside of its layers."""
         rest = [w for w in model.weights if id(w) not in self.counted]
         if not rest:
             return []
-        total = _size(rest)
-        ids = {id(w) for w in rest}
-        trainable = _size(w for w in model.trainable_weights if id(w) in ids)
-        return [
-            Row(
-                name=model.name,
-                type="its own weights",
-                level=0,
-                calls=1,
-                output_shape=None,
-                expression=_products(rest),
-                trainable=trainable,
-                non_trainable=total - trainable,
-                macs=None,
-                memory=None,
-                receptive_field=None,
-                share=total / self.parameters,
-            )
-        ]
+        total, trainable = _size(rest), _size(w for w in rest if w.trainable)
+        counts = trainable, total - trainable
+        row = Row(model.name, "its own weights", 0, 1, None, _products(rest), *counts)
+        return [replace(row, share=total / self.parameters)]
 
     def calls(self, layer, parents: tuple) -> list[Call]:
         """Calls of a layer or of a nested model, in the model that lists it."""
@@ -285,9 +265,9 @@ class _Counter:
         if _is_input(layer):
             # The images that come in from outside; those of a nested model are the
             # output of the layer before it.
-            shapes = [] if parents else [layer.batch_shape[1:]]
-            if not parents and len(self.graph.inputs) == 1:
-                shapes = [self.graph.inputs[0].shape[1:]]
+            one = len(self.graph.inputs) == 1
+            outer = self.graph.inputs[0].shape if one else layer.batch_shape
+            shapes = [] if parents else [outer[1:]]
         else:
             shapes = [
                 x.shape[1:]
@@ -304,10 +284,9 @@ def _listed(model) -> list:
     """The layers that `model.summary()` lists, in its order."""
     import keras
 
-    if isinstance(model, keras.Sequential) or functional(model) is None:
-        return list(model.layers)
-    # Bare operations, such as `x + y`, are among them.
-    return list(model.operations)
+    listed = isinstance(model, keras.Sequential) or functional(model) is None
+    # Bare operations, such as `x + y`, are among the operations.
+    return list(model.layers if listed else model.operations)
 
 
 def _is_model(layer) -> bool:
@@ -378,10 +357,6 @@ def _sum(values) -> int | None:
     """The sum, unknown where a value is."""
     values = list(values)
     return None if None in values else sum(values)
-
-
-def _pixels(field) -> tuple[int, ...] | str | None:
-    return field if field is None or field == ALL else field.pixels or None
 
 
 def _label(row: Row) -> str:

@@ -14,21 +14,8 @@ from typing import Any
 UNKNOWN = "-"
 
 # What stands for our signs where only ASCII can be printed.
-_ASCII = {
-    "·": "*",
-    "×": "x",
-    "−": "-",
-    "–": "-",
-    "…": "...",
-    "±": "+/-",
-    "²": "^2",
-    "³": "^3",
-    "Σ": "sum",
-    "└": "`",
-    "’": "'",
-    "“": '"',
-    "”": '"',
-}
+_ASCII = dict(zip("·×−–└’“”", '*x--`\'""', strict=True))
+_ASCII |= {"…": "...", "±": "+/-", "²": "^2", "³": "^3", "Σ": "sum"}
 
 
 @dataclass(frozen=True)
@@ -74,12 +61,6 @@ class Table:
                 does not, each row becomes a block of lines.
             ascii: replace what is not ASCII; default: where standard output cannot
                 print it.
-
-        Returns:
-            Lines, each at most `width` long, without a line feed at the end.
-
-        Raises:
-            ValueError: `width` is not positive.
         """
         width = terminal_width() if width is None else width
         if width is not None and width < 1:
@@ -99,7 +80,7 @@ class Table:
     def _grid(self, width, plain) -> list[str] | None:
         """Lines of the table; None where its columns do not fit side by side."""
         columns = list(self.columns)
-        while (lines := _lines(columns, self._texts(columns, plain), width)) is None:
+        while (lines := _lines(columns, self.cells(columns), plain, width)) is None:
             least = max(columns, key=lambda column: column.optional, default=None)
             if least is None or not least.optional:
                 return None
@@ -108,11 +89,6 @@ class Table:
             text = f"(left out, as {width} columns are narrow: {', '.join(left_out)})"
             lines += _wrap(plain(text), width)
         return lines
-
-    def _texts(self, columns, plain) -> list[list[str]]:
-        """Headings and cells of the columns, row by row."""
-        rows = [[c.heading for c in columns], *self.cells(columns)]
-        return [[plain(text) for text in row] for row in rows]
 
     def _records(self, width, plain) -> list[str]:
         lines = []
@@ -151,14 +127,7 @@ class Table:
         return out.getvalue()
 
     def to_json(self, **beside: Any) -> str:
-        """Render as one JSON object with `rows`, and what else is given.
-
-        Args:
-            **beside: further entries, put before the rows.
-
-        Returns:
-            JSON text, indented by two.
-        """
+        """Render as one JSON object: what is given beside, and `rows`."""
         data = {**beside, "rows": [dict(row) for row in self.rows]}
         return json.dumps(data, indent=2, ensure_ascii=False)
 
@@ -215,8 +184,10 @@ def format_bytes(count: int) -> str:
     return f"{count} B" if units[0] == "B" else f"{size:,.1f} {units[0]}"
 
 
-def _lines(columns, rows, width: int | None) -> list[str] | None:
-    """Lay out rows of texts, headings first; None where a word would not fit."""
+def _lines(columns, rows, plain, width: int | None) -> list[str] | None:
+    """Lay out headings and rows of texts; None where a word would not fit."""
+    rows = [[c.heading for c in columns], *rows]
+    rows = [[plain(text) for text in row] for row in rows]
     gap = "  "
     widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
     words = [

@@ -12,19 +12,12 @@ from kerascnn.tables import format_bytes
 
 @dataclass(frozen=True)
 class Twin:
-    """A fully-connected network whose layers are the volumes of a CNN.
+    """A fully-connected network whose layers are the volumes of a CNN."""
 
-    Attributes:
-        name: the CNN.
-        input_shape: (height, width, channels) of its images.
-        volumes: shape of the volume behind each size, from the image to the classes.
-        bias: whether the parameters count one bias for each unit.
-    """
-
-    name: str
-    input_shape: tuple[int, ...]
-    volumes: tuple[tuple[int, ...], ...]
-    bias: bool = False
+    name: str  # of the CNN
+    input_shape: tuple[int, ...]  # (height, width, channels) of its images
+    volumes: tuple[tuple[int, ...], ...]  # behind each size, from image to classes
+    bias: bool = False  # whether the parameters count one bias for each unit
 
     @property
     def units(self) -> tuple[Worked, ...]:
@@ -47,16 +40,11 @@ class Twin:
         return "\n".join([*lines, f"Parameters: {self.parameters}"])
 
     def build(self, *, limit: int | None = None, **options):
-        """Build the network.
+        """Build the network: `zoo.dense_mlp`, with its further arguments in `options`.
 
         Args:
             limit: bytes that its parameters may take in float32; default: half of the
                 memory of this computer (or of its container).
-            **options: further arguments of `zoo.dense_mlp`: `name`,
-                `classifier_activation`.
-
-        Returns:
-            A `keras.Model` from images to class probabilities, `zoo.dense_mlp`.
 
         Raises:
             MemoryError: the parameters take more than `limit`.
@@ -137,11 +125,8 @@ def memory() -> int:
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         found = 8 * 2**30  # a system that does not say: a common computer's memory
-    for file in (
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ):
-        path = Path(file)
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+        path = Path("/sys/fs/cgroup", file)
         if path.is_file() and (text := path.read_text().strip()).isdigit():
             found = min(found, int(text))
     return found
