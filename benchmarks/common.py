@@ -147,7 +147,7 @@ def machine() -> dict:
     from kerascnn.cli.common import load_keras
 
     load_keras()  # without what TensorFlow tells of its start
-    from kerascnn.training.run import hardware
+    from kerascnn.environment import hardware
 
     versions = {}
     for name in ("keras", "tensorflow", "jax", "torch", "onnxruntime"):

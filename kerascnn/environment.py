@@ -1,9 +1,15 @@
-"""What surrounds the package: which extras are installed, what TensorFlow prints."""
+"""What surrounds the package: versions, commit, hardware, extras, TensorFlow's talk."""
 
 import contextlib
+import functools
 import importlib.util
 import os
+import platform
+import re
+import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 
 def first_missing(packages) -> str | None:
@@ -34,3 +40,52 @@ def no_stderr():
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    import keras
+
+    backend = keras.backend.backend()
+    found = {"python": platform.python_version(), "backend": backend}
+    for package in ("kerascnn", "keras", "numpy", backend):
+        found[package] = metadata.version(package)
+    return found
+
+
+@functools.cache
+def commit() -> str | None:
+    """Return the git commit of the package's source, None where it is installed."""
+    source = Path(__file__).resolve().parents[1]
+    if not (source / "setup.cfg").exists():
+        return None
+    try:
+        asked = ["git", "-C", source, "describe", "--always", "--abbrev=12", "--dirty"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@functools.cache
+def hardware() -> str:
+    """Return the device that Keras computes on, in words."""
+    import keras
+
+    accelerators = [d for d in keras.distribution.list_devices() if "cpu" not in d]
+    if accelerators and keras.backend.backend() == "jax":
+        import jax
+
+        kind = jax.devices()[0].device_kind
+        return f"{len(accelerators)} x {kind}"
+    if accelerators:
+        return ", ".join(accelerators)
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        model = match[1].strip() if match else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    cores = cores or os.cpu_count()
+    return f"{cores} core{'s' * (cores != 1)} of {model}"

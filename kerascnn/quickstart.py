@@ -7,10 +7,10 @@ from pathlib import Path
 from kerascnn.comparison import compare
 from kerascnn.data import load_data
 from kerascnn.explain import gallery
+from kerascnn.plotting.curves import plot_comparison
 from kerascnn.serving import answers, check_in_fresh_process, export
 from kerascnn.tables import Column, Table
 from kerascnn.training import train
-from kerascnn.training.curves import plot_comparison
 from kerascnn.training.evaluate import predict_probabilities
 
 NETWORKS = ("lecture_cnn", "dense_mlp")

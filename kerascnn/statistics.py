@@ -35,3 +35,26 @@ def wilson(share: float, trials: int, level: float = 0.95) -> tuple[float, float
     scale = 1 + z**2 / trials
     # Exact at the ends, where rounding would leave -1e-17.
     return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+
+
+def calibration_error(confidence, right, bins: int = 15) -> float:
+    """Return the expected calibration error in percent.
+
+    Over bins of equal width: |accuracy - mean confidence|, weighted by the share of
+    images in the bin (Guo et al. 2017, arXiv 1706.04599, equation 3).
+
+    Args:
+        confidence: array (N,), the probability of each answer.
+        right: array (N,), whether it is right.
+        bins: number of bins: (0, 1/15], …, (14/15, 1].
+    """
+    import numpy as np
+
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    error = 0.0
+    for b in range(bins):
+        inside = place == b
+        if inside.any():
+            gap = right[inside].mean() - confidence[inside].mean()
+            error += inside.mean() * abs(gap)
+    return 100 * float(error)

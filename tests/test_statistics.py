@@ -1,8 +1,9 @@
-"""The interval of a share."""
+"""The interval of a share, and how far confidence is from it."""
 
+import numpy as np
 import pytest
 
-from kerascnn.statistics import wilson
+from kerascnn.statistics import calibration_error, wilson
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,12 @@ def test_what_is_refused():
         wilson(0.94, 0)
     with pytest.raises(ValueError, match="level must be between 0 and 1; received 95"):
         wilson(0.94, 400, 95)
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    classes = np.array([0, 1, 1, 1])
+    # Bins: two at 0.9 (half right), one at 0.8 (right), one at 0.6 (right).
+    expected = 100 * (2 * 0.4 + 0.2 + 0.4) / 4
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == classes
+    assert calibration_error(confidence, right) == pytest.approx(expected)

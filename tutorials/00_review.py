@@ -541,7 +541,7 @@ if not SMOKE:
 # %%
 import keras
 
-from kerascnn.training.run import hardware
+from kerascnn.environment import hardware
 
 print(f"all of this was measured on {hardware()}")
 model = keras.Sequential(

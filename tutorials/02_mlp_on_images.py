@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import kerascnn
 from kerascnn import arithmetic
 from kerascnn.data import Images
-from kerascnn.training.run import hardware
+from kerascnn.environment import hardware
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
 FIGURES = Path("tutorials/output")

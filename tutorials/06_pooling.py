@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 import kerascnn
 from kerascnn import arithmetic, explain
 from kerascnn.data.shapes import generate
-from kerascnn.training.run import hardware
+from kerascnn.environment import hardware
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
 FIGURES = Path("tutorials/output")

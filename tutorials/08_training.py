@@ -25,9 +25,9 @@ import kerascnn
 from kerascnn import explain
 from kerascnn.data import available
 from kerascnn.statistics import wilson
-from kerascnn.training.curves import plot_comparison
+from kerascnn.plotting.curves import plot_comparison
 from kerascnn.training.evaluate import predict_probabilities
-from kerascnn.training.run import hardware
+from kerascnn.environment import hardware
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
 SEED = 0

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import kerascnn
 from kerascnn.comparison import ranking
 from kerascnn.statistics import wilson
-from kerascnn.training.run import hardware
+from kerascnn.environment import hardware
 from zoo.references import HUMAN
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))

@@ -22,7 +22,7 @@ import numpy as np
 from keras import layers
 from matplotlib.figure import Figure
 
-from kerascnn.training.run import hardware
+from kerascnn.environment import hardware
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
 FIGURES = Path("tutorials/output")

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 import kerascnn
 from kerascnn import arithmetic
-from kerascnn.training.run import hardware
+from kerascnn.environment import hardware
 from zoo.vgg import BLOCKS, DENSE
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))

@@ -26,9 +26,13 @@ from kerascnn.cli.common import (
 )
 
 
+def tell(text: str) -> None:
+    """Print what goes on, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _say_warning(message, *_, **__) -> None:
-    """Print a warning as one line on standard error."""
-    print(f"warning: {message}", file=sys.stderr)
+    tell(f"warning: {message}")
 
 
 @app.command()
@@ -39,6 +43,9 @@ def train(
     data: DataName = "shapes",
     recipe: Annotated[str, typer.Option(help="A recipe of the card.")] = "default",
     set_: Settings = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Default: the recipe's.")
+    ] = None,
     option: Options = None,
     seed: Seed = 0,
     image_size: ImageSize = None,
@@ -72,40 +79,53 @@ def train(
     json: Json = False,
 ):
     """Train a network and keep everything in a run folder."""
+    if model and not resume:  # Keras takes its time
+        tell(f"training {model} on {data}")
     load_keras()
     from kerascnn import training
-    from kerascnn.data import load_data
+    from kerascnn.data import Data
+    from kerascnn.training.network import data_for
 
     place: dict[str, Any] = {"hosts": hosts, "host_id": host_id}
-    if resume:
-        if model or folder or set_ or option or stream:
-            raise ValueError(
-                "--resume continues a run as it was started: give the folder, and "
-                "--devices, --hosts and --host-id where they are not as before"
+    try:
+        if resume:
+            if model or folder or set_ or option or stream or epochs:
+                raise ValueError(
+                    "--resume continues a run as it was started: give the folder, and "
+                    "--devices, --hosts and --host-id where they are not as before"
+                )
+            with warnings.catch_warnings():
+                warnings.showwarning = _say_warning
+                run = training.resume(resume, devices=devices, **place)
+        else:
+            if not model:
+                raise ValueError("name a network to train, or --resume FOLDER")
+            if hosts:
+                training.connect(hosts, host_id)  # before a model is read
+            asked: dict[str, Any] = {"image_size": image_size, "stream": stream}
+            settings: dict[str, Any] = dict(pairs_of(set_, "set"))
+            if epochs is not None:
+                settings["epochs"] = epochs
+            network = model
+            if model.endswith(".keras"):
+                network = training.open_network(model).model
+            images: str | Data = data
+            if any(asked.values()):
+                images = data_for(network, data, **asked)
+            run = training.train(
+                network,
+                images,
+                recipe,
+                seed=seed,
+                folder=folder,
+                options=options_of(option),
+                devices=devices or 1,
+                **place,
+                **settings,
             )
-        with warnings.catch_warnings():
-            warnings.showwarning = _say_warning
-            run = training.resume(resume, devices=devices, **place)
-    else:
-        if not model:
-            raise ValueError("name a network to train, or --resume FOLDER")
-        if hosts:
-            training.connect(hosts, host_id)  # before a model is read
-        asked: dict[str, Any] = {"image_size": image_size, "stream": stream}
-        network = model
-        if model.endswith(".keras"):
-            network = training.open_network(model).model
-        run = training.train(
-            network,
-            load_data(data, **asked) if any(asked.values()) else data,
-            recipe,
-            seed=seed,
-            folder=folder,
-            options=options_of(option),
-            devices=devices or 1,
-            **place,
-            **pairs_of(set_, "set"),
-        )
+    except KeyboardInterrupt as interrupt:  # which names the folder, if there is one
+        tell(f"\n{interrupt}" if str(interrupt) else "\ninterrupted")
+        sys.exit(INTERRUPTED)
     if run is None:  # this is not host 0
         return
     if json:
@@ -204,31 +224,15 @@ def evaluate(
     load_keras()
     import keras
 
-    import zoo
-    from kerascnn.data import load_data
     from kerascnn.training import evaluate as measure
-    from kerascnn.training import load_run, open_network
+    from kerascnn.training import open_network
+    from kerascnn.training.evaluate import own_data
+    from kerascnn.training.network import data_for
 
     keras.utils.set_random_seed(seed)
     network = open_network(model)
-    if data is None:
-        if not Path(model).is_dir():
-            raise ValueError(f"say what to evaluate {model} on: --data cifar10")
-        origin = load_run(model).config["data"]["origin"]
-        if not origin:
-            raise ValueError(f"{model} was trained on data of its own: give --data")
-    else:
-        origin = {"source": data}
-    images = load_data(**origin)
-    is_run = model not in zoo.names() and Path(model).is_dir()
-    own = load_run(model).config["recipe"] if is_run else {}
-    result = measure(
-        network.model,
-        images.test,
-        labels=images.labels,
-        views=own.get("views", 1) if views is None else views,
-        passes=own.get("passes", 1) if passes is None else passes,
-    )
+    images = data_for(network.model, data) if data else own_data(network)
+    result = measure(network.run or network.model, images, views=views, passes=passes)
     title = f"{network.name} on {images.title}"
     if plot:
         result.plot(title).savefig(plot, dpi=150)

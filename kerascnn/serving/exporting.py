@@ -149,8 +149,8 @@ def export(
 
 def _describe(found, reference, labels, made: Format, activations, proof, half) -> dict:
     """Return what the manifest says; see `kerascnn.serving.manifest`."""
+    from kerascnn.environment import commit, versions
     from kerascnn.serving.parity import TOLERANCE, TOLERANCE_HALF
-    from kerascnn.training.run import commit, versions
 
     strings = made.name == "savedmodel"
     outputs = {

@@ -1,12 +1,21 @@
-"""Training, evaluation and prediction; what a run folder is."""
+"""Training, evaluation and prediction; what a run folder is.
 
-from kerascnn.training.evaluate import Evaluation, evaluate
+Begin with `train.py`: it reads as what happens to one device. `network.py` has what of
+a network is trained, `epochs.py` what happens around every epoch, `run.py` the folder,
+and `strategy.py` all that several devices and hosts do differently.
+"""
+
+from kerascnn.prediction import Prediction
+from kerascnn.training.evaluate import Evaluation, evaluate, predict
 from kerascnn.training.initialization import lsuv
-from kerascnn.training.lock import FolderInUseError
-from kerascnn.training.open_network import Network, open_network
-from kerascnn.training.predict import Prediction, predict
 from kerascnn.training.recipe import Recipe, recipe_for
-from kerascnn.training.run import Run, load_run
+from kerascnn.training.run import (
+    FolderInUseError,
+    Network,
+    Run,
+    load_run,
+    open_network,
+)
 from kerascnn.training.strategy import connect
 from kerascnn.training.train import TrainingDivergedError, resume, train
 

@@ -167,3 +167,15 @@ def restore(data: bytes, folder, model, optimizer) -> tuple[list[dict], list]:
         arrays[f"best{i}"] for i in range(sum(n.startswith("best") for n in arrays))
     ]
     return json.loads(arrays["history"].tobytes()), best
+
+
+def finalize_layers(model) -> None:
+    """Let adapted layers take up values that were assigned to their variables.
+
+    `keras.layers.Normalization` computes with constants that it makes of its variables
+    in `finalize_state`; Keras calls it when it reads a file.
+    """
+    for layer in model._flatten_layers():
+        finalize = getattr(layer, "finalize_state", None)
+        if finalize:
+            finalize()

@@ -1,20 +1,27 @@
-"""What happens around every epoch: order, validation, history, checkpoint."""
+"""Around every epoch: order, validation, history, checkpoint, and what is seen."""
 
 import contextlib
-import json
 import math
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from kerascnn.data import Augmentation, Data
 from kerascnn.training import checkpoint
-from kerascnn.training.adaptation import finalize_layers
 from kerascnn.training.feed import Feed, make_feed
+from kerascnn.training.optimizers import learning_rate
 from kerascnn.training.recipe import Recipe
-from kerascnn.training.run import write_history
+from kerascnn.training.run import best_epoch, write_history
 from kerascnn.training.strategy import Place
 
 
@@ -49,26 +56,55 @@ class Epochs(keras.callbacks.Callback):
         self.history: list[dict] = []
         self.best: list[np.ndarray] = []
 
-    def begin(self, model, judged, *, twins=(), saved: bytes | None = None) -> None:
+    def begin(self, model, judged, saved: bytes | None = None) -> None:
         """Take up the saved state, or save the first one.
 
         Args:
             model: the model that is trained.
             judged: the model that is validated.
-            twins: two models, where the trained weights are not those of the judged
-                model: the one that has them, and the one that gets them.
             saved: what `checkpoint.read` returned.
         """
         self.trained = model
         self.judged = judged
-        self.twins = twins
         if saved:
             self.history, self.best = checkpoint.restore(
                 saved, self.folder, model, model.optimizer
             )
-            finalize_layers(model)
+            checkpoint.finalize_layers(model)
         elif self.folder:
             checkpoint.save(self.folder, model, model.optimizer, self.history)
+
+    def run(self, progress: bool, callbacks) -> None:
+        """Train the epochs that are left, and leave the weights that are kept."""
+        done = len(self.history)
+        shown = progress and self.place.first
+        bar = [TrainingProgress(self.recipe, len(self.feed), done)] if shown else []
+        try:
+            if done < self.recipe.epochs and not self.should_stop():
+                with self.place.fitting():
+                    self.trained.fit(
+                        self.feed.for_keras(),
+                        epochs=self.recipe.epochs,
+                        initial_epoch=done,
+                        shuffle=False,  # the feed has its own order
+                        callbacks=[self, *callbacks, *bar],
+                        verbose=0,
+                    )
+        except Exception:
+            if isinstance(failure := self.feed.failure, ValueError):
+                raise failure from None  # which TensorFlow wraps in pages of its own
+            raise
+        finally:
+            for one in bar:
+                one.close()
+        if self.best:
+            for variable, value in zip(self.trained.weights, self.best, strict=True):
+                variable.assign(value)
+        elif self.recipe.ema or self.recipe.lookahead:
+            self._take_average()
+        self.place.hand_over()
+        if self.folder:  # a process that is killed may leave it a row behind
+            write_history(self.folder / "history.csv", self.history)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Order the images."""
@@ -116,34 +152,29 @@ class Epochs(keras.callbacks.Callback):
     def _validate(self) -> dict:
         """Measure on the validation images; with an average of weights, that one."""
         with self._averaged():
-            self._hand_over()
-            row = self._measured() if self.place.first else {}
-            row = json.loads(bytes(self.place.broadcast(json.dumps(row).encode())))
+            self.place.hand_over()
+            row = {}
+            if self.place.first:
+                feed = make_feed(
+                    self.data.validation,
+                    self.feed.units,
+                    max(self.recipe.batch_size, 128),
+                    seed=None,
+                    augmentation=Augmentation(),
+                    outputs=len(self.judged.outputs),
+                ).for_keras()
+                with self.place.alone():
+                    logs = self.judged.evaluate(feed, verbose=0, return_dict=True)
+                row = {
+                    "val_loss": float(logs["loss"]),
+                    "val_accuracy": float(_accuracy(logs)),
+                }
+            row = self.place.agree(row)
             earlier = [before["val_accuracy"] for before in self.history]
             better = row["val_accuracy"] > max(earlier, default=-1.0)
             if self.recipe.keep == "best" and better:
                 self.best = checkpoint.values(self.trained.weights)
         return row
-
-    def _measured(self) -> dict:
-        feed = make_feed(
-            self.data.validation,
-            self.data.classes,
-            max(self.recipe.batch_size, 128),
-            seed=None,
-            augmentation=Augmentation(),
-            outputs=len(self.judged.outputs),
-        )
-        with self.place.alone():
-            logs = self.judged.evaluate(feed.for_keras(), verbose=0, return_dict=True)
-        return {"val_loss": float(logs["loss"]), "val_accuracy": float(_accuracy(logs))}
-
-    def _hand_over(self) -> None:
-        """Give the judged model the trained weights, where it has others."""
-        if self.twins:
-            source, target = self.twins
-            with self.place.alone():
-                checkpoint.copy(source.weights, target.weights)
 
     @contextlib.contextmanager
     def _averaged(self):
@@ -176,25 +207,81 @@ class Epochs(keras.callbacks.Callback):
             len(self.history) - best_epoch(self.history) >= self.recipe.early_stopping
         )
 
-    def finish(self) -> None:
-        """Leave in the network the weights that the recipe keeps."""
-        if self.best:
-            for variable, value in zip(self.trained.weights, self.best, strict=True):
-                variable.assign(value)
-        elif self.recipe.ema or self.recipe.lookahead:
-            self._take_average()
-        self._hand_over()
-        if self.twins:
-            finalize_layers(self.twins[1])
-        if self.folder:  # a process that is killed may leave it a row behind
-            write_history(self.folder / "history.csv", self.history)
+
+class TrainingProgress(keras.callbacks.Callback):
+    """A line an epoch and, on a terminal, a bar with the time left for all of them.
+
+    On standard error, so that a program can read what a command prints.
+
+    Args:
+        recipe: the recipe.
+        steps: of an epoch.
+        done: number of epochs done before, where a training is resumed.
+    """
+
+    def __init__(self, recipe: Recipe, steps: int, done: int = 0):
+        super().__init__()
+        self.console = Console(stderr=True)
+        self.epochs = recipe.epochs
+        self.done = done
+        self.schedule = learning_rate(recipe, steps)
+        self.steps = steps
+
+    def on_train_begin(self, logs=None):
+        """Open the bar."""
+        self.console.print(
+            f"{'epoch':>9}  {'loss':>7}  {'accuracy':>8}  {'val. acc.':>9}  "
+            f"{'rate':>8}  {'seconds':>7}",
+            highlight=False,
+        )
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task(
+            "training", total=self.epochs * self.steps, completed=self.done * self.steps
+        )
+        self.bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remember when the epoch began."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Move the bar."""
+        loss = f", loss {logs['loss']:.4f}" if logs and "loss" in logs else ""
+        self.bar.update(
+            self.task,
+            completed=self._epoch * self.steps + batch + 1,
+            description=f"epoch {self._epoch + 1}/{self.epochs}{loss}",
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the line of the epoch."""
+        validation = logs.get("val_accuracy")
+        # Of the last step; after it the rate is that of a step to come, or 0.
+        rate = float(self.schedule((epoch + 1) * self.steps - 1))
+        self.console.print(
+            f"{epoch + 1:>4}/{self.epochs:<4}  {logs['loss']:7.4f}  "
+            f"{logs['accuracy']:8.2%}  "
+            + (f"{validation:9.2%}" if validation is not None else f"{'-':>9}")
+            + f"  {rate:8.2g}  {logs['seconds']:7.1f}",
+            highlight=False,
+        )
+
+    def close(self):
+        """Remove the bar; also after an interruption."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
 
 
 def _accuracy(logs: dict) -> float:
     """Return the accuracy of the first output, whatever Keras named it."""
     return next(value for name, value in logs.items() if name.endswith("accuracy"))
-
-
-def best_epoch(history: list[dict]) -> int:
-    """Return the first epoch (from 1) with the best validation accuracy."""
-    return 1 + int(np.argmax([row["val_accuracy"] for row in history]))

@@ -1,14 +1,31 @@
-"""How good a network is, on images that it has not seen."""
+"""How good a network is on images with known classes, and what it says of others."""
 
+import io
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from kerascnn.data import Images, Shards, steps
+from kerascnn.data import Data, Images, Shards, load_data, read_image, steps
 from kerascnn.data.tfds import keras_dataset
-from kerascnn.statistics import wilson
+from kerascnn.heads import Head, head
+from kerascnn.plotting.curves import plot_history
+from kerascnn.prediction import Prediction, ranked
+from kerascnn.statistics import calibration_error, wilson
+from kerascnn.training import checkpoint
+from kerascnn.training.run import (
+    Run,
+    averaged,
+    best_epoch,
+    open_network,
+    write_file,
+    write_json,
+    writing,
+)
 
 CHUNK = 4096  # streamed images that are in memory at a time
 
@@ -21,7 +38,8 @@ class Evaluation:
         accuracy: percent.
         interval: the 95 % confidence interval of the accuracy, percent (Wilson's).
         images: number of images.
-        loss: mean cross-entropy, in nats.
+        loss: mean cross-entropy, in nats; of independent sigmoids the mean over the
+            classes.
         calibration_error: expected calibration error, percent: how far confidence and
             accuracy are apart, over 15 bins (Guo et al. 2017, arXiv 1706.04599,
             section 2).
@@ -98,35 +116,46 @@ class Evaluation:
         return figure
 
 
-def averaged(views: int, passes: int) -> str:
-    """Return in words what is averaged, empty where nothing is: ", mean of 6 views"."""
-    parts = [f"{views} views"] * (views > 1) + [f"{passes} passes"] * (passes > 1)
-    return f", mean of {' and '.join(parts)}" if parts else ""
-
-
 def evaluate(
     model,
-    images: Images | Shards,
+    images: "Images | Shards | Data | None" = None,
     *,
     labels=None,
     batch_size: int = 250,
-    views: int = 1,
-    passes: int = 1,
+    views: int | None = None,
+    passes: int | None = None,
 ) -> Evaluation:
     """Measure a network on images with known classes.
 
     Args:
-        model: a Keras model that answers with probabilities or logits (N, classes);
-            of several outputs the first counts.
-        images: the images; streamed ones are read 4,096 at a time.
-        labels: names of the classes; default "0", "1", ….
+        model: a Keras model that classifies images, a run, or what else
+            `kerascnn.training.open_network` takes: a run folder, a `.keras` file, a
+            name. Which of several outputs counts, `kerascnn.heads.head` says.
+        images: the images, or a `Data`, whose test images are taken; default the test
+            images of the run. Streamed ones are read 4,096 at a time.
+        labels: names of the classes; default those of the data or of the run, else
+            "0", "1", ….
         batch_size: images a batch; where it divides their number, JAX compiles once.
-        views: 1, 2 or 6 views of each image, see `predict_probabilities`.
-        passes: passes of each view, for a network that draws at inference.
+        views: 1, 2 or 6 views of each image, see `predict_probabilities`; default
+            those of the run's recipe, else 1.
+        passes: passes of each view, for a network that draws at inference; likewise.
 
     Raises:
-        ValueError: there are no images, or no such number of views or passes.
+        ValueError: there are no images, no such number of views or passes, or the
+            images are not those that the network takes.
     """
+    own, known = {}, None
+    if isinstance(model, Run | str | os.PathLike):
+        network = open_network(model)
+        model, known = network.model, network.labels
+        own = network.run.config["recipe"] if network.run else {}
+        images = own_data(network) if images is None else images
+    if isinstance(images, Data):
+        known, images = images.labels, images.test
+    if images is None:
+        raise ValueError("say what images to evaluate on; received none")
+    views = own.get("views", 1) if views is None else views
+    passes = own.get("passes", 1) if passes is None else passes
     number = len(images)
     if not number:
         raise ValueError("there are no images to evaluate on; received 0")
@@ -136,29 +165,38 @@ def evaluate(
     seconds, confusion, found = 0.0, None, []
     for part in chunks:
         if confusion is None:  # the first call compiles
+            answering = _head(model, part.x)
             predict_batches(model, part.x[:batch_size], batch_size)
+            classes = answering.classes
+            if int(part.y.max(initial=0)) >= classes:
+                raise ValueError(
+                    f"the network tells {classes} classes apart, the images are of "
+                    f"more: one has class {int(part.y.max())}, counted from 0"
+                )
+            confusion = np.zeros((classes, classes), int)
         start = time.perf_counter()
         probabilities = predict_probabilities(
             model, part.x, batch_size, views=views, passes=passes
         )
         seconds += time.perf_counter() - start
         answers = probabilities.argmax(1)
-        if confusion is None:
-            confusion = np.zeros((probabilities.shape[1],) * 2, int)
         np.add.at(confusion, (part.y, answers), 1)
-        true_probability = probabilities[np.arange(len(part)), part.y]
-        found.append((true_probability, probabilities.max(1), answers == part.y))
-    true_probability, confidence, correct = map(
-        np.concatenate, zip(*found, strict=True)
-    )
-    labels = tuple(labels or map(str, range(len(confusion))))
+        logs = np.log(np.maximum(probabilities, 1e-12))
+        loss = -logs[np.arange(len(part)), part.y]
+        if answering.kind == "sigmoids":
+            others = -np.log(np.maximum(1 - probabilities, 1e-12))
+            loss += others.sum(1) - others[np.arange(len(part)), part.y]
+            loss /= classes
+        found.append((loss, probabilities.max(1), answers == part.y))
+    loss, confidence, correct = map(np.concatenate, zip(*found, strict=True))
+    labels = tuple(labels or known or map(str, range(classes)))
     right, totals = confusion.diagonal(), confusion.sum(1)
     return Evaluation(
         accuracy=100 * float(right.sum()) / number,
         interval=tuple(100 * end for end in wilson(right.sum() / number, number)),
         images=number,
-        loss=float(-np.log(np.maximum(true_probability, 1e-12)).mean()),
-        calibration_error=_calibration_error(confidence, correct),
+        loss=float(loss.mean()),
+        calibration_error=calibration_error(confidence, correct),
         per_class={
             label: 100 * float(r) / int(t)
             for label, r, t in zip(labels, right, totals, strict=True)
@@ -172,17 +210,155 @@ def evaluate(
     )
 
 
+def own_data(network) -> Data:
+    """Read the images that a network's run was trained and is measured on.
+
+    Raises:
+        ValueError: it is no run, or one on data that `load_data` had not made.
+    """
+    if not network.run:
+        raise ValueError(f"say what to evaluate {network.name} on: --data cifar10")
+    origin = network.run.config["data"]["origin"]
+    if not origin:
+        raise ValueError(
+            f"{network.run.folder} was trained on data of its own: give --data"
+        )
+    return load_data(**origin)
+
+
+def measure(model, data: Data, recipe, config, history, folder: Path) -> Run:
+    """Read the test images, once, and write what the run folder keeps.
+
+    Args:
+        model: the trained network.
+        data: the data set.
+        recipe: the recipe, whose views and passes are the protocol.
+        config: what config.json holds.
+        history: rows of the epochs.
+        folder: the run folder.
+    """
+    temporary = folder / ".model.part.keras"  # Keras asks for the ending
+    with writing(folder / "model.keras", temporary):
+        model.save(temporary)
+        os.replace(temporary, folder / "model.keras")
+    title = f"{model.name} on {data.title}, seed {config['seed']}"
+    picture = io.BytesIO()
+    plot_history(history, title=title).savefig(picture, dpi=150)
+    write_file(folder / "curves.png", picture.getbuffer())
+    result = single = evaluate(model, data)
+    if recipe.views > 1 or recipe.passes > 1:
+        result = evaluate(model, data, views=recipe.views, passes=recipe.passes)
+    seconds = sum(row["seconds"] for row in history)
+    metrics = {
+        "test_accuracy": result.accuracy,
+        "test_interval": list(result.interval),
+        "test_images": result.images,
+        "test_loss": result.loss,
+        "calibration_error": result.calibration_error,
+        "per_class": result.per_class,
+        "epochs": len(history),
+        "seconds": seconds,
+        "images_per_second": len(data.train) * len(history) / seconds,
+        "stopped_early": len(history) < recipe.epochs,
+    }
+    if result is not single:
+        metrics["test_accuracy_averaged"] = result.accuracy
+        metrics["test_accuracy_single"] = single.accuracy
+    if len(data.validation):
+        kept = evaluate(model, data.validation)
+        metrics["validation_accuracy"] = kept.accuracy
+        metrics["best_epoch"] = best_epoch(history)
+    # The metrics come last: with them the run is finished.
+    write_json(folder / "metrics.json", metrics)
+    checkpoint.remove(folder)
+    return Run(folder, model.name, config, history, metrics, data.labels, _model=model)
+
+
+def predict(
+    source,
+    files: Sequence[str | os.PathLike],
+    *,
+    labels=None,
+    views: int = 1,
+    passes: int = 1,
+) -> list[Prediction]:
+    """Classify image files.
+
+    The images are brought to the size that the network takes as the images of a folder
+    are when it is trained on them.
+
+    Args:
+        source: a run, a model, a name of the zoo with trained weights, a run folder or
+            a `.keras` file.
+        files: JPEG or PNG files of any size.
+        labels: names of the classes, where the source does not know them.
+        views: 1, 2 or 6 views of each image whose probabilities are averaged, see
+            `kerascnn.training.evaluate.predict_probabilities`.
+        passes: passes of each view, for a network that draws at inference.
+
+    Raises:
+        ValueError: no files, an unreadable image, a wrong number of labels, a network
+            of images of another kind, or no such number of views or passes.
+        FileNotFoundError: an image is not there.
+    """
+    if not files:
+        raise ValueError("there are no images to predict; received no files")
+    network = open_network(source)
+    images = read_images(network.model, files)
+    probabilities = predict_probabilities(
+        network.model, images, views=views, passes=passes
+    )
+    return ranked(probabilities, labels or network.labels, map(Path, files))
+
+
+def read_images(model, files) -> np.ndarray:
+    """Read image files as a model takes them: uint8 (N, height, width, channels).
+
+    Raises:
+        ValueError: a file is no image, or the model does not take images whose size
+            and channels are known.
+        FileNotFoundError: an image is not there.
+    """
+    inputs = getattr(model, "inputs", None) or ()
+    shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
+    one_channel = shape is not None and len(shape) == 2  # (28, 28), as MNIST comes
+    size = (*shape, 1) if one_channel else shape
+    if shape is None or len(size) != 3 or size[2] not in (1, 3, 4):
+        raise ValueError(
+            f"files are read as (height, width, channels) of 1, 3 or 4 channels; "
+            f"{model.name} takes {shape or 'no image of a known size'}"
+            + (": channels first" if shape and shape[0] in (1, 3, 4) else "")
+        )
+    if None in size:
+        raise ValueError(
+            f"the size of the images that {model.name} takes is open, {shape}: give "
+            "it one, keras.Model(image, model(image)) with image = keras.Input("
+            f"(224, 224, {size[2]}))"
+        )
+    images = []
+    for file in files:
+        try:
+            images.append(read_image(file, size[:2], size[2]))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no image {file}") from None
+        except Exception as error:  # of Pillow, which has a dozen
+            raise ValueError(f"{file} is not a readable image: {error}") from error
+    found = np.stack(images)
+    return found[..., 0] if one_channel else found
+
+
 def predict_probabilities(
     model, x: np.ndarray, batch_size: int = 250, *, views: int = 1, passes: int = 1
 ) -> np.ndarray:
     """Return float32 class probabilities (N, classes) for images (N, H, W, C).
 
-    Logits, where the model ends in them, become probabilities here. Of several views
-    and passes the probabilities are averaged, which suits any network, whatever the
-    scale of its logits; the code of airbench averages logits.
+    Logits, and the one unit of a sigmoid, become probabilities here, as
+    `kerascnn.heads.head` says. Of several views and passes the probabilities are
+    averaged, which suits any network, whatever the scale of its logits; the code of
+    airbench averages logits.
 
     Args:
-        model: a Keras model; of several outputs the first counts.
+        model: a Keras model, or anything with a method `predict`.
         x: the images, pixels 0…255.
         batch_size: images a batch.
         views: 1, the image; 2, also its mirror image; 6, both also shifted by one
@@ -199,12 +375,13 @@ def predict_probabilities(
         raise ValueError(f"views must be 1, 2 or 6; received {views}")
     if passes < 1:
         raise ValueError(f"passes must be 1 or more; received {passes}")
+    own = _head(model, x)
     if views == passes == 1:
-        return _probabilities(model, x, batch_size)
+        return own.probabilities(predict_batches(model, x, batch_size))
     total = 0.0
     for weight, view in _views(x, views):
         for _ in range(passes):
-            answers = _probabilities(model, view, batch_size)
+            answers = own.probabilities(predict_batches(model, view, batch_size))
             total = total + weight / passes * answers.astype(np.float64)
     return total.astype(np.float32)
 
@@ -225,15 +402,23 @@ def _views(x: np.ndarray, views: int):
             yield 1 / parts, np.ascontiguousarray(image[:, :, ::-1])
 
 
-def _probabilities(model, x: np.ndarray, batch_size: int) -> np.ndarray:
-    answers = predict_batches(model, x, batch_size)
-    if isinstance(answers, (list, tuple)):
-        answers = answers[0]
-    answers = np.asarray(answers, np.float32)
-    if (answers < 0).any() or np.abs(answers.sum(1) - 1).max() > 1e-2:
-        shifted = np.exp(answers - answers.max(1, keepdims=True))
-        answers = shifted / shifted.sum(1, keepdims=True)
-    return answers
+def _head(model, x) -> Head:
+    """Return what a model's numbers are, after a look at whether it takes the images.
+
+    Raises:
+        ValueError: it takes others.
+    """
+    inputs = getattr(model, "inputs", None) or ()
+    own = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
+    given = tuple(x.shape[1:])
+    if own and len(own) == len(given) - 1 and given[-1] == 1:
+        given = given[:-1]  # Keras leaves the axis of the one channel out
+    if own and (
+        len(own) != len(given)
+        or any(o not in (None, s) for o, s in zip(own, given, strict=True))
+    ):
+        raise ValueError(f"{model.name} takes images {own}; received {given}")
+    return head(model, x)
 
 
 def predict_batches(model, x: np.ndarray, batch_size: int):
@@ -251,31 +436,3 @@ def predict_batches(model, x: np.ndarray, batch_size: int):
     signature = (((None, *x.shape[1:]), x.dtype.name),)
     data = keras_dataset(batches, steps(len(x), batch_size), signature)
     return model.predict(data, verbose=0)
-
-
-def calibration_error(probabilities, classes, bins: int = 15) -> float:
-    """Return the expected calibration error in percent.
-
-    Over bins of equal width: |accuracy - mean confidence|, weighted by the share of
-    images in the bin (Guo et al. 2017, arXiv 1706.04599, equation 3).
-
-    Args:
-        probabilities: (N, classes).
-        classes: (N,), the true classes.
-        bins: number of bins.
-    """
-    right = probabilities.argmax(1) == classes
-    return _calibration_error(probabilities.max(1), right, bins)
-
-
-def _calibration_error(confidence, right, bins: int = 15) -> float:
-    # The bins are (0, 1/15], …, (14/15, 1].
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = place == b
-        if inside.any():
-            error += inside.mean() * abs(
-                right[inside].mean() - confidence[inside].mean()
-            )
-    return 100 * float(error)

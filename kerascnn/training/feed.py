@@ -17,7 +17,8 @@ class Feed(keras.utils.PyDataset):
 
     Args:
         images: the training images.
-        classes: number of classes; labels become one-hot float32 (batch, classes).
+        units: length of the output; labels become one-hot float32 (batch, units), of
+            one unit 0 and 1.
         batch_size: images a batch, on all devices together; the last batch may be
             smaller.
         seed: of the run; None for images in their own order, to validate on.
@@ -43,7 +44,7 @@ class Feed(keras.utils.PyDataset):
     def __init__(
         self,
         images: Images | Shards,
-        classes: int,
+        units: int,
         batch_size: int,
         *,
         seed: int | None,
@@ -56,6 +57,7 @@ class Feed(keras.utils.PyDataset):
     ):
         super().__init__()
         self.images = images
+        self.units = units
         self.batch_size = batch_size
         self.seed = seed
         self.augmentation = augmentation
@@ -63,9 +65,8 @@ class Feed(keras.utils.PyDataset):
         self.plain_from = plain_from
         self.universum = universum
         self.place = place or Place()
-        self._targets = (
-            universum.targets() if universum else np.eye(classes, dtype=np.float32)
-        )
+        table = np.eye(units) if units > 1 else np.array([[0], [1]])
+        self._targets = universum.targets() if universum else table.astype(np.float32)
         # Four numbers seed a stream apart from those of the epochs and the batches.
         rng = np.random.default_rng((seed or 0, 0, 0, 1))
         in_memory = isinstance(images, Images)

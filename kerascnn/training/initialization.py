@@ -1,6 +1,7 @@
-"""LSUV: initial weights under which every layer's output has variance 1.
+"""What is made of training images before the training: LSUV, and adapted layers.
 
-Mishkin and Matas, "All you need is a good init", ICLR 2016, arXiv 1511.06422.
+LSUV, under which every layer's output has variance 1: Mishkin and Matas, "All you need
+is a good init", ICLR 2016, arXiv 1511.06422.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ PLAIN = (
 )
 # Less than this is nothing but rounding: the layer says the same of every image.
 DEAD = 1e-12
+# What the patch whitening of airbench is computed from (arXiv 2404.00498, section 3.2).
+IMAGES = 5_000
 
 
 @dataclass(frozen=True)
@@ -367,3 +370,45 @@ def _walk(graph, tensors) -> list:
             if last[id(x)] == i:
                 values.pop(id(x), None)
     return [values[id(x)] for x in graph.outputs]
+
+
+def adapt_layers(model, images: np.ndarray) -> list[str]:
+    """Adapt the layers of a new model that have the Keras method `adapt`.
+
+    In the order of the model, each on the features that reach it, so that a layer sees
+    what the adapted layers before it make. A layer without variables was given its
+    values by the builder (`keras.layers.Normalization(mean=…, variance=…)`) and is
+    left alone.
+
+    Args:
+        model: a functional model.
+        images: uint8 (N, height, width, channels), training images; the first 5,000
+            are used.
+
+    Returns:
+        The names of the adapted layers.
+
+    Raises:
+        ValueError: such a layer is inside a nested model.
+    """
+    found = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if hasattr(layer, "adapt") and layer.variables
+    ]
+    for layer in found:
+        if not any(layer is own for own in model.layers):
+            raise ValueError(
+                f"{layer.name} has to be adapted and is inside a nested model of "
+                f"{model.name}: build {model.name} from layers, not from models"
+            )
+        layer.adapt(_features(model, layer, images[:IMAGES]))
+    return [layer.name for layer in found]
+
+
+def _features(model, layer, images):
+    """Return what reaches a layer: float32 (N, …)."""
+    if any(layer.input is tensor for tensor in model.inputs):
+        return images.astype(np.float32)
+    before = keras.Model(model.inputs[0], layer.input)
+    return np.asarray(before.predict(images, batch_size=250, verbose=0), np.float32)

@@ -1,4 +1,4 @@
-"""From a recipe to a Keras optimizer, a schedule and a precision."""
+"""From a recipe to a Keras optimizer, a schedule, an average and a precision."""
 
 import itertools
 import math
@@ -7,8 +7,9 @@ import platform
 
 import keras
 
-from kerascnn.training.fused import FusedAdam, FusedMomentum
+from kerascnn.training import checkpoint
 from kerascnn.training.recipe import Recipe
+from zoo.layers.compiling import compiled_by_xla
 
 NORMALIZATION = (
     keras.layers.BatchNormalization,
@@ -154,6 +155,83 @@ def last_layer(model):
     return min(holders, key=lambda layer: len(layer.trainable_variables))
 
 
+class _Fused:
+    """An optimizer's update of one variable, by one kernel where there is one."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update one variable, as Keras asks for it."""
+        if compiled_by_xla() or not self._apply(gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate)
+
+    def _apply(self, gradient, variable, learning_rate) -> bool:
+        """Update a variable by a kernel; False where none can."""
+        import tensorflow as tf
+
+        states = self._states(variable)
+        # The gradient of an embedding is sparse.
+        dense = isinstance(gradient, tf.Tensor)
+        if not states or not dense or variable.dtype != tf.float32:
+            return False
+        both = (variable, *states)
+        handles = [
+            (v.value if isinstance(v, keras.Variable) else v).handle for v in both
+        ]
+        self._kernel(
+            handles, tf.cast(gradient, tf.float32), tf.cast(learning_rate, tf.float32)
+        )
+        return True
+
+
+class FusedMomentum(_Fused):
+    """What makes `keras.optimizers.SGD` with momentum a single pass."""
+
+    def _states(self, variable) -> list:
+        if self.momentum == 0:
+            return []
+        return [self.momentums[self._get_variable_index(variable)]]
+
+    def _kernel(self, handles, gradient, rate) -> None:
+        import tensorflow as tf
+
+        variable, momentum = handles
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable,
+            accum=momentum,
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_nesterov=self.nesterov,
+        )
+
+
+class FusedAdam(_Fused):
+    """What makes `keras.optimizers.Adam`, and AdamW, a single pass."""
+
+    def _states(self, variable) -> list:
+        if self.amsgrad:
+            return []
+        index = self._get_variable_index(variable)
+        return [self._momentums[index], self._velocities[index]]
+
+    def _kernel(self, handles, gradient, rate) -> None:
+        import tensorflow as tf
+
+        variable, momentum, velocity = handles
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable,
+            m=momentum,
+            v=velocity,
+            beta1_power=self.beta_1**step,
+            beta2_power=self.beta_2**step,
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
 class _ScaledRate:
     """What the optimizers below do beyond those of Keras.
 
@@ -276,10 +354,70 @@ def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
     spared = [v for v in model.trainable_variables if id(v) not in shrinking]
     if recipe.weight_decay and spared:
         optimizer.exclude_from_weight_decay(var_list=spared)
-    if recipe.l2:
-        for variable in decayed(model):
-            variable.regularizer = keras.regularizers.L2(recipe.l2 / 2)
+    penalize(model, recipe)
     return optimizer
+
+
+def penalize(model, recipe: Recipe) -> None:
+    """Give a model's kernels the recipe's l2, if any: l2/2 · |w|², of gradient l2·w."""
+    for variable in decayed(model) if recipe.l2 else ():
+        variable.regularizer = keras.regularizers.L2(recipe.l2 / 2)
+
+
+class Lookahead:
+    """The slow average of a model's weights, and the blending of both.
+
+    After every `every` steps of the optimizer, with t of all T steps done,
+
+        slow += (1 - decay) · (weights - slow),  weights = slow,
+        decay = 0.95^every · (t / T)^3,
+
+    so that the weights move freely at first and are averaged strongly at the end; the
+    slow weights are the result (Jordan 2024, arXiv 2404.00498, section 3.4, after
+    Zhang et al. 2019, arXiv 1907.08610). The moving statistics of batch normalisation
+    are averaged with the weights that they belong to, as in the paper's code.
+
+    The slow weights are variables of the optimizer: they are saved and restored with
+    its state. Make it when the optimizer is built and the weights are initialised.
+
+    Args:
+        model: a compiled model.
+        every: steps of the optimizer between two blendings.
+        total: T, the steps of the whole training.
+    """
+
+    def __init__(self, model, every: int, total: int):
+        self.optimizer = model.optimizer
+        self.every = every
+        self.total = total
+        self.weights = [v for v in model.weights if v.dtype.startswith("float")]
+        self.slow = [
+            self.optimizer.add_variable_from_reference(v, "slow") for v in self.weights
+        ]
+        checkpoint.copy(self.weights, self.slow)
+
+    def blend(self) -> None:
+        """Blend, where a multiple of `every` steps is done; else change nothing.
+
+        Plain operations on tensors, without a branch, so that it can be part of a
+        compiled training step of any backend.
+        """
+        step = self.optimizer.iterations
+        due = keras.ops.equal(keras.ops.mod(step, self.every), 0)
+        share = keras.ops.cast(step, "float32") / self.total
+        fresh = 1 - 0.95**self.every * keras.ops.power(share, 3)
+        for slow, weight in zip(self.slow, self.weights, strict=True):
+            # Values first: the variables are about to be assigned.
+            behind, ahead = map(keras.ops.convert_to_tensor, (slow, weight))
+            blended = behind + fresh * (ahead - behind)
+            kept = keras.ops.where(due, blended, behind)
+            used = keras.ops.where(due, blended, ahead)
+            slow.assign(kept)
+            weight.assign(used)
+
+    def take_slow(self) -> None:
+        """Put the slow weights in place of the weights."""
+        checkpoint.copy(self.slow, self.weights)
 
 
 def resolve_precision(precision: str) -> str:

@@ -3,16 +3,21 @@
 import contextlib
 import csv
 import errno
-import functools
 import json
 import os
 import re
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kerascnn.training.evaluate import averaged
+from filelock import FileLock, Timeout
+
+import zoo
+from kerascnn.environment import commit, hardware, versions
+from kerascnn.summary import summarize
 
 COLUMNS = (
     "epoch",
@@ -39,6 +44,7 @@ class Run:
             (percent) and its interval, per_class, validation_accuracy, seconds, …
             Where the recipe averages views or passes at test, so does test_accuracy;
             test_accuracy_averaged is the same and test_accuracy_single is without.
+            Empty where the training was asked not to read the test images.
         labels: names of the classes.
     """
 
@@ -60,6 +66,9 @@ class Run:
     def __str__(self) -> str:
         m, data = self.metrics, self.config["data"]["title"]
         lines = [f"{self.name} on {data}, seed {self.config['seed']}: {self.folder}"]
+        if not m:
+            told = "not measured on the test images: kerascnn train --resume"
+            return f"{lines[0]}\n  {told} {self.folder}"
         low, high = m["test_interval"]
         recipe = self.config["recipe"]
         protocol = averaged(recipe.get("views", 1), recipe.get("passes", 1))
@@ -74,6 +83,74 @@ class Run:
             f"{m['images_per_second']:,.0f} images/s"
         )
         return "\n".join(lines)
+
+
+def averaged(views: int, passes: int) -> str:
+    """Return in words what is averaged, empty where nothing is: ", mean of 6 views"."""
+    parts = [f"{views} views"] * (views > 1) + [f"{passes} passes"] * (passes > 1)
+    return f", mean of {' and '.join(parts)}" if parts else ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, its name, the names of its classes where they are known, and its run."""
+
+    model: object
+    name: str
+    labels: tuple[str, ...] | None
+    run: Run | None = None
+
+
+def open_network(source) -> Network:
+    """Return the network that a source names.
+
+    Args:
+        source: a `Run`, a `keras.Model`, the name of a network whose trained weights
+            ship, or the path of a run folder or of a `.keras` file.
+
+    Raises:
+        ValueError: nothing of that name exists, or a file cannot be read.
+        FileNotFoundError: the path is not there, or not a run folder.
+        TypeError: the source is something else.
+    """
+    if isinstance(source, str | os.PathLike) and source not in zoo.names():
+        path = Path(source)
+        if path.is_dir():
+            source = load_run(path)
+        elif path.suffix == ".keras":
+            source = load_model(path)
+        elif path.exists():
+            raise ValueError(
+                f"{path} is neither a run folder nor a .keras file"
+                + (
+                    ": read it with keras.models.load_model, and write it as one with "
+                    f"model.save({path.with_suffix('.keras').name!r})"
+                    if path.suffix in (".h5", ".hdf5")
+                    else ""
+                )
+            )
+        elif isinstance(source, os.PathLike) or os.sep in source:
+            raise FileNotFoundError(
+                f"there is no {path}; give a run folder or a .keras file that exists"
+            )
+    if isinstance(source, Run):
+        return Network(source.model, source.name, source.labels, source)
+    if isinstance(source, str):
+        try:
+            labels = zoo.card(source).weights.get("labels")
+        except zoo.UnknownNetworkError as error:
+            raise zoo.UnknownNetworkError(
+                f"{error} (and there is no folder of that name)"
+            ) from None
+        return Network(zoo.load(source), source, tuple(labels) if labels else None)
+    import keras
+
+    if isinstance(source, keras.Model):
+        return Network(source, source.name, None)
+    raise TypeError(
+        "expected a run, a keras.Model, a name of the zoo or a path; received "
+        f"{type(source).__name__}"
+    )
 
 
 def load_model(path: Path):
@@ -92,9 +169,22 @@ def load_model(path: Path):
     # Keras walks a graph by recursion, and ResNet-1202 is deeper than Python's limit.
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a readable Keras model: {error}") from error
+    mend_name(model)
+    return model
+
+
+def mend_name(model) -> None:
+    """Give a model a name that TensorFlow can compute under: "my model" → "my_model".
+
+    Other backends take any name; its files are read by all of them.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", model.name)
+    plain = plain if plain[0].isalnum() or plain[0] == "." else f"model{plain}"
+    if plain != model.name:
+        model.name = plain
 
 
 def load_run(folder) -> Run:
@@ -203,7 +293,11 @@ def _keep(path: Path, before: Path) -> None:
 
 def write_json(path: Path, value) -> None:
     """Write a value as indented JSON, whole or not at all."""
-    write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_file(path, _json(value))
+
+
+def _json(value) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_history(path: Path, history: list[dict]) -> None:
@@ -223,12 +317,37 @@ def read_history(path: Path) -> list[dict]:
         ]
 
 
-def new_folder(runs: Path, name: str) -> Path:
-    """Make the next free folder `<name>-<number>`; two callers never get the same.
+def best_epoch(history: list[dict]) -> int:
+    """Return the first epoch (from 1) with the best validation accuracy."""
+    accuracies = [row["val_accuracy"] for row in history]
+    return 1 + accuracies.index(max(accuracies))
+
+
+def make_folder(folder, runs, name: str) -> Path:
+    """Make the folder of a run; two callers never get the same.
+
+    Args:
+        folder: which; None for the next free one, `<runs>/<name>-<number>`.
+        runs: where those are made.
+        name: of them.
 
     Raises:
-        OSError: no folder can be made there.
+        FileExistsError: `folder` is there already.
+        OSError: it cannot be made.
     """
+    if folder is not None:
+        folder = Path(folder)
+        try:
+            with _making(folder):
+                folder.mkdir(parents=True)
+        except FileExistsError:
+            raise FileExistsError(
+                f"{folder} is there already and is not overwritten; choose another "
+                f"folder, or continue it with kerascnn train --resume {folder}"
+            ) from None
+        return folder
+    runs = Path(runs)
+    name = re.sub(r'[<>:"/\\|?*\s]', "_", name)  # for every file system
     with _making(runs):
         runs.mkdir(parents=True, exist_ok=True)
     pattern = re.compile(re.escape(name) + r"-(\d+)")
@@ -242,24 +361,6 @@ def new_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return folder
-
-
-def make_folder(folder: Path) -> Path:
-    """Make a folder for a run.
-
-    Raises:
-        FileExistsError: it is there already.
-        OSError: it cannot be made.
-    """
-    try:
-        with _making(folder):
-            folder.mkdir(parents=True)
-    except FileExistsError:
-        raise FileExistsError(
-            f"{folder} is there already and is not overwritten; choose another folder, "
-            f"or continue it with kerascnn train --resume {folder}"
-        ) from None
-    return folder
 
 
 @contextlib.contextmanager
@@ -278,69 +379,102 @@ def _making(folder: Path):
         ) from error
 
 
-@functools.cache
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    import platform
-    from importlib import metadata
-
-    import keras
-
-    backend = keras.backend.backend()
-    found = {"python": platform.python_version(), "backend": backend}
-    for package in ("kerascnn", "keras", "numpy", backend):
-        found[package] = metadata.version(package)
-    return found
+class FolderInUseError(RuntimeError):
+    """Another process trains in a run folder."""
 
 
-@functools.cache
-def commit() -> str | None:
-    """Return the git commit of the package's source, None where it is installed."""
-    import subprocess
+@contextlib.contextmanager
+def locked(folder: Path | None) -> Iterator[None]:
+    """Hold a run folder for this process, until it lets go or ends, however it ends.
 
-    source = Path(__file__).resolve().parents[2]
-    if not (source / "setup.cfg").exists():
-        return None
+    Args:
+        folder: that exists; None for a host that keeps none.
+
+    Raises:
+        FolderInUseError: another process, or another training of this one, holds it.
+    """
+    if folder is None:
+        yield
+        return
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        done = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(source),
-                "describe",
-                "--always",
-                "--abbrev=12",
-                "--dirty",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        lock.acquire()
+    except Timeout:
+        raise FolderInUseError(
+            f"another process trains in {folder}: wait until it has finished, or "
+            "stop it, and resume then"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
 
 
-@functools.cache
-def hardware() -> str:
-    """Return the device that Keras computes on, in words."""
-    import platform
+def check_savable(model) -> None:
+    """Find out, before a training, whether its result can be kept.
 
-    import keras
+    Raises:
+        ValueError: Keras cannot write the model to a file.
+    """
+    try:
+        model.to_json()
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "model.keras")
+    except OSError:  # of the temporary folder
+        return
+    except Exception as error:  # whatever a layer of the user's own raises
+        raise ValueError(
+            f"{model.name} cannot be written to a file, so that nothing would be left "
+            f"of its training: {error}"
+        ) from error
 
-    accelerators = [d for d in keras.distribution.list_devices() if "cpu" not in d]
-    if accelerators and keras.backend.backend() == "jax":
-        import jax
 
-        kind = jax.devices()[0].device_kind
-        return f"{len(accelerators)} x {kind}"
-    if accelerators:
-        return ", ".join(accelerators)
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
-        model = match[1].strip() if match else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    cores = cores or os.cpu_count()
-    return f"{cores} core{'s' * (cores != 1)} of {model}"
+def describe(model, network, data, recipe, seed, place, precision, universum):
+    """Return the files that say of a training what it is, before it begins.
+
+    Everything that may fail for a model, its data or this machine fails here, before
+    there is a folder.
+
+    Args:
+        model: the network that is built and trained.
+        network: the network that the run leaves, which is the model but for a dustbin.
+        data: the data set.
+        recipe: the recipe.
+        seed: of the run.
+        place: the devices.
+        precision: the dtype policy of the training.
+        universum: the unlabelled images, or None.
+
+    Returns:
+        What config.json holds, and the bytes of each file by name.
+    """
+    config = {
+        "model": {"name": model.name, "parameters": model.count_params()},
+        "data": {
+            "name": data.name,
+            "origin": data.origin,
+            "title": data.title,
+            "fingerprint": data.fingerprint,
+            "input_shape": list(data.input_shape),
+            "labels": list(data.labels),
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
+        },
+        **({"universum": universum.describe()} if universum else {}),
+        "recipe": vars(recipe),
+        "precision": precision,
+        "seed": seed,
+        **place.describe(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "commit": commit(),
+    }
+    summary = summarize(network).to_text(width=160, ascii=False)
+    files = {
+        "architecture.json": model.to_json().encode(),
+        "summary.txt": f"{summary}\n".encode(),
+        "config.json": _json(config),
+    }
+    return json.loads(files["config.json"]), files

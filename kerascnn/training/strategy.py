@@ -11,10 +11,15 @@ repeated counts for nothing:
 """
 
 import contextlib
+import functools
+import json
 from collections.abc import Sequence
 
 import keras
 import numpy as np
+
+from kerascnn.training import checkpoint
+from kerascnn.training.network import logits_model
 
 PIECE = 2**26  # bytes that go from host to host at a time
 SIMULATE = {
@@ -97,12 +102,58 @@ class Place:
         """Return what host 0 gave; every host has to call it."""
         return payload
 
+    def agree(self, value: dict) -> dict:
+        """Return what host 0 says, of JSON; every host has to call it."""
+        return json.loads(bytes(self.broadcast(json.dumps(value).encode())))
+
+    def spread(self, model, ends):
+        """Return what is trained, on all devices: of one device the network itself.
+
+        Args:
+            model: the network.
+            ends: what `logits_model` made of it.
+        """
+        return ends
+
+    def hand_over(self) -> None:
+        """Give the network the trained weights, where `spread` made a copy of it."""
+
+    def compile(self, model, **options) -> None:
+        """Compile a model for training here."""
+        model.compile(**options)
+
     def describe(self) -> dict:
         """Return what a run folder keeps of it."""
         return {"devices": self.devices, "hosts": self.hosts}
 
 
-class Mesh(Place):
+class Several(Place):
+    """Several devices: a copy of the network lies on all of them, and is trained.
+
+    The network itself is what is validated, on one device, and has the weights in the
+    end.
+    """
+
+    def spread(self, model, ends):
+        """Return a copy of the network, without its softmax, on all devices."""
+        copy = keras.models.model_from_json(model.to_json())
+        state = {f"{i}": v for i, v in enumerate(checkpoint.values(model.variables))}
+        arrays = checkpoint.unpack(self.broadcast(bytes(checkpoint.pack(state))))
+        for i, variable in enumerate(copy.variables):
+            variable.assign(arrays[f"{i}"])
+        checkpoint.finalize_layers(copy)
+        self.twins = logits_model(copy)[0], ends
+        return self.twins[0]
+
+    def hand_over(self) -> None:
+        """Give the network the weights of its copy."""
+        copy, own = self.twins
+        with self.alone():
+            checkpoint.copy(copy.weights, own.weights)
+        checkpoint.finalize_layers(own)
+
+
+class Mesh(Several):
     """Several devices with JAX, on one machine or more, through keras.distribution."""
 
     def __init__(self, devices: int, hosts: int, host: int):
@@ -150,6 +201,51 @@ class Mesh(Place):
                 part[:] = np.frombuffer(payload, np.uint8)[start : start + PIECE]
             parts.append(np.asarray(broadcast_one_to_all(part), np.uint8).tobytes())
         return b"".join(parts)
+
+
+class Mirrored(Several):
+    """Several devices of one machine with TensorFlow: tf.distribute.MirroredStrategy.
+
+    The strategy divides a batch evenly and adds up the gradients. A batch that does
+    not divide would fail or, where a device gets no image at all, abort the process:
+    every batch is filled up, and brings weights.
+    """
+
+    weighted = True
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(len(names))
+        self._strategy = _strategy(tuple(names))
+
+    def scope(self):
+        """Return the context in which variables are mirrored on all devices."""
+        return self._strategy.scope()
+
+    def compile(self, model, **options) -> None:
+        """Compile a model for batches that bring weights."""
+        options["weighted_metrics"] = options.pop("metrics")
+        # Keras's loop over steps fails under MirroredStrategy.
+        options["steps_per_execution"] = 1
+        if options["optimizer"].global_clipnorm:
+            options["optimizer"].clip_together(self.add_up, self.replicas)
+        model.compile(**options)
+
+    def add_up(self, gradients: list) -> list:
+        """Return the sums of the gradients of all devices; within a step."""
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+
+
+@functools.cache
+def _strategy(names: tuple[str, ...]):
+    # One for all trainings of a process: a second one of the same devices would take
+    # the keys of the first one's collective operations. On processors there are none.
+    import tensorflow as tf
+
+    own = tf.distribute.ReductionToOneDevice() if names[0].startswith("CPU") else None
+    return tf.distribute.MirroredStrategy(list(names), cross_device_ops=own)
 
 
 def hosts_of(hosts: "str | Sequence[str]") -> tuple[str, ...]:
@@ -252,10 +348,13 @@ def open_place(devices: int = 1, hosts: "str | Sequence[str]" = (), host_id: int
         _check(devices, [f"{d.platform}:{d.id}" for d in jax.local_devices()])
         return Mesh(devices, max(len(hosts), 1), host_id)
     if backend == "tensorflow":
-        from kerascnn.training import mirrored
+        import tensorflow as tf
 
-        _check(devices, mirrored.devices())
-        return mirrored.Mirrored(devices)
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        number = len(tf.config.list_logical_devices(kind))
+        names = [f"{kind}:{i}" for i in range(number)]
+        _check(devices, names)
+        return Mirrored(names[:devices])
     raise ValueError(
         "several devices need the backend jax or tensorflow: set KERAS_BACKEND; "
         f"received {backend}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import keras
@@ -9,36 +10,37 @@ import keras
 import zoo
 from kerascnn.data import Augmentation, Data, Images, load_data
 from kerascnn.training import checkpoint
-from kerascnn.training.adaptation import adapt_layers
 from kerascnn.training.epochs import Epochs, TrainingDivergedError
+from kerascnn.training.evaluate import measure
 from kerascnn.training.feed import make_feed
-from kerascnn.training.fused import fused_layers
-from kerascnn.training.initialization import lsuv
-from kerascnn.training.lock import locked
-from kerascnn.training.lookahead import Lookahead
+from kerascnn.training.initialization import adapt_layers, lsuv
 from kerascnn.training.network import (
     answering_model,
     borrowed,
     check_fit,
+    check_options,
+    compile_model,
+    data_for,
+    fused_layers,
     logits_model,
-    replicate,
 )
-from kerascnn.training.optimizers import make_optimizer, resolve_precision
-from kerascnn.training.progress import TrainingProgress
+from kerascnn.training.optimizers import resolve_precision
 from kerascnn.training.recipe import recipe_for
-from kerascnn.training.results import describe, measure
-from kerascnn.training.run import Run, load_run, make_folder, new_folder, read_json
-from kerascnn.training.strategy import Place, open_place
-from kerascnn.training.universum import (
-    LabelledAccuracy,
-    open_universum,
-    reopen_universum,
+from kerascnn.training.run import (
+    Run,
+    check_savable,
+    describe,
+    load_run,
+    locked,
+    make_folder,
+    read_json,
+    write_file,
 )
+from kerascnn.training.strategy import open_place
+from kerascnn.training.universum import open_universum, reopen_universum
 
 __all__ = ["TrainingDivergedError", "resume", "train"]
 
-# Steps that Keras runs in one call: fewer returns to Python, same result.
-STEPS_PER_CALL = 16
 SAMPLE = 5_000  # streamed images that layers are adapted and weights scaled on
 
 
@@ -57,6 +59,7 @@ def train(
     devices: int = 1,
     hosts=(),
     host_id: int = 0,
+    test: bool = True,
     **overrides,
 ) -> Run | None:
     """Train a network and keep everything about it in a run folder.
@@ -120,13 +123,7 @@ def train(
     """
     place = open_place(devices, hosts, host_id)
     named = isinstance(model, str)
-    if named:
-        zoo.builder(model)  # an unknown name and a wrong recipe are told at once
-    elif options:
-        raise ValueError(
-            "options are for the builder of a named network; received a model and "
-            f"options={options}"
-        )
+    check_options(model, options or {})  # wrong names are told before images are read
     if isinstance(universum_data, str | os.PathLike):
         overrides["universum_data"], universum_data = str(universum_data), None
     recipe = recipe_for(model if named else model.name, recipe).replace(**overrides)
@@ -136,44 +133,52 @@ def train(
             "has: call kerascnn.lsuv(model, data.train) before, and train it with "
             f'initialization=""; received initialization={recipe.initialization!r}'
         )
-    data = data if isinstance(data, Data) else load_data(data)
+    data = data if isinstance(data, Data) else data_for(model, data)
     universum = open_universum(recipe, data, universum_data)
     keras.utils.set_random_seed(seed)
     if named:
         classes = data.classes + (recipe.universum == "dustbin")
         model = zoo.build(model, data.input_shape, classes, **(options or {}))
     check_fit(model, data, recipe)
-    if named or recipe.initialization:
+    if named:
         sample = data.train
         if not isinstance(sample, Images):
             sample = sample.take(SAMPLE, seed=seed)
-    if named:
         adapt_layers(model, sample.x)
-    if recipe.initialization == "lsuv":
-        lsuv(model, sample, seed=seed)
+        if recipe.initialization == "lsuv":
+            lsuv(model, sample, seed=seed)
+    else:
+        check_savable(model)
     precision = resolve_precision(recipe.precision)
-    common = _agree(place, {"precision": precision, "data": data.fingerprint})
+    common = place.agree({"precision": precision, "data": data.fingerprint})
     if common["data"] != data.fingerprint:
         raise ValueError(
             f"the hosts have different data: {data.title} has fingerprint "
             f"{data.fingerprint} on host {place.host}, {common['data']} on host 0"
         )
-    options = {
-        "place": place,
-        "precision": common["precision"],
-        "progress": progress,
-        "callbacks": callbacks,
-        "universum": universum,
-    }
-    if not place.first:
-        return _run(model, data, recipe, seed, None, **options)
-    if folder is None:
-        folder = new_folder(Path(runs), f"{model.name}-{data.name}")
+    network = answering_model(model, data, recipe)
+    config, files = describe(
+        model, network, data, recipe, seed, place, common["precision"], universum
+    )
+    if place.first:
+        folder = make_folder(folder, runs, f"{model.name}-{data.name}")
     else:
-        folder = make_folder(Path(folder))
+        folder = None
     with locked(folder):
-        describe(folder, model, data, recipe, seed, place, precision, universum)
-        return _run(model, data, recipe, seed, folder, **options)
+        for name, content in files.items() if folder else ():
+            write_file(folder / name, content)
+        return _run(
+            model,
+            data,
+            recipe,
+            config,
+            folder,
+            place,
+            universum,
+            progress,
+            callbacks,
+            test=test,
+        )
 
 
 def resume(
@@ -213,102 +218,88 @@ def resume(
             RuntimeWarning, and the training continues from that one.
         FolderInUseError: another process trains in the folder.
     """
-    folder = Path(folder)
     place = open_place(1, hosts, host_id)  # connects; who has the folder says the rest
-    if not place.first:
-        return _resume(
-            None, place, data, universum_data, devices, hosts, progress, callbacks
-        )
-    if not folder.is_dir():
+    folder = Path(folder) if place.first else None
+    if folder and not folder.is_dir():
         raise FileNotFoundError(f"there is no run folder {folder}; nothing to continue")
     with locked(folder):
-        return _resume(
-            folder, place, data, universum_data, devices, hosts, progress, callbacks
+        state, saved = {}, b""
+        if folder:
+            state["finished"] = (folder / "metrics.json").exists()
+            if not state["finished"]:
+                saved = checkpoint.read(folder)
+                state["config"] = read_json(folder / "config.json")
+                state["model"] = read_json(folder / "architecture.json")
+        state = place.agree(state)
+        if state["finished"]:
+            if folder is None:
+                return None
+            checkpoint.remove(folder)
+            return load_run(folder)
+        saved = bytes(place.broadcast(saved))
+        config, before = state["config"], state["config"]["data"]
+        if devices is None:
+            devices = config.get("devices", 1)
+        place = open_place(devices, hosts, place.host)
+        if data is None and not before["origin"]:
+            raise ValueError(
+                f"{folder} was trained on {before['title']}, which load_data had not "
+                "made; give the same data again: resume(folder, data=data)"
+            )
+        if not isinstance(data, Data):
+            data = load_data(**(before["origin"] if data is None else {"source": data}))
+        if data.fingerprint != before["fingerprint"]:
+            raise ValueError(
+                f"the data is not the same as before: {data.title} has fingerprint "
+                f"{data.fingerprint}, the run was started on {before['title']}, "
+                f"{before['fingerprint']}"
+            )
+        import zoo.layers  # noqa: F401  (registers the layers with Keras)
+
+        model = keras.models.model_from_json(json.dumps(state["model"]))
+        recipe = recipe_for(None, config["recipe"])
+        check_fit(model, data, recipe)
+        universum = reopen_universum(
+            recipe, data, config.get("universum"), universum_data
         )
-
-
-def _resume(folder, place, data, universum_data, devices, hosts, progress, callbacks):
-    """Resume with the lock on the folder held; None for it on another host."""
-    state, saved = {}, b""
-    if folder:
-        state["finished"] = (folder / "metrics.json").exists()
-        if not state["finished"]:
-            saved = checkpoint.read(folder)
-            state["config"] = read_json(folder / "config.json")
-            state["model"] = read_json(folder / "architecture.json")
-    state = _agree(place, state)
-    if state["finished"]:
-        if folder is None:
-            return None
-        checkpoint.remove(folder)
-        return load_run(folder)
-    saved = bytes(place.broadcast(saved))
-    config, before = state["config"], state["config"]["data"]
-    if devices is None:
-        devices = config.get("devices", 1)
-    place = open_place(devices, hosts, place.host)
-    if data is None and not before["origin"]:
-        raise ValueError(
-            f"{folder} was trained on {before['title']}, which load_data had not made; "
-            "give the same data again: resume(folder, data=data)"
+        return _run(
+            model,
+            data,
+            recipe,
+            config,
+            folder,
+            place,
+            universum,
+            progress,
+            callbacks,
+            saved=saved,
         )
-    if not isinstance(data, Data):
-        data = load_data(**(before["origin"] if data is None else {"source": data}))
-    if data.fingerprint != before["fingerprint"]:
-        raise ValueError(
-            f"the data is not the same as before: {data.title} has fingerprint "
-            f"{data.fingerprint}, the run was started on {before['title']}, "
-            f"{before['fingerprint']}"
-        )
-    import zoo.layers  # noqa: F401  (registers the layers with Keras)
-
-    model = keras.models.model_from_json(json.dumps(state["model"]))
-    recipe = recipe_for(None, config["recipe"])
-    universum = reopen_universum(recipe, data, config.get("universum"), universum_data)
-    return _run(
-        model,
-        data,
-        recipe,
-        config["seed"],
-        folder,
-        place=place,
-        precision=config["precision"],
-        progress=progress,
-        callbacks=callbacks,
-        universum=universum,
-        saved=saved,
-    )
-
-
-def _agree(place: Place, value: dict) -> dict:
-    """Return what host 0 says."""
-    return json.loads(bytes(place.broadcast(json.dumps(value).encode())))
 
 
 def _run(
     model,
     data,
     recipe,
-    seed,
+    config,
     folder,
-    *,
     place,
-    precision,
+    universum,
     progress,
     callbacks,
-    universum=None,
+    *,
     saved=None,
+    test=True,
 ) -> Run | None:
-    """Train until the end of the recipe, then measure and write the results.
-
-    On one device the model itself is trained. On several a copy is, which lies on all
-    of them; the model is what is validated, and has the weights in the end.
-    """
+    """Train until the end of the recipe, then measure and write the results."""
+    if progress and folder:
+        told = f"{model.name} on {data.title}: {folder}"
+        print(told, file=sys.stderr, flush=True)
+    ends, heads = logits_model(model)
     feed = make_feed(
         data.train,
-        data.classes,
+        1 if heads[0].units == 1 else data.classes,
         recipe.batch_size,
-        seed=seed,
+        seed=config["seed"],
         augmentation=Augmentation(
             recipe.flip,
             recipe.crop,
@@ -318,99 +309,44 @@ def _run(
             recipe.color,
         ),
         alternate_flip=recipe.alternate_flip,
-        outputs=len(model.outputs),
+        outputs=len(heads),
         plain_from=recipe.epochs - recipe.plain_epochs,
         universum=universum,
         place=place,
     )
-    alone = place.replicas == 1
-    ends, from_logits = logits_model(model)
-    network = answering_model(model, ends, data, recipe)
     judged = universum.labelled(ends) if universum else ends
     with place.scope():
-        trained = ends if alone else replicate(model, place)
-        worker = trained
+        trained = place.spread(model, ends)
         if universum:
             trained = universum.extend(trained)
         trained.sizes = place.sizes(len(data.train), recipe.batch_size)
     with (
-        borrowed(trained, precision),
-        borrowed(ends, precision),
+        borrowed(trained, config["precision"]),
+        borrowed(ends, config["precision"]),
         fused_layers(trained),
     ):
         with place.scope():
-            _compile(trained, recipe, feed, from_logits, universum)
-            trained.optimizer.build(trained.trainable_variables)
-            if recipe.lookahead:
-                total = recipe.epochs * len(feed)
-                trained.lookahead = Lookahead(trained, recipe.lookahead, total)
-        if not alone:  # the validation loss contains the l2 of a recipe as well
-            pairs = zip(
-                worker.trainable_variables, ends.trainable_variables, strict=True
-            )
-            for own, other in pairs:
-                other.regularizer = own.regularizer
+            compile_model(trained, heads, recipe, universum, place, len(feed))
         if judged is not trained:
-            _compile(judged, recipe, None, from_logits, None)
+            compile_model(judged, heads, recipe, None)
         epochs = Epochs(folder, data, recipe, feed, place)
-        twins = () if alone else (worker, ends)
-        epochs.begin(trained, judged, twins=twins, saved=saved)
-        _fit(trained, recipe, feed, epochs, place, progress, callbacks)
-        epochs.finish()
-    run = measure(network, data, recipe, epochs, folder) if folder else None
+        epochs.begin(trained, judged, saved)
+        try:
+            epochs.run(progress, callbacks)
+        except KeyboardInterrupt:
+            if not folder:
+                raise
+            raise KeyboardInterrupt(
+                f"interrupted; continue with kerascnn train --resume {folder}"
+            ) from None
+    run = None
+    if folder:
+        network = answering_model(model, data, recipe)
+        history = epochs.history
+        if test:
+            run = measure(network, data, recipe, config, history, folder)
+        else:
+            labels = data.labels
+            run = Run(folder, network.name, config, history, {}, labels, network)
     place.broadcast(b"")  # the hosts end together
     return run
-
-
-def _compile(model, recipe, feed, from_logits, universum) -> None:
-    """Give a model its loss and accuracy and, with a feed to train on, an optimizer."""
-    outputs = len(model.outputs)
-    loss = [
-        keras.losses.CategoricalCrossentropy(
-            from_logits=from_logits, label_smoothing=recipe.label_smoothing
-        )
-        for _ in range(outputs)
-    ]
-    first = LabelledAccuracy(universum.classes) if universum else "accuracy"
-    accuracy = [[first], *([[]] * (outputs - 1))]
-    options = {
-        "loss": loss if outputs > 1 else loss[0],
-        "loss_weights": list(recipe.loss_weights) or None,
-        "metrics": accuracy if outputs > 1 else accuracy[0],
-    }
-    if feed is not None:
-        options["optimizer"] = make_optimizer(recipe, model, len(feed))
-        options["steps_per_execution"] = min(STEPS_PER_CALL, len(feed))
-        if feed.place.weighted:
-            options["weighted_metrics"] = options.pop("metrics")
-            # Keras's loop over steps fails under MirroredStrategy.
-            options["steps_per_execution"] = 1
-            if recipe.clip_norm:
-                place = feed.place
-                options["optimizer"].clip_together(place.add_up, place.replicas)
-    model.compile(**options)
-
-
-def _fit(trained, recipe, feed, epochs, place, progress, callbacks) -> None:
-    """Train the epochs that are left."""
-    done = len(epochs.history)
-    if done >= recipe.epochs or epochs.should_stop():
-        return
-    bar = [TrainingProgress(recipe.epochs, done)] if progress and place.first else []
-    try:
-        with place.fitting():
-            trained.fit(
-                feed.for_keras(),
-                epochs=recipe.epochs,
-                initial_epoch=done,
-                shuffle=False,  # the feed has its own order
-                callbacks=[epochs, *callbacks, *bar],
-                verbose=0,
-            )
-    except Exception:
-        if isinstance(failure := feed.failure, ValueError):
-            raise failure from None  # which TensorFlow wraps in pages of its own
-        raise
-    finally:
-        for shown in bar:
-            shown.close()

@@ -15,10 +15,9 @@ import zoo
 from kerascnn.data import Data, load_data
 from kerascnn.environment import first_missing
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
+from kerascnn.training.network import builder_defaults, check_options
 from kerascnn.tuning.result import Tuning
 from kerascnn.tuning.space import (
-    builder_defaults,
-    check_options,
     default_space,
     plain_space,
     space_from,
@@ -122,7 +121,7 @@ def tune(
         )
     options = dict(options or {})
     searched = _space(space, name, base, data, {*overrides}, options)
-    check_options(named, [*options, *split(searched)[1]])
+    check_options(model, [*options, *split(searched)[1]])
     own = {**builder_defaults(named), **options} if named else {}
     shared = SharedStudy(
         Path(folder or Path("tuning") / f"{name}-{data.name}"),
@@ -161,7 +160,7 @@ def tune(
 
 
 def _require_optuna() -> None:
-    if package := first_missing(("optuna", "filelock")):
+    if package := first_missing(("optuna",)):
         raise ModuleNotFoundError(
             f'tuning needs {package}: pip install "kerascnn[tune]"'
         )

@@ -12,7 +12,6 @@ A card's table `[name.search]` has the same form.
 """
 
 import difflib
-import inspect
 import json
 import math
 import typing
@@ -20,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import zoo
 from kerascnn.training import Recipe
 from kerascnn.training.recipe import CHOICES, RANGES
 
@@ -33,8 +31,6 @@ _FORMS = (
     "{choices = [...]}"
 )
 _TYPES = typing.get_type_hints(Recipe)
-# Arguments of every builder that are not the network's own.
-_COMMON = {"input_shape", "classes", "classifier_activation", "name"}
 
 
 @dataclass(frozen=True)
@@ -188,42 +184,6 @@ def default_space(recipe: Recipe, input_shape: tuple[int, int, int]) -> dict[str
     if not recipe.alternate_flip:
         space["flip"] = {"choices": [False, True]}
     return space
-
-
-def builder_defaults(model: str) -> dict[str, Any]:
-    """Return the options of a network's builder with their default values."""
-    parameters = inspect.signature(zoo.builder(model)).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.name not in _COMMON and p.default is not p.empty
-    }
-
-
-def check_options(model: str | None, names) -> None:
-    """Check that a network has the options that are set or searched.
-
-    Args:
-        model: name in the zoo; None for a model that is built already.
-        names: of the options.
-
-    Raises:
-        ValueError: it has not; says which it has.
-    """
-    names = list(names)
-    if model is None:
-        if names:
-            raise ValueError(
-                "options are for the builder of a named network; received a model and "
-                f"{', '.join(names)}"
-            )
-        return
-    known = builder_defaults(model)
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"{model} has no option {name!r}; it has {', '.join(known)}"
-            )
 
 
 def starting_point(space: Space, recipe: Recipe, options: Mapping) -> dict[str, Any]:

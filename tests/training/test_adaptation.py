@@ -6,7 +6,7 @@ import pytest
 
 import zoo
 from kerascnn.training import resume, train
-from kerascnn.training.adaptation import adapt_layers
+from kerascnn.training.initialization import adapt_layers
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "precision": "float32"}
 
@@ -41,7 +41,7 @@ def test_each_layer_sees_what_the_layers_before_it_make(data):
 
 
 def test_only_the_first_images_are_used(data, monkeypatch):
-    monkeypatch.setattr("kerascnn.training.adaptation.IMAGES", 20)
+    monkeypatch.setattr("kerascnn.training.initialization.IMAGES", 20)
     model = normalized()
     adapt_layers(model, data.train.x)
     expected = data.train.x[:20].mean((0, 1, 2))

@@ -6,7 +6,6 @@ import zoo
 from kerascnn.data import Images
 from kerascnn.training import evaluate
 from kerascnn.training.evaluate import (
-    calibration_error,
     predict_batches,
     predict_probabilities,
 )
@@ -34,14 +33,6 @@ def test_figures_of_a_known_answer():
     # Confidence 0.7 everywhere, right in 0.6 of the cases.
     assert result.calibration_error == pytest.approx(10, abs=1e-3)
     assert "60.00 %" in str(result)
-
-
-def test_calibration_error_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    classes = np.array([0, 1, 1, 1])
-    # Bins: two at 0.9 (half right), one at 0.8 (right), one at 0.6 (right).
-    expected = 100 * (2 * 0.4 + 0.2 + 0.4) / 4
-    assert calibration_error(probabilities, classes) == pytest.approx(expected)
 
 
 def test_no_images_are_refused():

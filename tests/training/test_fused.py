@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerascnn.training.fused import fused_layers
+from kerascnn.training.network import fused_layers
 from kerascnn.training.optimizers import make_optimizer
 from kerascnn.training.recipe import Recipe
 

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 import zoo
+from kerascnn.prediction import ranked
 from kerascnn.training import open_network, predict
-from kerascnn.training.predict import ranked
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

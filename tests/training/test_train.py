@@ -21,7 +21,7 @@ from kerascnn.training import (
     train,
 )
 from kerascnn.training.feed import Feed
-from kerascnn.training.network import logits_model
+from kerascnn.training.network import in_logits, logits_model
 from kerascnn.training.optimizers import set_precision
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
@@ -197,7 +197,8 @@ def test_lookahead_against_a_plain_loop(data, tmp_path):
     run = train(model, data, recipe, seed=3, runs=tmp_path, progress=False)
 
     feed = Feed(data.train, 3, 16, seed=3, augmentation=Augmentation())
-    trained, from_logits = logits_model(other)
+    trained, heads = logits_model(other)
+    from_logits = in_logits(heads[0])
     trained.compile(
         keras.optimizers.SGD(0.5, momentum=0.9),
         keras.losses.CategoricalCrossentropy(from_logits=from_logits),
@@ -302,8 +303,8 @@ def test_several_outputs_with_their_weights(data, tmp_path):
 
 def test_the_model_that_is_trained_ends_in_logits():
     model = zoo.build("lecture_cnn")
-    trained, from_logits = logits_model(model)
-    assert from_logits
+    trained, heads = logits_model(model)
+    assert in_logits(heads[0])
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     logits = keras.ops.convert_to_tensor(trained(x))
     np.testing.assert_allclose(
@@ -316,8 +317,8 @@ def test_the_model_that_is_trained_ends_in_logits():
             keras.layers.Dense(4, activation="softmax"),
         ]
     )
-    trained, from_logits = logits_model(sequential)
-    assert not from_logits  # the softmax is inside the dense layer
+    trained, heads = logits_model(sequential)
+    assert not in_logits(heads[0])  # the softmax is inside the dense layer
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(data, tmp_path):

@@ -107,7 +107,7 @@ def test_the_logits_are_divided_by_9_and_a_block_starts_by_passing_on(pixels):
 
 
 def test_an_adapted_network_has_whitened_patches(pixels):
-    from kerascnn.training.adaptation import adapt_layers
+    from kerascnn.training.initialization import adapt_layers
 
     model = zoo.build("airbench94", (12, 12, 3), width=0.1)
     # Smooth images: of pure noise, any orthonormal kernel would be the right one.
