@@ -157,12 +157,22 @@ def test_a_failure_has_code_one_and_debug_its_traceback(command, monkeypatch):
 
 
 def test_an_interruption_says_how_to_go_on(command, monkeypatch):
-    def interrupt(*arguments, **options):
+    def before(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kerascnn.training.train", interrupt)
-    code, _, err = command("train", "lecture_cnn")
-    assert code == 130 and "--resume" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("kerascnn.training.train", before)
+        code, _, err = command("train", "lecture_cnn")
+    assert code == 130 and "nothing to --resume" in err
+
+    def between(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kerascnn.training.epochs.Epochs.on_epoch_begin", between)
+    code, _, err = command("train", "linear", "--folder", "mine", "--epochs", 1)
+    assert code == 130
+    assert "linear on shapes: mine\n" in err  # at once, not in the end alone
+    assert err.endswith("\ninterrupted; continue with kerascnn train --resume mine\n")
 
 
 def test_data_shows_what_is_here(command):

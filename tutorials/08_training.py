@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 import kerascnn
 from kerascnn import explain
 from kerascnn.data import available
-from kerascnn.statistics import wilson
-from kerascnn.plotting.curves import plot_comparison
-from kerascnn.training.evaluate import predict_probabilities
 from kerascnn.environment import hardware
+from kerascnn.plotting.curves import plot_comparison
+from kerascnn.statistics import wilson
+from kerascnn.training.evaluate import predict_probabilities
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))
 SEED = 0

@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 
 import kerascnn
 from kerascnn.comparison import ranking
-from kerascnn.statistics import wilson
 from kerascnn.environment import hardware
+from kerascnn.statistics import wilson
 from zoo.references import HUMAN
 
 SMOKE = bool(os.environ.get("KERASCNN_SMOKE"))

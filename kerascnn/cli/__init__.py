@@ -25,8 +25,7 @@ def main() -> None:
         code = app(arguments, standalone_mode=False)
         code = code if isinstance(code, int) else 0
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
-            told = "interrupted; a training continues with kerascnn train --resume"
-            print(f"\n{told} FOLDER", file=sys.stderr)
+            print("\ninterrupted", file=sys.stderr)
         sys.exit(code)
     except BrokenPipeError:
         # The reader of a pipe has seen enough (`kerascnn models | head`).

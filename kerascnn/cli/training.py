@@ -79,8 +79,8 @@ def train(
     json: Json = False,
 ):
     """Train a network and keep everything in a run folder."""
-    if model and not resume:  # Keras takes its time
-        tell(f"training {model} on {data}")
+    if "keras" not in sys.modules:  # which takes its time
+        tell(f"continuing {resume}" if resume else f"training {model} on {data}")
     load_keras()
     from kerascnn import training
     from kerascnn.data import Data
@@ -124,7 +124,8 @@ def train(
                 **settings,
             )
     except KeyboardInterrupt as interrupt:  # which names the folder, if there is one
-        tell(f"\n{interrupt}" if str(interrupt) else "\ninterrupted")
+        early = "interrupted before the first step: there is nothing to --resume"
+        tell(f"\n{str(interrupt) or early}")
         sys.exit(INTERRUPTED)
     if run is None:  # this is not host 0
         return
