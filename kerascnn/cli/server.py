@@ -88,7 +88,9 @@ def serve(
             numbers = ", ".join(str(number) for number in sorted(model.versions))
             what = f"version {numbers}" if numbers else "no version that can be loaded"
             say(f"{model.name}: {what}")
-        if not repository.models:
+        for fault in filter(None, repository.complaints.values()):
+            say(f"not served: {fault}")
+        if not repository.models and not any(repository.complaints.values()):
             say(f"no versions in {folder} yet; the first is served when it appears")
         announce(url)
 

@@ -14,11 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import openinference, page, rest
-from kerascnn.serving.http.errors import RequestError
-from kerascnn.serving.http.limits import Bodies, Limits
-from kerascnn.serving.http.logs import log, logger
-from kerascnn.serving.http.metrics import Metrics
+from kerascnn.serving.http.limits import Bodies, Limits, RequestError
+from kerascnn.serving.http.metrics import Metrics, log, logger
 from kerascnn.serving.http.repository import Repository
+from kerascnn.serving.http.scan import check_label
 
 QUIET = ("/metrics", "/monitoring/", "/v2/health/")  # asked for every few seconds
 DISCONNECTED = 499  # nginx's code for a client that has gone
@@ -52,8 +51,6 @@ def create_app(
         FileNotFoundError: the folder is not there.
         ValueError: the folder is one version, or an argument is out of range.
     """
-    from kerascnn.serving.http.scan import check_label
-
     if not isinstance(versions, int) or versions < 1:
         raise ValueError(f"versions is 1 or more; received {versions!r}")
     if not 0 < poll < float("inf"):

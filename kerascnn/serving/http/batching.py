@@ -13,8 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kerascnn.serving.http.errors import RequestError, invalid, overloaded
-from kerascnn.serving.http.limits import Limits
+from kerascnn.serving.http.limits import (
+    Limits,
+    RequestError,
+    invalid,
+    overloaded,
+    pixels,
+)
 
 
 @dataclass(eq=False)
@@ -30,13 +35,17 @@ class Job:
     answer: asyncio.Future = field(repr=False)
 
 
+# The input of the signature `serve_bytes`.
+ENCODED = "image_bytes"
+
+
 class Batcher:
     """The queue of one signature. Lives in one event loop.
 
     Args:
         signature: a `version.Signature`.
         pool: runs the batches, one at a time of this signature.
-        limits: `queue`, `batch`, `batch_wait` and `pixels` are read.
+        limits: `images`, `queue`, `batch`, `batch_wait` and `pixels` are read.
         observe: called with the number of images of each batch.
     """
 
@@ -49,6 +58,46 @@ class Batcher:
         self.waiting = 0  # images in the queue
         self.running = False
         self.alarm: asyncio.TimerHandle | None = None
+
+    async def infer(self, arrays, places) -> tuple[dict[str, np.ndarray], int]:
+        """Check the inputs of a request, and compute its outputs.
+
+        Args:
+            arrays: for each input of the signature an array.
+            places: for each input how messages name one of its images:
+                "instances[{}]".
+
+        Returns:
+            The outputs by name, and the number of images.
+
+        Raises:
+            RequestError: 400 for a wrong shape or a hostile image, 413 for too many
+                images; see `submit`.
+        """
+        for name, array in arrays.items():
+            self.signature.inputs[name].fit(array)
+        count = 1
+        if self.signature.batched:
+            counts = {name: len(array) for name, array in arrays.items()}
+            count = next(iter(counts.values()))
+            if len(set(counts.values())) > 1:
+                raise invalid(f"the inputs have different numbers of images: {counts}")
+            if not count:
+                raise invalid("the request has no images; send one or more")
+            if count > self.limits.images:
+                raise RequestError(
+                    413,
+                    f"a request has at most {self.limits.images:,} images; received "
+                    f"{count:,}: send them in several requests",
+                )
+        weights = None
+        for name, array in arrays.items():
+            if array.dtype.kind == "O" and name == ENCODED:
+                weights = [
+                    pixels(encoded, places[name].format(number), self.limits.pixels)
+                    for number, encoded in enumerate(array.ravel())
+                ]
+        return await self.submit(arrays, weights), count
 
     async def submit(self, arrays, weights=None) -> dict[str, np.ndarray]:
         """Compute the outputs of a request.

@@ -1,11 +1,51 @@
-"""How much a request may ask for, and the bodies that are in memory at once."""
+"""What a request may ask for, and how it is told that it asks for too much.
 
+A PNG file of some kilobytes may declare an image that takes gigabytes: of an encoded
+image Pillow reads the header alone; the graph of the SavedModel decodes the pixels.
+"""
+
+import asyncio
 import contextlib
+import io
+import warnings
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 
-from kerascnn.serving.http.errors import RequestError, invalid, overloaded
+
+class RequestError(Exception):
+    """A request that is refused: an HTTP status, and a message for the client.
+
+    Args:
+        status: HTTP status, 400…599.
+        message: what was received and what is expected; becomes {"error": message}.
+        retry_after: seconds after which the client may try again, if it may.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+def invalid(message: str) -> RequestError:
+    """Return the error of a request that no repetition makes right: status 400."""
+    return RequestError(400, message)
+
+
+def overloaded(message: str) -> RequestError:
+    """Return the error of a server that has no room now: status 503, Retry-After."""
+    return RequestError(503, message, retry_after=1)
+
+
+# How zlib is told of a coding: gzip's frame, or zlib's own, which HTTP calls deflate.
+WINDOWS = {
+    "gzip": 16 + zlib.MAX_WBITS,
+    "x-gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+}
+MEMBERS = 1000  # of a gzip body
 
 
 @dataclass(frozen=True)
@@ -64,20 +104,20 @@ class Bodies:
         """Read the body of a request; it counts until the context is left.
 
         Args:
-            request: a Starlette request. A body that is compressed with gzip is
-                decompressed.
+            request: a Starlette request. A body that is compressed with gzip (of one
+                member or several) or deflate is decompressed.
 
         Raises:
             RequestError: 413 for a body over the limit, before it is read where its
-                length is declared; 415 for another compression; 400 for broken gzip;
+                length is declared; 415 for another compression; 400 for a broken one;
                 503 where all bodies together are over their limit.
         """
         coding = request.headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("identity", "gzip"):
+        if coding not in ("identity", *WINDOWS):
             raise RequestError(
                 415,
-                f"the body is compressed with {coding[:40]!r}; send it with gzip, or as"
-                " it is",
+                f"the body is compressed with {coding[:40]!r}; send it with gzip or "
+                "deflate, or as it is",
             )
         declared = request.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and len(declared) < 20:
@@ -94,8 +134,8 @@ class Bodies:
                 chunks.append(chunk)
             body = b"".join(chunks)
             del chunks
-            if coding == "gzip":
-                body = self._decompress(body)
+            if coding != "identity":
+                body = self._decompress(body, coding)
                 self._room(len(body))
                 taken += len(body)
                 self.used += len(body)
@@ -115,13 +155,91 @@ class Bodies:
         if self.used and self.used + length > self.limits.bodies:
             raise overloaded("the requests in progress take all memory for bodies")
 
-    def _decompress(self, body: bytes) -> bytes:
-        reader = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        try:
-            plain = reader.decompress(body, self.limits.body + 1)
-        except zlib.error as error:
-            raise invalid(f"the body is no gzip: {error}") from error
-        self._allow(len(plain))
-        if not reader.eof:
-            raise invalid("the body is no complete gzip: it ends too early")
-        return plain
+    def _decompress(self, body: bytes, coding: str) -> bytes:
+        pieces, length, rest = [], 0, body
+        while rest or not pieces:  # gzip: member by member
+            reader = zlib.decompressobj(WINDOWS[coding])
+            try:
+                piece = reader.decompress(rest, self.limits.body + 1 - length)
+            except zlib.error as error:
+                raise invalid(f"the body is no {coding}: {error}") from error
+            length += len(piece)
+            self._allow(length)
+            if not reader.eof:
+                raise invalid(f"the body is no complete {coding}: it ends too early")
+            pieces.append(piece)
+            rest = reader.unused_data
+            if len(pieces) > MEMBERS or (rest and coding == "deflate"):
+                raise invalid(f"{len(rest):,} bytes are left behind the {coding} body")
+        return b"".join(pieces)
+
+
+@contextlib.asynccontextmanager
+async def in_time(limits: Limits) -> AsyncIterator[None]:
+    """End what takes longer than `limits.timeout` seconds.
+
+    Raises:
+        RequestError: 504: the time was over. What TensorFlow computes just then it
+            computes to the end; what waits in a queue is dropped.
+    """
+    try:
+        async with asyncio.timeout(limits.timeout):
+            yield
+    except TimeoutError as error:
+        raise RequestError(
+            504, f"Timed out: no answer within {limits.timeout:g} seconds"
+        ) from error
+
+
+KINDS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+
+# A progressive JPEG file goes over all pixels in each scan. Encoders write about ten.
+SCANS = 100
+SCAN = b"\xff\xda"  # start of scan; inside the compressed data 0xff is always escaped
+
+
+def pixels(encoded: bytes, place: str, limit: int) -> int:
+    """Return width times height of a JPEG or PNG file, from its header.
+
+    Args:
+        encoded: the bytes of the file.
+        place: where it stands in the request, for messages: "instances[0]".
+        limit: the most pixels that are allowed.
+
+    Raises:
+        RequestError: 400: it is no JPEG or PNG file, its header cannot be read, or it
+            has more pixels than the limit.
+    """
+    from PIL import Image
+
+    kind = next((k for magic, k in KINDS.items() if encoded.startswith(magic)), None)
+    if kind is None:
+        raise invalid(
+            f"{place} is neither a JPEG nor a PNG file, but {len(encoded):,} bytes that"
+            f" begin with {encoded[:8].hex(' ') or 'nothing'}"
+        )
+    if kind == "JPEG" and encoded.count(SCAN) > SCANS:
+        raise invalid(
+            f"{place} is a JPEG file of more than {SCANS} scans; save it anew"
+        )
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 million pixels on; here the limit decides.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(encoded), formats=(kind,)) as image:
+                width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise invalid(f"{place} has more than {limit:,} pixels; make it smaller") from (
+            error
+        )
+    # What Pillow raises for damaged headers: its own errors are OSErrors and
+    # SyntaxErrors, and the fields it reads beyond the end are IndexErrors, struct.error
+    # (a ValueError it is not), ….
+    except Exception as error:
+        raise invalid(f"{place}: the header of the {kind} file is damaged") from error
+    if width * height > limit:
+        raise invalid(
+            f"{place} is an image of {width} x {height} pixels, more than {limit:,}; "
+            "make it smaller"
+        )
+    return width * height

@@ -6,8 +6,6 @@ signatures: a request is answered by the signature whose inputs it names ("image
 "image_bytes"), or by the one that its parameter "signature_name" names.
 """
 
-import base64
-import binascii
 import json
 import re
 import struct
@@ -19,10 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import rest, tensors
-from kerascnn.serving.http.errors import RequestError, invalid
-from kerascnn.serving.http.inference import infer
+from kerascnn.serving.http.limits import RequestError, in_time, invalid
 from kerascnn.serving.http.saved_model import Signature, Tensor
-from kerascnn.serving.http.timing import in_time
 
 DATATYPES = {
     "bool": "BOOL",
@@ -55,7 +51,9 @@ async def server(request: Request) -> Response:
         {
             "name": "kerascnn",
             "version": version("kerascnn"),
-            "extensions": ["binary_tensor_data", "model_repository"],
+            # Not "model_repository": versions come and go with their folders. Of that
+            # extension the index is here, without load and unload.
+            "extensions": ["binary_tensor_data"],
         }
     )
 
@@ -155,12 +153,10 @@ async def infer_model(request: Request) -> Response:
             signature = _signature(served.version, document, inputs)
             wanted = _wanted(document, signature)
             arrays, places = _arrays(inputs, binary, signature)
-            outputs, count = await infer(
-                served, signature, arrays, state.limits, places
-            )
+            outputs, count = await served.batchers[signature.name].infer(arrays, places)
             request.scope["notes"]["images"] = count
             head = {"model_name": name, "model_version": str(served.version.number)}
-            if "id" in document:
+            if document.get("id") is not None:
                 # Python's json, which writes half a character too.
                 head["id"] = orjson.Fragment(json.dumps(_id(document["id"])))
             return _written(head, outputs, signature, wanted)
@@ -217,7 +213,9 @@ def _id(given) -> str:
 
 
 def _parameters(value: dict, place: str) -> dict:
-    parameters = value.get("parameters", {})
+    parameters = value.get("parameters")
+    if parameters is None:  # clients of typed messages write what is left out as null
+        return {}
     if not isinstance(parameters, dict):
         raise invalid(
             f"{place}parameters is an object; received {tensors.echo(parameters)}"
@@ -319,10 +317,9 @@ def _from_json(given, tensor: Tensor, place: str, shape, parameters) -> np.ndarr
     if tensor.dtype.kind == "O" and parameters.get("content_type") == "base64":
         flat = array.ravel()
         for number, text in enumerate(flat):
-            try:
-                flat[number] = base64.b64decode(text, validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise invalid(f"{place}.data[{number}] is not base64") from error
+            flat[number] = tensors.unbase64(text)
+            if flat[number] is None:
+                raise invalid(f"{place}.data[{number}] is not base64")
         array = flat.reshape(array.shape)
     return array
 
@@ -381,6 +378,11 @@ def _wanted(document: dict, signature: Signature) -> dict[str, bool]:
                 f"{tensors.echo(given)}"
             )
         parameters = _parameters(given, f"outputs[{number}].")
+        if parameters.get("classification"):
+            raise invalid(
+                f"outputs[{number}].parameters.classification is not offered: leave it "
+                "out, and sort the probabilities; the output 'label' has the first"
+            )
         wanted[name] = parameters.get("binary_data", binary) is True
     return wanted or dict.fromkeys(signature.outputs, binary)
 

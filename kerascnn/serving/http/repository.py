@@ -15,13 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kerascnn.serving.http.batching import Batcher
-from kerascnn.serving.http.errors import RequestError, invalid
-from kerascnn.serving.http.limits import Limits
-from kerascnn.serving.http.logs import log
-from kerascnn.serving.http.metrics import Metrics
-from kerascnn.serving.http.saved_model import Version, load
+from kerascnn.serving.http.limits import Limits, RequestError, invalid
+from kerascnn.serving.http.metrics import Metrics, log
+from kerascnn.serving.http.saved_model import Version, load, warm
 from kerascnn.serving.http.scan import Found, Stamp, find
-from kerascnn.serving.http.warming import warm
 
 REMEMBERED = 50  # versions of a model that have ended, for its status
 SLOWEST_RETRY = 60.0  # seconds
@@ -108,6 +105,7 @@ class Repository:
         self.count = versions
         self.poll = poll
         self.models: dict[str, Model] = {}
+        self.complaints: dict[str, str] = {}  # by model; "" for the folder itself
         self.ready = False
         self.pool = ThreadPoolExecutor(os.cpu_count() or 2, "kerascnn-compute")
         self.loader = ThreadPoolExecutor(1, "kerascnn-load")
@@ -134,10 +132,20 @@ class Repository:
             found = await self._threaded(find, self.folder)
         except (OSError, ValueError) as error:
             # What is served stays: a folder on a network may come back.
-            log("the folder cannot be read", level="error", error=str(error))
+            self._complain("", str(error))
             return
+        self._complain("", "")
         for name in sorted(found.keys() | self.models.keys()):
-            await self._reconcile(name, found.get(name) or Found(self.folder / name))
+            seen = found.get(name) or Found(self.folder / name)
+            self._complain(name, seen.unusable)
+            if not seen.unreadable:
+                await self._reconcile(name, seen)
+
+    def _complain(self, name: str, fault: str) -> None:
+        """Log what cannot be used when it begins, not at every look."""
+        if fault and self.complaints.get(name) != fault:
+            log("the folder cannot be used", level="error", model=name, error=fault)
+        self.complaints[name] = fault
 
     @contextlib.contextmanager
     def hold(

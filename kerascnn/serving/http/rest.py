@@ -13,33 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kerascnn.serving.http import pixels, tensors
-from kerascnn.serving.http.errors import RequestError, invalid
-from kerascnn.serving.http.inference import infer
+from kerascnn.serving.http import tensors
+from kerascnn.serving.http.limits import RequestError, in_time, invalid
 from kerascnn.serving.http.repository import Served
 from kerascnn.serving.http.saved_model import Signature
-from kerascnn.serving.http.timing import in_time
 
 WHICH = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
-RUN = re.compile(rf"/v1/models/([^/:]+){WHICH}:(classify|regress|predict)", re.I)
-LOOK = re.compile(rf"/v1/models(?:/([^/:]+))?{WHICH}(/metadata)?", re.I)
+METHOD = ":(classify|regress|predict)"
+RUN = re.compile(rf"/v1/models/([^/]+?){WHICH}{METHOD}", re.I)
+LOOK = re.compile(rf"(?!.*{METHOD}$)/v1/models(?:/([^/]+))?{WHICH}(/metadata)?", re.I)
 
 LARGEST = 2**63 - 1  # of a version, an int64
-
-# What Python's json calls an error, in RapidJSON's words.
-PARSE_ERRORS = {
-    "Expecting value": "Invalid value.",
-    "Expecting ',' delimiter": "Missing a comma or } or ] after an element.",
-    "Expecting ':' delimiter": "Missing a colon after a name of object member.",
-    "Expecting property name enclosed in double quotes": (
-        "Missing a name for object member."
-    ),
-    "Illegal trailing comma before end of object": "Missing a name for object member.",
-    "Illegal trailing comma before end of array": "Invalid value.",
-    "Extra data": "The document root must not be followed by other values.",
-    "Unterminated string starting at": "Missing a closing quotation mark in string.",
-    "Invalid control character at": "Invalid encoding in string.",
-}
 
 
 async def answer(request: Request) -> Response:
@@ -49,12 +33,12 @@ async def answer(request: Request) -> Response:
         RequestError: with the message and the status of TensorFlow Serving.
     """
     request.scope["notes"]["protocol"] = "v1"
-    path = request.url.path
+    path = request.scope["path"]  # a name may have a '?' or '#', percent-encoded
     if request.method == "POST" and (match := RUN.fullmatch(path)):
         name, number, label, method = match.groups()
         return await _run(request, name, _number(number), label, method.lower())
     if request.method == "GET" and (match := LOOK.fullmatch(path)):
-        name, number, label, metadata = match.groups()
+        _, name, number, label, metadata = match.groups()
         if not name:
             raise invalid("Missing model name in request.")
         look = _metadata if metadata else _status
@@ -77,8 +61,9 @@ def parse(body: bytes) -> dict:
             f"JSON Parse error: Invalid encoding in string. at offset: {error.start}"
         ) from error
     except json.JSONDecodeError as error:
-        told = PARSE_ERRORS.get(error.msg, f"{error.msg}.")
-        raise invalid(f"JSON Parse error: {told} at offset: {error.pos}") from error
+        raise invalid(
+            f"JSON Parse error: {error.msg}. at offset: {error.pos}"
+        ) from error
     except RecursionError as error:
         raise invalid("JSON Parse error: lists or objects are nested too deep") from (
             error
@@ -105,12 +90,8 @@ async def _run(request, name, number, label, method) -> Response:
                 )
             key, signature, arrays = _inputs(body, served)
             place = "instances[{}]" if key == "instances" else "inputs[{}]"
-            outputs, count = await infer(
-                served,
-                signature,
-                arrays,
-                state.limits,
-                dict.fromkeys(arrays, place),
+            outputs, count = await served.batchers[signature.name].infer(
+                arrays, dict.fromkeys(arrays, place)
             )
             request.scope["notes"]["images"] = count
             written = _rows(outputs) if key == "instances" else _columns(outputs)
@@ -119,14 +100,14 @@ async def _run(request, name, number, label, method) -> Response:
 
 def _inputs(body: bytes, served: Served) -> tuple[str, Signature, dict]:
     """Read "instances" or "inputs", which of them, and for which signature."""
-    if frame := pixels.head(body):
+    if frame := tensors.frame(body):
         name, key, text = frame
         signature = served.version.signature(name)
         if len(signature.inputs) == 1:
             ((only, tensor),) = signature.inputs.items()
             known = signature.batched and None not in tensor.shape[1:]
             if known and tensor.dtype_name == "uint8":
-                array = pixels.parse(text, tensor.shape[1:])
+                array = tensors.integers(text, tensor.shape[1:])
                 if array is not None:
                     return key, signature, {only: array}
     document = parse(body)

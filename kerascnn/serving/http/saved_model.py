@@ -1,29 +1,47 @@
 """One version of a model in memory: its signatures, and how they are run."""
 
+import importlib.abc
+import importlib.machinery
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerascnn.serving.http.errors import invalid
+from kerascnn.serving.http.limits import invalid
+from kerascnn.serving.warmup import FILE, read_requests
 
 # `import tensorflow` imports Keras where it is installed: a second and 100 MB that a
 # server has no use for.
 KERAS = ("keras", "tf_keras")
 
 
+class _NoKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a Keras that cannot be imported, for the thread that made it alone."""
+
+    def __init__(self):
+        self.thread = threading.get_ident()
+
+    def find_spec(self, name, path=None, target=None):
+        if name in KERAS and threading.get_ident() == self.thread:
+            return importlib.machinery.ModuleSpec(name, self)
+        return None
+
+    def exec_module(self, module):
+        raise ModuleNotFoundError(f"No module named {module.__name__!r}")
+
+
 def tensorflow():
     """Import TensorFlow, without Keras if this process has not imported it already."""
     if "tensorflow" not in sys.modules and "keras" not in sys.modules:
-        for name in KERAS:
-            sys.modules[name] = None  # "import keras" now raises ModuleNotFoundError
+        blind = _NoKeras()
+        sys.meta_path.insert(0, blind)
         try:
             import tensorflow  # noqa: F401
         finally:
-            for name in KERAS:
-                del sys.modules[name]
+            sys.meta_path.remove(blind)
     import tensorflow as tf
 
     return tf
@@ -180,3 +198,49 @@ def _tensors(infos) -> dict[str, Tensor]:
             shape=None if shape.unknown_rank else sizes,
         )
     return tensors
+
+
+def warm(version: Version) -> int:
+    """Run the warm-up requests of a version; blocks.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        ValueError: a record names a signature that the version has not, or is damaged.
+        tensorflow.errors.OpError: the file cannot be read, or a request fails.
+    """
+    file = version.path / FILE
+    if not file.is_file():
+        return sum(_try(signature) for signature in version.signatures.values())
+    count = 0
+    for name, arrays in read_requests(file):
+        if name not in version.signatures:
+            raise ValueError(f"{FILE} asks for a signature {name!r} that is not there")
+        version.signatures[name].run(arrays)
+        count += 1
+    return count
+
+
+def _try(signature: Signature) -> bool:
+    """Run a signature with zeros; whether it has an answer to them."""
+    arrays = _zeros(signature)
+    if arrays is None:
+        return False
+    try:
+        signature.run(arrays)
+    except tensorflow().errors.OpError:  # zeros are not what it is for
+        return False
+    return True
+
+
+def _zeros(signature: Signature) -> dict[str, np.ndarray] | None:
+    """Make one image of zeros, None where the signature does not say of what size."""
+    arrays = {}
+    for name, tensor in signature.inputs.items():
+        known = tensor.shape is not None and None not in tensor.shape[1:]
+        if not known or tensor.dtype.kind == "O":
+            return None
+        shape = [1 if size is None else size for size in tensor.shape]
+        arrays[name] = np.zeros(shape, tensor.dtype)
+    return arrays

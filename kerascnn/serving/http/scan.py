@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kerascnn.serving.formats import format_of
+
 VERSION = re.compile("[0-9]{1,18}")
 LABEL = re.compile("[A-Za-z0-9_]+")
 LABELS = "labels.json"
@@ -24,14 +26,16 @@ class Found:
     versions: dict[int, tuple[Path, Stamp]] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     complaint: str = ""  # about labels.json
+    unreadable: bool = False  # the folder itself, for now
+    unusable: str = ""  # why it has no version that can be served, where it is known
 
 
 def find(folder: Path) -> dict[str, Found]:
     """Look into a folder of models, or into the folder of one.
 
-    A folder whose children are numbers is one model, of the folder's name. Otherwise
-    each child that has such children is one. A version counts when its
-    `saved_model.pb` is there; other children are passed over.
+    A folder whose children are numbers is one model, of the folder's name, unless
+    these are models themselves. Otherwise each child that has such children is one. A
+    version counts when its `saved_model.pb` is there; other children are passed over.
 
     Args:
         folder: the folder that is served.
@@ -48,21 +52,29 @@ def find(folder: Path) -> dict[str, Found]:
         raise ValueError(
             f"{folder} is one version of a model; give the folder above it"
         )
-    if any(VERSION.fullmatch(name) for name in children):
-        return {folder.resolve().name: _look(folder)}
+    one = _look(folder)
     models = {}
     for name in children:
-        if name.startswith(".") or ":" in name or not (folder / name).is_dir():
+        if name.startswith("."):
             continue
-        found = _look(folder / name)
-        if found.versions:
-            models[name] = found
+        try:
+            if (folder / name).is_dir():
+                found = _look(folder / name)
+                if found.versions or found.unusable:
+                    models[name] = found
+        except OSError as error:  # such as lost+found
+            models[name] = Found(folder / name, unreadable=True, unusable=str(error))
+    numbers = any(VERSION.fullmatch(name) for name in children)
+    # A model's name may be a number: "2024", with its versions inside.
+    inside = any(models[name].versions for name in models if VERSION.fullmatch(name))
+    if one.versions or (numbers and not inside):
+        return {folder.resolve().name: one}
     return models
 
 
 def _look(path: Path) -> Found:
     found = Found(path)
-    # Descending by name: of "7" and "007" the plain one counts.
+    # Ascending by name: of "007" and "7" the last, plain one counts.
     for name in sorted(os.listdir(path)):
         if not VERSION.fullmatch(name):
             continue
@@ -70,6 +82,11 @@ def _look(path: Path) -> Found:
             inside = os.stat(path / name / "saved_model.pb")
             around = os.stat(path / name)
         except OSError:  # not a version yet, or not one of this format
+            if other := format_of(path / name):
+                found.unusable = (
+                    f"{path / name} is of the format {other.name}; served are "
+                    "SavedModels, which `kerascnn export` writes without --format"
+                )
             continue
         stamp = (
             around.st_ino,
@@ -78,11 +95,13 @@ def _look(path: Path) -> Found:
             inside.st_size,
         )
         found.versions[int(name)] = (path / name, stamp)
+    if found.versions:
+        found.unusable = ""
     try:
         found.labels = _labels(path / LABELS)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found.complaint = f"{path / LABELS}: {error}"
     return found
 

@@ -11,7 +11,7 @@ import uvicorn
 from kerascnn.environment import no_stderr
 from kerascnn.serving.http.app import create_app
 from kerascnn.serving.http.limits import Limits
-from kerascnn.serving.http.logs import log, write_lines
+from kerascnn.serving.http.metrics import log, write_lines
 from kerascnn.serving.http.saved_model import tensorflow
 
 KEEP_ALIVE = 75  # seconds that a connection may rest between two requests

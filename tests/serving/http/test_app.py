@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from kerascnn.serving import http
 from kerascnn.serving.http import Limits, create_app
-from kerascnn.serving.http.logs import Lines
+from kerascnn.serving.http.metrics import Lines
 
 TOY = "/v1/models/toy:predict"
 PIXELS = [[[1], [2]], [[3], [4]]]
@@ -206,7 +206,7 @@ except ImportError as error:
 
 
 def test_log_lines_go_to_the_stream():
-    from kerascnn.serving.http.logs import log, write_lines
+    from kerascnn.serving.http.metrics import log, write_lines
 
     loggers = [logging.getLogger(name) for name in ("kerascnn.serving", "uvicorn")]
     before = [(x.handlers[:], x.level, x.propagate) for x in loggers]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from kerascnn.serving.http.batching import Batcher
-from kerascnn.serving.http.errors import RequestError
-from kerascnn.serving.http.limits import Limits
+from kerascnn.serving.http.limits import Limits, RequestError
 from kerascnn.serving.http.saved_model import Signature, Tensor
 
 

@@ -52,7 +52,8 @@ def test_a_server_that_stops_is_not_ready(client, app):
 def test_metadata(client):
     server = client.get("/v2").json()
     assert server["name"] == "kerascnn"
-    assert "binary_tensor_data" in server["extensions"]
+    # The extension "model_repository" would promise load and unload too.
+    assert server["extensions"] == ["binary_tensor_data"]
     model = client.get("/v2/models/cnn").json()
     assert model == client.get("/v2/models/cnn/versions/1").json()
     assert (model["name"], model["versions"]) == ("cnn", ["1"])
@@ -259,3 +260,27 @@ def test_unknown_models_and_methods(client):
     assert error(client.get("/v2/models/cnn/versions/x"))[0] == 404
     assert error(client.get(INFER))[0] == 405
     assert error(client.get("/v2/"))[0] == 404
+
+
+def test_what_is_left_out_may_be_null(client, image):
+    tensor = {**given(image[None]), "parameters": None}
+    request = {
+        "id": None,
+        "parameters": None,
+        "inputs": [tensor],
+        "outputs": [{"name": "label", "parameters": None}],
+    }
+    answer = client.post(INFER, json=request)
+    assert answer.status_code == 200, answer.text
+    assert "id" not in answer.json()
+    status, message = error(client.post(INFER, json={**request, "id": 7}))
+    assert (status, message) == (400, "id is a string; received 7")
+
+
+@pytest.mark.parametrize("more", [{}, {"binary_data": True}, {"binary_data": False}])
+def test_what_is_not_offered_is_refused(client, image, more):
+    wanted = {"name": "probabilities", "parameters": {"classification": 1, **more}}
+    request = {"inputs": [given(image[None])], "outputs": [wanted]}
+    status, message = error(client.post(INFER, json=request))
+    assert status == 400
+    assert message.startswith("outputs[0].parameters.classification is not offered")

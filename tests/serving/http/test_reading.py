@@ -1,5 +1,6 @@
 """Pixels read from text, arrays from lists, headers of images."""
 
+import base64
 import json
 import zlib
 
@@ -8,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerascnn.serving.http import images, pixels, tensors
-from kerascnn.serving.http.errors import RequestError
+from kerascnn.serving.http import limits, tensors
+from kerascnn.serving.http.limits import RequestError
 from kerascnn.serving.http.saved_model import Tensor
 
 BYTE = Tensor("image", np.dtype(np.uint8), "uint8", (None, 2, 3))
 
 
 def frame(text):
-    return pixels.head(text.encode())
+    return tensors.frame(text.encode())
 
 
 @given(
@@ -31,7 +32,7 @@ def test_pixels_are_read(values, separators, key):
     text = json.dumps({key: x.tolist()}, separators=separators)
     name, found, listed = frame(text)
     assert (name, found) == ("", key)
-    read = pixels.parse(listed, (2, 3))
+    read = tensors.integers(listed, (2, 3))
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, x)
 
@@ -45,7 +46,7 @@ def test_what_the_fast_way_takes_json_reads_alike(data):
         place = data.draw(st.integers(0, len(text) - 1))
         text[place] = data.draw(st.sampled_from('0123456789[], .-e"\n\0'))
     text = "".join(text)
-    read = pixels.parse(text.encode(), (2, 3))
+    read = tensors.integers(text.encode(), (2, 3))
     if read is not None:
         np.testing.assert_array_equal(read, np.array(json.loads(text)))
 
@@ -66,7 +67,7 @@ def test_what_the_fast_way_takes_json_reads_alike(data):
     ],
 )
 def test_what_the_fast_way_declines(text):
-    assert pixels.parse(text.encode(), (2, 3)) is None
+    assert tensors.integers(text.encode(), (2, 3)) is None
 
 
 def test_frames():
@@ -87,7 +88,7 @@ def test_frames():
     ):
         found = frame(text)
         # What is framed wrongly is not read: the list has another beginning or end.
-        assert found is None or pixels.parse(found[2], ()) is None, text
+        assert found is None or tensors.integers(found[2], ()) is None, text
 
 
 @given(
@@ -145,15 +146,15 @@ def test_floats_are_written_as_the_shortest_that_is_the_same(value):
 
 def test_image_headers(png, image):
     for kind in ("PNG", "JPEG"):
-        assert images.pixels(png(image, kind), "i", 1024) == 1024
+        assert limits.pixels(png(image, kind), "i", 1024) == 1024
         with pytest.raises(RequestError, match="i is an image of 32 x 32 pixels, more"):
-            images.pixels(png(image, kind), "i", 1023)
+            limits.pixels(png(image, kind), "i", 1023)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
 def test_other_formats(png, image, kind):
     with pytest.raises(RequestError, match="i is neither a JPEG nor a PNG file"):
-        images.pixels(png(image, kind), "i", 10**6)
+        limits.pixels(png(image, kind), "i", 10**6)
 
 
 def bomb(side):
@@ -169,6 +170,18 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
 
 
+def test_base64_as_tensorflow_serving_reads_it():
+    """absl::Base64Unescape skips white space and needs no padding (escaping.cc)."""
+    raw = bytes(range(256)) + b"x"
+    text = base64.b64encode(raw).decode()
+    lines = base64.encodebytes(raw).decode()
+    blanks = (lines, lines.replace("\n", "\r\n"), f" {text}\t")
+    for form in (text, text.rstrip("="), lines.rstrip("=\n"), *blanks):
+        assert tensors.unbase64(form) == raw == tensors.unbase64(form.encode())
+    for form in ("A", "_-8=", "#", text.rstrip("=") + "===", "AA=A"):
+        assert tensors.unbase64(form) is None
+
+
 @pytest.mark.parametrize("side", [5001, 20_000, 2**31 - 1])
 def test_bombs(client, b64, side):
     request = {"signature_name": "serve_bytes", "instances": [b64(bomb(side))]}
@@ -178,9 +191,9 @@ def test_bombs(client, b64, side):
 
 
 def test_many_scans(png, image):
-    file = png(image, "JPEG") + images.SCAN * (images.SCANS + 1)
+    file = png(image, "JPEG") + limits.SCAN * (limits.SCANS + 1)
     with pytest.raises(RequestError, match="more than 100 scans"):
-        images.pixels(file, "i", 10**6)
+        limits.pixels(file, "i", 10**6)
 
 
 @settings(max_examples=100)
@@ -192,7 +205,7 @@ def test_damaged_headers(png, image, data):
         place = data.draw(st.integers(0, min(len(file), 200) - 1))
         file[place] = data.draw(st.integers(0, 255))
     try:
-        assert images.pixels(bytes(file), "i", 10**6) <= 10**6
+        assert limits.pixels(bytes(file), "i", 10**6) <= 10**6
     except RequestError as error:
         assert error.status == 400
 

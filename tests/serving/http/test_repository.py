@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+import types
 import weakref
+from pathlib import Path
 
 import pytest
 
-from kerascnn.serving.http.errors import RequestError
-from kerascnn.serving.http.limits import Limits
+from kerascnn.serving.http.limits import Limits, RequestError
 from kerascnn.serving.http.metrics import Metrics
 from kerascnn.serving.http.repository import Repository
 from kerascnn.serving.http.scan import find
@@ -258,6 +263,90 @@ def test_a_warm_up_that_fails_keeps_a_version_out(tmp_path, publish):
     async def scenario(repository):
         assert numbers(repository) == []
         state = repository.models["toy"].states[1]
-        assert "a record ends within a field" in state.error_message
+        assert "is damaged" in state.error_message
 
     watch(tmp_path, scenario)
+
+
+def test_models_may_be_named_by_numbers(tmp_path, publish):
+    for name in ("2023", "2024", "cnn"):
+        publish(tmp_path / "several" / name, 1)
+    assert sorted(find(tmp_path / "several")) == ["2023", "2024", "cnn"]
+    publish(tmp_path / "one", 3)
+    (tmp_path / "one" / "4").mkdir()  # not a version yet
+    assert list(find(tmp_path / "one")["one"].versions) == [3]
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, publish, monkeypatch):
+    publish(tmp_path / "toy", 1)
+    (tmp_path / "lost+found").mkdir()
+    closed, listed, logged = {"lost+found"}, os.listdir, []
+
+    def listdir(path):
+        if Path(path).name in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(
+        "kerascnn.serving.http.repository.log",
+        lambda event, level="info", **fields: logged.append((level, event, fields)),
+    )
+
+    async def scenario(repository):
+        assert numbers(repository) == [1]
+        publish(tmp_path / "toy", 2)
+        await settle(repository)
+        assert numbers(repository) == [2]
+        closed.add("toy")  # a model that is served stays
+        await settle(repository)
+        assert numbers(repository) == [2]
+
+    watch(tmp_path, scenario)
+    told = [fields["model"] for level, _, fields in logged if level == "error"]
+    assert told == ["lost+found", "toy"]  # once each, not at every look
+
+
+@pytest.mark.parametrize("format", ["keras", "onnx", "litert"])
+def test_versions_of_another_format_are_named(tmp_path, format):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    manifest = json.dumps({"format": format})
+    (tmp_path / "m" / "1" / "manifest.json").write_text(manifest)
+    for folder in (tmp_path, tmp_path / "m"):
+        found = find(folder)["m"]
+        assert found.versions == {} and f"of the format {format}" in found.unusable
+
+
+def test_labels_that_are_nested_too_deep(tmp_path, publish):
+    publish(tmp_path / "toy", 1)
+    (tmp_path / "toy" / "labels.json").write_text("[" * 100_000)
+    assert "labels.json" in find(tmp_path)["toy"].complaint
+
+
+def test_tensorflow_is_imported_without_keras():
+    """By the thread that asks; another may import Keras at the same time."""
+    code = (
+        "import sys, threading\n"
+        "from kerascnn.serving.http.saved_model import tensorflow\n"
+        "tensorflow()\n"
+        "assert 'keras' not in sys.modules, 'it was imported'\n"
+        "assert sys.meta_path[0].__class__.__name__ != '_NoKeras'\n"
+        "import keras\n"
+        "print(keras.layers.Dense.__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "Dense\n"
+
+
+def test_keras_is_found_by_every_other_thread():
+    from kerascnn.serving.http.saved_model import _NoKeras
+
+    blind, seen = _NoKeras(), []
+    other = threading.Thread(target=lambda: seen.append(blind.find_spec("keras")))
+    other.start()
+    other.join()
+    assert seen == [None] and blind.find_spec("json") is None
+    with pytest.raises(ModuleNotFoundError, match="'keras'"):
+        blind.exec_module(types.ModuleType(blind.find_spec("keras").name))
