@@ -132,19 +132,22 @@ class Repository:
             found = await self._threaded(find, self.folder)
         except (OSError, ValueError) as error:
             # What is served stays: a folder on a network may come back.
-            self._complain("", str(error))
+            self._complain("", "the folder cannot be read", str(error))
             return
-        self._complain("", "")
+        self._complain("", "", "")
         for name in sorted(found.keys() | self.models.keys()):
             seen = found.get(name) or Found(self.folder / name)
-            self._complain(name, seen.unusable)
+            event = "versions of a format that is not served"
+            if seen.unreadable:
+                event = "the folder cannot be read"
+            self._complain(name, event, seen.unusable)
             if not seen.unreadable:
                 await self._reconcile(name, seen)
 
-    def _complain(self, name: str, fault: str) -> None:
-        """Log what cannot be used when it begins, not at every look."""
+    def _complain(self, name: str, event: str, fault: str) -> None:
+        """Log what cannot be served when it begins, not at every look."""
         if fault and self.complaints.get(name) != fault:
-            log("the folder cannot be used", level="error", model=name, error=fault)
+            log(event, level="error", model=name, error=fault)
         self.complaints[name] = fault
 
     @contextlib.contextmanager
