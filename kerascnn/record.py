@@ -151,7 +151,8 @@ def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
         # The rounded weights, as `zoo.load` gives them; a network that draws at
         # inference draws by the run's seed.
         keras.utils.set_random_seed(best.config["seed"])
-        model = zoo.build(best.name)
+        options = best.config["recipe"].get("options", {})
+        model = zoo.build(best.name, **options)
         read_weights(model, temporary)
         rounded = evaluate(model, data.test)
         temporary.replace(file)
@@ -166,6 +167,7 @@ def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
         "fingerprint": best.config["data"]["fingerprint"],
         "seed": best.config["seed"],
         "labels": list(best.labels),
+        **({"options": options} if options else {}),
     }
 
 

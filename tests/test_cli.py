@@ -124,6 +124,10 @@ def test_views_and_passes_are_averaged(command, run, tmp_path):
     [
         (["train", "lecture_cnn", "--set", "epoch=3"], "did you mean 'epochs'"),
         (["train", "lecture_cnn", "--set", "epochs"], "takes key=value"),
+        (["train", "lecture_cnn", "--set", "seed=3"], "a recipe has no 'seed'"),
+        (["train", "lecture_cnn", "--set", "progress=no"], "has no 'progress'"),
+        (["train", "lecture_cnn", "--set", "options=a=1"], "given by --option"),
+        (["tune", "lecture_cnn", "--set", "trials=3"], "a recipe has no 'trials'"),
         (["train", "lecture_cnn", "--recipe", "slow"], "no recipe 'slow'"),
         (["train"], "name a network to train, or --resume"),
         (["train", "lecture_cnn", "--data", "nowhere"], "no data named 'nowhere'"),

@@ -10,6 +10,8 @@ import tomlkit
 import kerascnn
 import zoo
 from kerascnn.record import record
+from kerascnn.training.run import read_json, write_json
+from zoo import registry
 from zoo.pretrained import read_weights
 
 
@@ -116,6 +118,33 @@ def test_what_is_not_one_result_is_refused(runs, cards):
     assert not (cards / "weights").exists()
 
 
+def test_a_network_of_other_options_is_not_the_cards(cards):
+    data = kerascnn.load_data("shapes", images=50)
+    run = kerascnn.train(
+        "linear",
+        data,
+        "quick",
+        options={"use_bias": False},
+        folder=cards / "run",
+        progress=False,
+    )
+    with pytest.raises(ValueError, match=r"'quick' of linear: options is {'use_bias'"):
+        record([run.folder], cards, recipe="quick")
+
+
+def test_weights_that_ship_say_how_their_network_was_built(cards, monkeypatch):
+    card = zoo.card("linear")
+    recipe = {"epochs": 1, "options": {"use_bias": False}}
+    card = registry.Card(**{**vars(card), "recipes": {"short": recipe}})
+    known = {**registry.cards(), "linear": card}
+    monkeypatch.setattr(registry, "cards", lambda: known)
+    data = kerascnn.load_data("shapes", images=50)
+    run = kerascnn.train("linear", data, "short", folder=cards / "run", progress=False)
+    record([run.folder], cards, recipe="short")
+    weights = tomllib.loads((cards / "dense_mlp.toml").read_text())["linear"]["weights"]
+    assert weights["options"] == {"use_bias": False}
+
+
 def test_weights_that_are_to_stay_are_not_touched(runs, cards):
     record([runs[0].folder], cards, recipe="quick", keep_weights=True)
     table = tomllib.loads((cards / "dense_mlp.toml").read_text())["linear"]
@@ -132,6 +161,9 @@ def test_a_blank_line_stays_before_the_next_network(cards):
         folder=cards / "run",
         progress=False,
     )
+    config = read_json(run.folder / "config.json")
+    config["recipe"]["options"] = {}  # as the card says; the network is none too slow
+    write_json(run.folder / "config.json", config)
     path = cards / "dense_mlp.toml"
     for _ in range(2):  # the second time replaces the result
         record([run.folder], cards, recipe="default", keep_weights=True)

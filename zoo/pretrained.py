@@ -16,7 +16,8 @@ def load(name: str):
         name: a network whose card names a weights file.
 
     Returns:
-        A functional `keras.Model`, built with its builder's defaults.
+        A functional `keras.Model`, built with its builder's defaults but for the
+        `options` that the card tells of the weights.
 
     Raises:
         UnknownNetworkError: no network has this name; lists close matches.
@@ -34,7 +35,7 @@ def load(name: str):
             f"{file} is not the weights file of the card: its sha256 is {digest}, the "
             f"card says {weights['sha256']}; reinstall the package"
         )
-    model = builder(name)()
+    model = builder(name)(**weights.get("options", {}))
     with importlib.resources.as_file(file) as path:
         read_weights(model, path)
     return model

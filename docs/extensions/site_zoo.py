@@ -225,7 +225,7 @@ def _network(card, folder: Path) -> str:
         ),
         f"![]({picture.name})",
         *_accuracies(card),
-        *_list("Where it differs from the paper", card.deviations),
+        *_list("Where it differs from the paper", [*card.deviations, *_built(card)]),
         *_list("Notes", card.notes),
         *_recipes(card),
         "## Layers",
@@ -307,8 +307,23 @@ def _recipes(card) -> list[str]:
     return ["## Recipes", f"{first} trains it; what a recipe leaves out is `-`.", table]
 
 
+def _built(card) -> list[str]:
+    """Say by which recipes the network is built otherwise than by default."""
+    return [
+        f"By the recipe `{name}` it is built with {_options(recipe['options'])}."
+        for name, recipe in card.recipes.items()
+        if recipe.get("options")
+    ]
+
+
+def _options(options) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in options.items())
+
+
 def _value(recipe, key) -> str:
     value = recipe.get(key, "-")
+    if isinstance(value, dict):
+        return escape(_options(value))
     return (
         {True: "yes", False: "no"}[value]
         if isinstance(value, bool)

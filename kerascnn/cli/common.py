@@ -96,6 +96,20 @@ def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
     return found
 
 
+def settings_of(pairs: list[str] | None) -> dict[str, str]:
+    """Values of the recipe; a name that is none is no argument of another kind."""
+    from kerascnn.training.recipe import check_keys
+
+    found = pairs_of(pairs, "set")
+    if "options" in found:
+        raise ValueError(
+            "an argument of the builder is given by --option, such as --option "
+            f"dropout=0.1; received --set options={found['options']}"
+        )
+    check_keys(found)
+    return found
+
+
 def options_of(pairs: list[str] | None) -> dict[str, Any]:
     """Builder arguments: numbers, true and false as JSON writes them, else text."""
     found = {}

@@ -23,6 +23,7 @@ from kerascnn.cli.common import (
     pairs_of,
     say,
     say_json,
+    settings_of,
 )
 
 
@@ -103,7 +104,7 @@ def train(
             if hosts:
                 training.connect(hosts, host_id)  # before a model is read
             asked: dict[str, Any] = {"image_size": image_size, "stream": stream}
-            settings: dict[str, Any] = dict(pairs_of(set_, "set"))
+            settings: dict[str, Any] = dict(settings_of(set_))
             if epochs is not None:
                 settings["epochs"] = epochs
             network = model
@@ -172,7 +173,7 @@ def tune(
     from kerascnn.tuning import parse_space
     from kerascnn.tuning import tune as search
 
-    settings: dict[str, Any] = dict(pairs_of(set_, "set"))
+    settings: dict[str, Any] = dict(settings_of(set_))
     if epochs is not None:
         settings["epochs"] = epochs
     try:

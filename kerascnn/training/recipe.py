@@ -3,8 +3,9 @@
 import dataclasses
 import difflib
 import itertools
+import json
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zoo
 
@@ -65,6 +66,8 @@ class Recipe:
     views: int = 1  # views of a test image whose probabilities are averaged: 1; 2 =
     # also mirrored; 6 = also shifted by one pixel (see `evaluate`)
     passes: int = 1  # passes averaged at test, for networks that draw there
+    # Arguments of the zoo's builder, such as the dropout of a short training.
+    options: dict = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
@@ -145,18 +148,27 @@ class Recipe:
             ValueError: a key is not known (the known ones are listed) or a value is
                 out of its range.
         """
+        check_keys(overrides)
         types = typing.get_type_hints(Recipe)
-        values = {}
-        for key, value in overrides.items():
-            if key not in types:
-                close = difflib.get_close_matches(key, types, n=1)
-                raise ValueError(
-                    f"a recipe has no {key!r}"
-                    + (f", did you mean {close[0]!r}?" if close else "")
-                    + f" It has {', '.join(types)}."
-                )
-            values[key] = _convert(key, value, types[key])
+        values = {k: _convert(k, value, types[k]) for k, value in overrides.items()}
         return dataclasses.replace(self, **values)
+
+
+def check_keys(names) -> None:
+    """Check that all of some names are keys of a recipe.
+
+    Raises:
+        ValueError: one is not; the known ones are listed.
+    """
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(
+                f"a recipe has no {name!r}"
+                + (f", did you mean {close[0]!r}?" if close else "")
+                + f" It has {', '.join(known)}."
+            )
 
 
 INF = float("inf")
@@ -214,11 +226,18 @@ def _convert(key, value, wanted):
             return float(value)
         if wanted is str:
             return str(value)
+        if wanted is dict:  # as a run folder holds it
+            return json.loads(json.dumps(dict(value), default=str))
         # What is left are the tuples of numbers.
         parts = value.split(",") if isinstance(value, str) else value
         return tuple(float(part) for part in parts)
     except (ValueError, TypeError, KeyError, OverflowError):
-        kind = {bool: "true or false", int: "a whole number", float: "a number"}
+        kind = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number",
+            dict: "a table of the builder's arguments, { dropout = 0.1 }",
+        }
         raise ValueError(
             f"{key} must be {kind.get(wanted, 'numbers with commas between them')}; "
             f"received {value!r}"

@@ -76,6 +76,9 @@ class Run:
             f"  test accuracy {m['test_accuracy']:.2f} % (95 % interval {low:.2f} to "
             f"{high:.2f}, {m['test_images']:,} images{protocol})"
         )
+        if options := recipe.get("options"):
+            told = ", ".join(f"{key}={value}" for key, value in options.items())
+            lines.append(f"  built with {told}")
         if "validation_accuracy" in m:
             lines.append(f"  validation accuracy {m['validation_accuracy']:.2f} %")
         lines.append(

@@ -85,7 +85,7 @@ def train(
         seed: of the weights, the order of the images, augmentation and dropout.
         folder: a new folder for the run; default `<runs>/<model>-<data>-<number>`.
         runs: where default folders are made.
-        options: further arguments of the zoo's builder.
+        options: further arguments of the zoo's builder, above those of the recipe.
         progress: show a line an epoch and the time left, on standard error.
         callbacks: further Keras callbacks; at the end of an epoch their logs hold
             the validation figures and the learning rate.
@@ -127,6 +127,15 @@ def train(
     if isinstance(universum_data, str | os.PathLike):
         overrides["universum_data"], universum_data = str(universum_data), None
     recipe = recipe_for(model if named else model.name, recipe).replace(**overrides)
+    if recipe.options and not named:
+        raise ValueError(
+            f"the recipe builds {model.name} with {recipe.options}, which a model that "
+            "is given has or has not: train it by its name, or by a recipe without, "
+            "recipe_for(name, recipe).replace(options={})"
+        )
+    check_options(model, recipe.options)
+    options = {**recipe.options, **(options or {})}
+    recipe = recipe.replace(options=options)
     if recipe.initialization and not named:
         raise ValueError(
             f"a model that is given, {model.name}, is trained from the weights that it "
@@ -138,7 +147,7 @@ def train(
     keras.utils.set_random_seed(seed)
     if named:
         classes = data.classes + (recipe.universum == "dustbin")
-        model = zoo.build(model, data.input_shape, classes, **(options or {}))
+        model = zoo.build(model, data.input_shape, classes, **options)
     check_fit(model, data, recipe)
     if named:
         sample = data.train

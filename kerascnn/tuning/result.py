@@ -133,7 +133,7 @@ class Tuning:
         lines = [
             f"--set {key}={_text(value)}"
             for key, value in self.best_recipe.items()
-            if key in searched or value != own[key]
+            if key != "options" and (key in searched or value != own[key])
         ]
         options = self.best_options.items()
         lines += [f"--option {key}={_text(value)}" for key, value in options]

@@ -119,8 +119,8 @@ def tune(
             f"a search decides on validation images, and {data.title} has none; "
             "load_data(..., validation=...) holds some out"
         )
-    options = dict(options or {})
-    searched = _space(space, name, base, data, {*overrides}, options)
+    searched = _space(space, name, base, data, {*overrides}, options or {})
+    options = {**base.options, **(options or {})}
     check_options(model, [*options, *split(searched)[1]])
     own = {**builder_defaults(named), **options} if named else {}
     shared = SharedStudy(
@@ -196,7 +196,7 @@ def _setup(model, name, data: Data, base: Recipe, options, searched, seed) -> di
             "train": len(data.train),
             "validation": len(data.validation),
         },
-        "recipe": vars(base),
+        "recipe": {k: v for k, v in vars(base).items() if k != "options"},
         "space": plain_space(searched),
         "seed": seed,
     }

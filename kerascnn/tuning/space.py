@@ -31,6 +31,7 @@ _FORMS = (
     "{choices = [...]}"
 )
 _TYPES = typing.get_type_hints(Recipe)
+del _TYPES["options"]  # each is searched by itself
 
 
 @dataclass(frozen=True)

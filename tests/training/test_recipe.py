@@ -1,7 +1,12 @@
+import json
+
+import keras
+import numpy as np
 import pytest
 
 import zoo
-from kerascnn.training import Recipe, recipe_for
+from kerascnn.training import Recipe, load_run, recipe_for, resume, train
+from zoo import registry
 
 
 def test_strings_of_the_command_line_become_values():
@@ -100,3 +105,90 @@ def test_a_model_without_a_card_has_the_default():
     assert recipe_for("my_model") == Recipe()
     with pytest.raises(ValueError, match="no recipe 'quick'"):
         recipe_for("my_model", "quick")
+
+
+# --- Options of the builder ---
+
+SHORT = {"epochs": 1, "options": {"use_bias": True}}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Give the card of lecture_cnn a recipe that builds it with biases."""
+    card = zoo.card("lecture_cnn")
+    recipes = {**card.recipes, "short": SHORT}
+    card = registry.Card(**{**vars(card), "recipes": recipes})
+    cards = {**registry.cards(), "lecture_cnn": card}
+    monkeypatch.setattr(registry, "cards", lambda: cards)
+
+
+@pytest.mark.parametrize(
+    ("asked", "built"),
+    [
+        ({}, {"use_bias": True}),
+        ({"options": {"use_bias": False}}, {"use_bias": False}),
+        ({"recipe": {"epochs": 1}}, {}),
+        ({"recipe": {"epochs": 1}, "options": {"use_bias": True}}, {"use_bias": True}),
+    ],
+)
+def test_a_recipe_builds_its_network(asked, built, short, data, tmp_path):
+    """What is asked for goes before the recipe's; what was built is told."""
+    asked = {"recipe": "short", **asked}
+    run = train("lecture_cnn", data, folder=tmp_path / "run", progress=False, **asked)
+    again = load_run(run.folder)
+    assert again.config["recipe"]["options"] == built
+    assert again.model.get_layer("conv1").use_bias is built.get("use_bias", False)
+    assert ("built with use_bias=" in str(again)) is bool(built)
+
+
+def test_what_was_built_is_continued(short, data, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    recipe = recipe_for("lecture_cnn", "short").replace(epochs=2)
+    folder = tmp_path / "run"
+    options = {"folder": folder, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        train("lecture_cnn", data, recipe, callbacks=[Stop()], **options)
+    run = resume(folder, data=data, progress=False)
+    assert run.config["recipe"]["options"] == {"use_bias": True}
+    assert run.model.get_layer("conv1").use_bias
+    assert np.isfinite(run.metrics["test_loss"])
+    whole = train("lecture_cnn", data, recipe, folder=tmp_path / "2", progress=False)
+    assert run.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"])
+
+
+def test_a_model_that_is_given_cannot_be_built_by_a_recipe(short, data):
+    model = zoo.build("lecture_cnn", data.input_shape, data.classes)
+    with pytest.raises(ValueError, match=r"builds lecture_cnn with {'use_bias': True}"):
+        train(model, data, "short", progress=False)
+
+
+def test_an_option_that_the_builder_has_not_is_told_at_once():
+    recipe = {"options": {"use_bais": True}}
+    with pytest.raises(ValueError, match="no option 'use_bais', did you mean 'use_b"):
+        train("lecture_cnn", "nowhere", recipe, progress=False)
+
+
+@pytest.mark.parametrize("options", [{"hidden": (8, 4)}, {"dropout": 0.1}, {}])
+def test_options_are_as_a_run_folder_holds_them(options):
+    recipe = Recipe().replace(options=options)
+    assert json.loads(json.dumps(vars(recipe)))["options"] == recipe.options
+    assert recipe_for(None, json.loads(json.dumps(vars(recipe)))) == recipe
+    assert hash(recipe) == hash(Recipe())
+
+
+@pytest.mark.parametrize("value", ["dropout=0.1", 0.1, ["dropout"]])
+def test_options_that_are_no_table_are_refused(value):
+    with pytest.raises(ValueError, match="options must be a table of the builder's"):
+        Recipe().replace(options=value)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_card_asks_for_options_that_its_builder_has(name):
+    import inspect
+
+    for recipe in zoo.card(name).recipes.values():
+        if options := recipe.get("options"):
+            assert set(options) <= set(inspect.signature(zoo.builder(name)).parameters)

@@ -98,6 +98,17 @@ def test_loading_gives_the_trained_network(shipping, pixels, run):
     )
 
 
+def test_loading_builds_as_the_card_tells_of_the_weights(shipping, monkeypatch):
+    _, file = shipping
+    model = zoo.build("linear", use_bias=False)
+    pretrained.write_weights(model, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    told = {"file": "linear.npz", "sha256": digest, "options": {"use_bias": False}}
+    card = registry.Card(**{**vars(zoo.card("linear")), "weights": told})
+    monkeypatch.setattr(pretrained, "card", lambda name: card)
+    assert [v.path for v in zoo.load("linear").weights] == ["fc/kernel"]
+
+
 def test_a_file_that_is_not_the_one_on_the_card_is_refused(shipping):
     _, file = shipping
     content = bytearray(file.read_bytes())
