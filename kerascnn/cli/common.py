@@ -54,6 +54,15 @@ def say(value: Any) -> None:
     print(value)
 
 
+def picture(path: Path | None) -> Path | None:
+    """Refuse a picture whose name does not say of which kind it is to be."""
+    if path is not None and path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(
+            f"--plot takes a file that ends in .png, .svg or .pdf; received {path}"
+        )
+    return path
+
+
 def say_table(
     result, *, json: bool, csv: bool, markdown: bool, plot: Path | None
 ) -> None:
