@@ -12,8 +12,46 @@ loads neither TensorFlow nor Keras.
 """
 
 import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # so that type checkers see what is imported lazily
+    from kerascnn import arithmetic as arithmetic
+    from kerascnn import explain as explain
+    from kerascnn.comparison import compare as compare
+    from kerascnn.data import Data as Data
+    from kerascnn.data import Images as Images
+    from kerascnn.data import load_data as load_data
+    from kerascnn.serving.client import Client as Client
+    from kerascnn.serving.exporting import export as export
+    from kerascnn.summary import summarize as summarize
+    from kerascnn.training import Recipe as Recipe
+    from kerascnn.training import evaluate as evaluate
+    from kerascnn.training import load_run as load_run
+    from kerascnn.training import lsuv as lsuv
+    from kerascnn.training import predict as predict
+    from kerascnn.training import resume as resume
+    from kerascnn.training import train as train
+    from kerascnn.tuning import tune as tune
+    from kerascnn.twin import mlp_twin as mlp_twin
+    from zoo import Card as Card
+    from zoo import build as build
+    from zoo import card as card
+    from zoo import layers as layers
+    from zoo import load as load
+    from zoo import register as register
+    from zoo.blocks import inception_block as inception_block
 
 __version__ = "0.1.0"
+
+# The networks are a package beside this one, whose name another may have taken.
+_zoo = getattr(importlib.util.find_spec("zoo"), "origin", None)
+if not (_zoo and Path(_zoo).with_name("lecture_cnn.toml").is_file()):
+    raise ImportError(
+        f"kerascnn needs the package `zoo` that it is installed with, and finds "
+        f"{_zoo or 'none'}: uninstall the other one, or start from another folder"
+    )
 
 # Where each public name lives; the networks of the zoo are found by their names. No
 # module of this package may have the name of a public function: importing the module
@@ -54,7 +92,7 @@ def models(pattern: str = "*") -> list[str]:
     return zoo.names(pattern)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _MODULES:

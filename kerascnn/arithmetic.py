@@ -176,7 +176,9 @@ def output_size(
     placed = OutputSize(value, expression)
     placed.size, placed.window, placed.stride = size, window, stride
     placed.dilation, placed.before, placed.after = dilation, before, after
-    placed.padding = tuple(padding) if isinstance(padding, list) else padding
+    if isinstance(padding, Sequence) and not isinstance(padding, str):
+        padding = before, after
+    placed.padding = padding
     if padding == "same" and stride > 1:
         rounded = f"'same' is {size}/{stride} rounded up"
         placed.remark = f"{rounded}; zeros: {before} before, {after} after"

@@ -110,11 +110,12 @@ class Comparison(Tabled):
 
     def _row(self, entry: Entry) -> dict[str, Any]:
         first = self.entries[0].parameters
-        keys = ("name", "kind", "parameters", "trainable", "non_trainable")
-        row: dict[str, Any] = {key: getattr(entry, key) for key in keys}
+        row: dict[str, Any] = {"name": entry.name, "kind": entry.kind}
+        for key in ("parameters", "trainable", "non_trainable"):
+            row[key] = getattr(entry, key)
         row["ratio"] = entry.parameters / first if first else None
-        keys = ("macs", "memory", "weight_bytes", "depth")
-        row.update({key: getattr(entry, key) for key in keys})
+        for key in ("macs", "memory", "weight_bytes", "depth"):
+            row[key] = getattr(entry, key)
         for key in ("published", "measured"):
             accuracy = getattr(entry, key)
             row[key] = accuracy and accuracy.percent
@@ -153,9 +154,10 @@ class Comparison(Tabled):
         return Table(columns, rows, notes=notes)
 
     def _cell(self, accuracy: Accuracy | None) -> str | None:
-        if accuracy is None or accuracy.data == self.data:
-            return accuracy and str(accuracy)
-        return f"{accuracy} on {accuracy.data}"
+        if accuracy is None:
+            return None
+        elsewhere = f" on {accuracy.data}" if accuracy.data != self.data else ""
+        return f"{accuracy}{elsewhere}"
 
     def to_csv(self) -> str:
         """Render as CSV, a line a model, all columns; unknown is empty."""
@@ -225,13 +227,13 @@ def compare(
         raise ValueError(
             f"columns are {', '.join(COLUMNS)}; received {', '.join(unknown)}"
         )
-    models = [_opened(model) for model in models]
+    opened = [_opened(model) for model in models]
     if data is None:
-        used = {run.config["data"]["name"] for run in models if _is_run(run)}
+        used = {run.config["data"]["name"] for run in opened if _is_run(run)}
         data = used.pop() if len(used) == 1 else "cifar10"
-    entries = [_entry(model, data, "memory" in columns) for model in models]
+    entries = [_entry(model, data, "memory" in columns) for model in opened]
     names = Counter(entry.name for entry in entries)
-    for i, (model, entry) in enumerate(zip(models, entries, strict=True)):
+    for i, (model, entry) in enumerate(zip(opened, entries, strict=True)):
         if names[entry.name] > 1 and entry.kind != "zoo":
             beside = model.folder if _is_run(model) else entry.kind
             entries[i] = replace(entry, name=f"{entry.name} ({beside})")
@@ -300,7 +302,7 @@ def _from_card(card: zoo.Card, data: str, built: bool) -> Entry:
         depth=card.depth,
         memory=memory,
         published=_published(card, data),
-        measured=result and _measured(result),
+        measured=_measured(result) if result else None,
         notes=tuple(card.notes),
     )
 
@@ -381,7 +383,8 @@ class Ranking(Tabled):
         rows = [_ranked(card) for card in self.cards]
         if any(card.published for card in self.cards):
             low, high = HUMAN.interval
-            human = dict.fromkeys(column.key for column in RANKING) | {
+            human = {
+                **dict.fromkeys(column.key for column in RANKING),
                 "name": "(human)",
                 "title": HUMAN.title,
                 "year": 2011,
@@ -422,9 +425,9 @@ def _best(card: zoo.Card) -> float:
 
 def _ranked(card: zoo.Card) -> dict[str, Any]:
     result, best = card.measured(), card.best_published
-    measured = result and str(_measured(result))
+    measured = str(_measured(result)) if result else None
     if result and result["recipe"] != "default":
-        measured += f", {result['recipe']}"
+        measured = f"{measured}, {result['recipe']}"
     return {
         "name": card.name,
         "title": card.title,

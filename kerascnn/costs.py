@@ -91,7 +91,8 @@ def takes_part(layer) -> bool:
     said = next((kind for kind in kinds if "kerascnn_costs" in vars(kind)), None)
     # A subclass that computes otherwise has to say so anew.
     called = next((kind for kind in kinds if "call" in vars(kind)), object)
-    return said is not None and said.kerascnn_costs and issubclass(said, called)
+    speaks = said is not None and vars(said)["kerascnn_costs"]
+    return speaks and issubclass(said, called)
 
 
 def is_free(layer) -> bool:

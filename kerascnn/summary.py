@@ -14,6 +14,7 @@ from typing import Any
 from kerascnn.arithmetic import BYTES, evaluate, storage
 from kerascnn.costs import (
     ALL,
+    Field,
     depth,
     is_free,
     largest,
@@ -81,8 +82,8 @@ class Summary(Tabled):
     @property
     def totals(self) -> dict[str, Any]:
         """The counts of the whole model, by name."""
-        keys = ("parameters", "trainable", "non_trainable", "macs", "memory", "depth")
-        keys += ("optimizer", "weight_bytes")
+        counted = ("parameters", "trainable", "non_trainable", "macs", "memory")
+        keys = (*counted, "depth", "optimizer", "weight_bytes")
         counts = {key: getattr(self, key) for key in keys}
         return {**counts, "uncounted": list(self.uncounted)}
 
@@ -116,7 +117,7 @@ class Summary(Tabled):
 
 
 def summarize(
-    model,
+    model: Any,
     *,
     expand_nested: bool = False,
     dtype: str = "float32",
@@ -213,8 +214,8 @@ class _Counter:
         calls = self.calls(layer, parents)
         outputs = [_shape(call.outputs) for call in calls]
         costs = [macs(call) for call in self.inner(layer, parents)]
-        seen = largest([self.fields[id(x)] for call in calls for x in call.outputs])
-        seen = seen if seen is None or seen == ALL else seen.pixels or None
+        field = largest([self.fields[id(x)] for call in calls for x in call.outputs])
+        seen = field.pixels or None if isinstance(field, Field) else field
         if _is_input(layer):
             outputs = [tuple(layer.batch_shape[1:])]
             # A pixel is itself; what one of a nested model's inputs has seen depends

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kerascnn.arithmetic import Worked, mlp_parameters, product, storage
 from kerascnn.costs import weighted
@@ -75,7 +76,7 @@ class Twin:
         )
 
 
-def mlp_twin(model, *, bias: bool = False) -> Twin:
+def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
     """Find the fully-connected network over the same volumes as a CNN's.
 
     As on the lecture's slide, a convolution and the pooling behind it are one hidden

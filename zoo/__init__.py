@@ -7,6 +7,8 @@ Each builder is a function of its family's module, `zoo.vgg.vgg19`, and a name o
 `kerascnn`. Importing the zoo, listing it and reading its cards does not import Keras.
 """
 
+from typing import Any
+
 from zoo.pretrained import load
 from zoo.registry import Card, UnknownNetworkError, builder, card, names, register
 
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 
-def build(name: str, /, *args, **options):
+def build(name: str, /, *args: Any, **options: Any) -> Any:
     """Build a network of the zoo by its name.
 
     Args:

@@ -1,5 +1,7 @@
 """What the networks share: pixels in, convolutions, blocks, probabilities out."""
 
+from typing import Any
+
 import keras
 
 
@@ -135,20 +137,20 @@ def convolution(
 
 
 def inception_block(
-    x,
-    n1x1,
-    n3x3_reduce,
-    n3x3,
-    n5x5_reduce,
-    n5x5,
-    pool_proj,
+    x: Any,
+    n1x1: int,
+    n3x3_reduce: int,
+    n3x3: int,
+    n5x5_reduce: int,
+    n5x5: int,
+    pool_proj: int,
     *,
-    batch_normalization=False,
-    double_3x3=False,
-    kernel_initializer="he_normal",
-    bias_initializer="zeros",
-    name="inception",
-):
+    batch_normalization: bool = False,
+    double_3x3: bool = False,
+    kernel_initializer: Any = "he_normal",
+    bias_initializer: Any = "zeros",
+    name: str = "inception",
+) -> Any:
     """Apply an Inception module: four branches, side by side on the channel axis.
 
     arXiv 1409.4842, Figure 2(b). The layers are named after the columns of the paper's

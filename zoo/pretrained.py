@@ -3,13 +3,14 @@
 import hashlib
 import importlib.resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from zoo.registry import builder, card
 
 
-def load(name: str):
+def load(name: str) -> Any:
     """Build a network with the trained weights that ship.
 
     Args:

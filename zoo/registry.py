@@ -152,7 +152,7 @@ def _natural(name: str) -> list:
 
 def names(pattern: str = "*") -> list[str]:
     """Return the names in the zoo that match a shell pattern, such as "vgg*"."""
-    return fnmatch.filter({**cards(), **_builders}, pattern)
+    return fnmatch.filter(dict.fromkeys([*cards(), *_builders]), pattern)
 
 
 def card(name: str) -> Card:

@@ -22,7 +22,7 @@ def main() -> None:
     if debug:
         arguments.remove(DEBUG)
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
         code = code if isinstance(code, int) else 0
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             print("\ninterrupted", file=sys.stderr)

@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+import kerascnn
 from kerascnn.environment import no_stderr
 
 app = typer.Typer(
     name="kerascnn",
-    help="Convolutional networks of a lecture: compare, train, look at, export.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -54,13 +52,22 @@ def say(value: Any) -> None:
     print(value)
 
 
-def picture(path: Path | None) -> Path | None:
-    """Refuse a picture whose name does not say of which kind it is to be."""
-    if path is not None and path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(
-            f"--plot takes a file that ends in .png, .svg or .pdf; received {path}"
-        )
-    return path
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"kerascnn {kerascnn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Convolutional networks of a lecture: compare, train, look at, export."""
 
 
 def say_table(

@@ -11,7 +11,6 @@ from kerascnn.cli.common import (
     app,
     load_keras,
     options_of,
-    picture,
     say,
     say_json,
     say_table,
@@ -37,8 +36,7 @@ def _build(model: str, options: list[str] | None, **shape):
 def models(
     pattern: Annotated[str, typer.Argument(help='Such as "vgg*".')] = "*",
     plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw it: a .png, .svg or .pdf file.", callback=picture),
+        Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")
     ] = None,
     measured: Annotated[
         bool, typer.Option("--measured", help="Only what this project measured.")
@@ -76,8 +74,7 @@ def summary(
     option: Options = None,
     nested: Annotated[bool, typer.Option(help="Show nested models' layers.")] = False,
     plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw its volumes: .png, .svg or .pdf.", callback=picture),
+        Path | None, typer.Option(help="Draw its volumes: .png, .svg or .pdf.")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown")] = False,
     csv: Annotated[bool, typer.Option("--csv")] = False,
@@ -113,8 +110,7 @@ def compare(
         list[str], typer.Argument(help="Names, run folders, .keras files.")
     ],
     plot: Annotated[
-        Path | None,
-        typer.Option(help="Write a picture: .png, .svg, .pdf.", callback=picture),
+        Path | None, typer.Option(help="Write a picture: .png, .svg, .pdf.")
     ] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="Also the memory of the activations.")

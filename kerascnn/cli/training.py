@@ -21,7 +21,6 @@ from kerascnn.cli.common import (
     load_keras,
     options_of,
     pairs_of,
-    picture,
     say,
     say_json,
     settings_of,
@@ -201,8 +200,8 @@ def tune(
         say_json({**result.to_dict(), "pictures": pictures})
         return
     say(result)
-    for file in pictures:
-        say(f"picture: {file}")
+    for picture in pictures:
+        say(f"picture: {picture}")
 
 
 @app.command()
@@ -212,10 +211,7 @@ def evaluate(
         str | None, typer.Option(help="As for train; default: the run's own.")
     ] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the confusion matrix: .png, .svg, .pdf.", callback=picture
-        ),
+        Path | None, typer.Option(help="Write the confusion matrix: .png, .svg, .pdf.")
     ] = None,
     views: Annotated[int | None, VIEWS] = None,
     passes: Annotated[int | None, PASSES] = None,
@@ -289,7 +285,7 @@ def predict(
         from kerascnn.training import predict as predict_images
 
         answers = predict_images(model, images, views=views, passes=passes)
-        found = [(p.asked, p.probabilities) for p in answers]
+        found = [(p.file, p.probabilities) for p in answers]
     if json:
         say_json([{"file": f, "probabilities": answer} for f, answer in found])
         return

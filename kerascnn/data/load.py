@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +26,14 @@ LEAST_SHAPE = 16  # pixels; smaller ones cannot be told apart
 
 
 def load_data(
-    source="shapes",
+    source: str | os.PathLike = "shapes",
     *,
-    validation=None,
-    seed=0,
-    image_size=None,
-    data_dir=None,
-    images=None,
-    stream=False,
+    validation: int | None = None,
+    seed: int = 0,
+    image_size: int | tuple[int, int] | None = None,
+    data_dir: str | os.PathLike | None = None,
+    images: int | None = None,
+    stream: bool = False,
 ) -> Data:
     """Read a data set, and hold validation images out of training.
 

@@ -1,6 +1,7 @@
 """What a source of images yields: pixels, labels, and where they came from."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Images:
         size = "x".join(str(n) for n in self.x.shape[1:])
         return f"Images({len(self):,} of {size})"
 
-    def take(self, indices) -> "Images":
+    def take(self, indices: Any) -> "Images":
         """Return the images at `indices` (a slice gives views, an array copies)."""
         return Images(self.x[indices], self.y[indices])
 

@@ -12,7 +12,7 @@ import base64
 import json
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class Client:
         *,
         timeout: float = 30.0,
         retries: int = 5,
-    ):
+    ) -> None:
         self._connection = Connection(url, timeout, retries)
         self.url = self._connection.url
         self.version = version
@@ -183,7 +183,7 @@ class Client:
             for entry in answer["model_version_status"]
         }
 
-    def predict(self, images, *, batch_size: int = BATCH) -> list[Prediction]:
+    def predict(self, images: Any, *, batch_size: int = BATCH) -> list[Prediction]:
         """Let the server classify images.
 
         Args:
@@ -221,7 +221,9 @@ class Client:
             found += self._predict_rows(body, len(rows))
         return found
 
-    def predict_files(self, files) -> list[tuple[Path, dict[str, float]]]:
+    def predict_files(
+        self, files: Iterable[str | os.PathLike]
+    ) -> list[tuple[Path, dict[str, float]]]:
         """Let the server classify image files.
 
         Returns:

@@ -1,8 +1,11 @@
 """Publish a trained network as the next numbered version, in a format of choice."""
 
 import datetime
+import os
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from kerascnn.serving import manifest
 from kerascnn.serving.formats import Format, format_named, require
@@ -18,15 +21,15 @@ PACKAGES = {  # whose version goes into the manifest, beside those of every run
 
 
 def export(
-    source,
-    folder,
+    source: Any,
+    folder: str | os.PathLike,
     *,
-    labels=None,
-    from_logits=None,
-    format="savedmodel",
-    activations=(),
-    images=256,
-    tolerance=None,
+    labels: Sequence[str] | None = None,
+    from_logits: bool | None = None,
+    format: str = "savedmodel",
+    activations: Sequence[str] = (),
+    images: int = 256,
+    tolerance: float | None = None,
 ) -> Path:
     """Publish a network as `folder`/1, or the next number, for servers to load.
 

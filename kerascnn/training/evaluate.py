@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +22,6 @@ from kerascnn.training.run import (
     Run,
     averaged,
     best_epoch,
-    mend_name,
     open_network,
     write_file,
     write_json,
@@ -106,25 +106,22 @@ class Evaluation:
                     axes.text(
                         column, row, count, ha="center", va="center", color=colour
                     )
-            axes.set_xticks(
-                range(n), self.labels, rotation=45, ha="right", parse_math=False
-            )
-            axes.set_yticks(range(n), self.labels, parse_math=False)
+            axes.set_xticks(range(n), self.labels, rotation=45, ha="right")
+            axes.set_yticks(range(n), self.labels)
         axes.set_xlabel("answer of the network")
         axes.set_ylabel("true class")
         axes.set_title(
-            f"{title}: {self.accuracy:.2f} % of {self.images:,} images right",
-            parse_math=False,
+            f"{title}: {self.accuracy:.2f} % of {self.images:,} images right"
         )
         figure.colorbar(shown, ax=axes, label="share of the true class")
         return figure
 
 
 def evaluate(
-    model,
+    model: Any,
     images: "Images | Shards | Data | None" = None,
     *,
-    labels=None,
+    labels: Sequence[str] | None = None,
     batch_size: int = 250,
     views: int | None = None,
     passes: int | None = None,
@@ -279,10 +276,10 @@ def measure(model, data: Data, recipe, config, history, folder: Path) -> Run:
 
 
 def predict(
-    source,
+    source: Any,
     files: Sequence[str | os.PathLike],
     *,
-    labels=None,
+    labels: Sequence[str] | None = None,
     views: int = 1,
     passes: int = 1,
 ) -> list[Prediction]:
@@ -415,8 +412,6 @@ def _head(model, x) -> Head:
     inputs = getattr(model, "inputs", None) or ()
     own = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
     given = tuple(x.shape[1:])
-    if isinstance(model, keras.Model):
-        mend_name(model)
     if own and len(own) == len(given) - 1 and given[-1] == 1:
         given = given[:-1]  # Keras leaves the axis of the one channel out
     if own and (

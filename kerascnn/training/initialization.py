@@ -52,8 +52,8 @@ class Scaled:
 
 
 def lsuv(
-    model,
-    images,
+    model: keras.Model,
+    images: Images | np.ndarray,
     *,
     tolerance: float = 0.02,
     iterations: int = 20,

@@ -6,6 +6,7 @@ import itertools
 import json
 import typing
 from dataclasses import dataclass, field
+from typing import Any
 
 import zoo
 
@@ -139,7 +140,7 @@ class Recipe:
                 f"received warmup={self.warmup}"
             )
 
-    def replace(self, **overrides) -> "Recipe":
+    def replace(self, **overrides: Any) -> "Recipe":
         """Return a copy with some values changed.
 
         Values may be strings, as the command line has them: "0.1", "true", "60,80".

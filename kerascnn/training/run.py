@@ -126,8 +126,8 @@ def open_network(source) -> Network:
             raise ValueError(
                 f"{path} is neither a run folder nor a .keras file"
                 + (
-                    "; an .h5 file: read it with keras.models.load_model, and write it "
-                    f"anew with model.save({path.with_suffix('.keras').name!r})"
+                    ": read it with keras.models.load_model, and write it as one with "
+                    f"model.save({path.with_suffix('.keras').name!r})"
                     if path.suffix in (".h5", ".hdf5")
                     else ""
                 )
@@ -190,7 +190,7 @@ def mend_name(model) -> None:
         model.name = plain
 
 
-def load_run(folder) -> Run:
+def load_run(folder: str | os.PathLike) -> Run:
     """Read a finished run folder; the model itself is read when it is first used.
 
     Raises:

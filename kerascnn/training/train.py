@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -25,7 +27,7 @@ from kerascnn.training.network import (
     logits_model,
 )
 from kerascnn.training.optimizers import resolve_precision
-from kerascnn.training.recipe import recipe_for
+from kerascnn.training.recipe import Recipe, recipe_for
 from kerascnn.training.run import (
     Run,
     check_savable,
@@ -45,22 +47,22 @@ SAMPLE = 5_000  # streamed images that layers are adapted and weights scaled on
 
 
 def train(
-    model,
-    data="shapes",
-    recipe="default",
+    model: str | keras.Model,
+    data: Any = "shapes",
+    recipe: str | dict | Recipe = "default",
     *,
     seed: int = 0,
-    folder=None,
-    runs="runs",
+    folder: str | os.PathLike | None = None,
+    runs: str | os.PathLike = "runs",
     options: dict | None = None,
     progress: bool = True,
-    callbacks=(),
-    universum_data=None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    universum_data: Any = None,
     devices: int = 1,
-    hosts=(),
+    hosts: str | Sequence[str] = (),
     host_id: int = 0,
     test: bool = True,
-    **overrides,
+    **overrides: Any,
 ) -> Run | None:
     """Train a network and keep everything about it in a run folder.
 
@@ -191,14 +193,14 @@ def train(
 
 
 def resume(
-    folder,
+    folder: str | os.PathLike,
     *,
-    data=None,
+    data: Any = None,
     progress: bool = True,
-    callbacks=(),
-    universum_data=None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    universum_data: Any = None,
     devices: int | None = None,
-    hosts=(),
+    hosts: str | Sequence[str] = (),
     host_id: int = 0,
 ) -> Run | None:
     """Continue an interrupted training to what it would have been without the break.

@@ -5,8 +5,10 @@ import functools
 import gc
 import logging
 import math
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 from rich.console import Console
@@ -35,19 +37,19 @@ class _TrainedError(Exception):
 
 
 def tune(
-    model,
-    data="shapes",
+    model: str | keras.Model,
+    data: Any = "shapes",
     *,
-    space=None,
-    recipe="default",
+    space: dict | None = None,
+    recipe: str | dict | Recipe = "default",
     trials: int = 30,
     epochs: int | None = None,
-    folder=None,
+    folder: str | os.PathLike | None = None,
     seed: int = 0,
     timeout: float | None = None,
     options: dict | None = None,
     progress: bool = True,
-    **overrides,
+    **overrides: Any,
 ) -> Tuning:
     """Search for the values of a recipe that reach the best validation accuracy.
 
