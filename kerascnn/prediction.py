@@ -23,11 +23,6 @@ class Prediction:
         """The most probable class."""
         return next(iter(self.probabilities))
 
-    @property
-    def file(self):
-        """The image's file, as it was asked for."""
-        return self.asked
-
     def top(self, number: int = 3) -> str:
         """Return the most probable classes in words: "cat 98.1%, dog 1.7%"."""
         best = list(self.probabilities.items())[:number]

@@ -213,3 +213,12 @@ def test_evaluate_draws_by_its_seed(command, tmp_path):
         return json.loads(out)["loss"]
 
     assert loss() == loss() == loss("--seed", 0) != loss("--seed", 1)
+
+
+@pytest.mark.parametrize("name", ["picture", "picture.", "picture.txt"])
+def test_a_picture_is_named_by_its_kind(command, tmp_path, name):
+    (tmp_path / "picture.png").write_text("mine")
+    for words in (("summary", "lenet5"), ("compare", "lenet5"), ("models", "lenet5")):
+        code, _, err = command(*words, "--plot", name)
+        assert code == 2 and "ends in .png, .svg or .pdf" in err
+    assert (tmp_path / "picture.png").read_text() == "mine"

@@ -52,6 +52,15 @@ def say(value: Any) -> None:
     print(value)
 
 
+def picture(path: Path | None) -> Path | None:
+    """Refuse a picture whose name does not say of which kind it is to be."""
+    if path is not None and path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(
+            f"--plot takes a file that ends in .png, .svg or .pdf; received {path}"
+        )
+    return path
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         say(f"kerascnn {kerascnn.__version__}")

@@ -11,6 +11,7 @@ from kerascnn.cli.common import (
     app,
     load_keras,
     options_of,
+    picture,
     say,
     say_json,
     say_table,
@@ -36,7 +37,8 @@ def _build(model: str, options: list[str] | None, **shape):
 def models(
     pattern: Annotated[str, typer.Argument(help='Such as "vgg*".')] = "*",
     plot: Annotated[
-        Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")
+        Path | None,
+        typer.Option(help="Draw it: a .png, .svg or .pdf file.", callback=picture),
     ] = None,
     measured: Annotated[
         bool, typer.Option("--measured", help="Only what this project measured.")
@@ -74,7 +76,8 @@ def summary(
     option: Options = None,
     nested: Annotated[bool, typer.Option(help="Show nested models' layers.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw its volumes: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(help="Draw its volumes: .png, .svg or .pdf.", callback=picture),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown")] = False,
     csv: Annotated[bool, typer.Option("--csv")] = False,
@@ -110,7 +113,8 @@ def compare(
         list[str], typer.Argument(help="Names, run folders, .keras files.")
     ],
     plot: Annotated[
-        Path | None, typer.Option(help="Write a picture: .png, .svg, .pdf.")
+        Path | None,
+        typer.Option(help="Write a picture: .png, .svg, .pdf.", callback=picture),
     ] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="Also the memory of the activations.")

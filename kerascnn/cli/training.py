@@ -21,6 +21,7 @@ from kerascnn.cli.common import (
     load_keras,
     options_of,
     pairs_of,
+    picture,
     say,
     say_json,
     settings_of,
@@ -200,8 +201,8 @@ def tune(
         say_json({**result.to_dict(), "pictures": pictures})
         return
     say(result)
-    for picture in pictures:
-        say(f"picture: {picture}")
+    for file in pictures:
+        say(f"picture: {file}")
 
 
 @app.command()
@@ -211,7 +212,10 @@ def evaluate(
         str | None, typer.Option(help="As for train; default: the run's own.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write the confusion matrix: .png, .svg, .pdf.")
+        Path | None,
+        typer.Option(
+            help="Write the confusion matrix: .png, .svg, .pdf.", callback=picture
+        ),
     ] = None,
     views: Annotated[int | None, VIEWS] = None,
     passes: Annotated[int | None, PASSES] = None,
@@ -285,7 +289,7 @@ def predict(
         from kerascnn.training import predict as predict_images
 
         answers = predict_images(model, images, views=views, passes=passes)
-        found = [(p.file, p.probabilities) for p in answers]
+        found = [(p.asked, p.probabilities) for p in answers]
     if json:
         say_json([{"file": f, "probabilities": answer} for f, answer in found])
         return

@@ -42,7 +42,7 @@ def _plot(histories: dict[str, list[dict]], title: str):
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     for axes, key in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
             epochs = [row["epoch"] for row in history]

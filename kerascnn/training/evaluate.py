@@ -22,6 +22,7 @@ from kerascnn.training.run import (
     Run,
     averaged,
     best_epoch,
+    mend_name,
     open_network,
     write_file,
     write_json,
@@ -106,12 +107,15 @@ class Evaluation:
                     axes.text(
                         column, row, count, ha="center", va="center", color=colour
                     )
-            axes.set_xticks(range(n), self.labels, rotation=45, ha="right")
-            axes.set_yticks(range(n), self.labels)
+            axes.set_xticks(
+                range(n), self.labels, rotation=45, ha="right", parse_math=False
+            )
+            axes.set_yticks(range(n), self.labels, parse_math=False)
         axes.set_xlabel("answer of the network")
         axes.set_ylabel("true class")
         axes.set_title(
-            f"{title}: {self.accuracy:.2f} % of {self.images:,} images right"
+            f"{title}: {self.accuracy:.2f} % of {self.images:,} images right",
+            parse_math=False,
         )
         figure.colorbar(shown, ax=axes, label="share of the true class")
         return figure
@@ -412,6 +416,8 @@ def _head(model, x) -> Head:
     inputs = getattr(model, "inputs", None) or ()
     own = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
     given = tuple(x.shape[1:])
+    if isinstance(model, keras.Model):
+        mend_name(model)
     if own and len(own) == len(given) - 1 and given[-1] == 1:
         given = given[:-1]  # Keras leaves the axis of the one channel out
     if own and (

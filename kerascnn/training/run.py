@@ -126,8 +126,8 @@ def open_network(source) -> Network:
             raise ValueError(
                 f"{path} is neither a run folder nor a .keras file"
                 + (
-                    ": read it with keras.models.load_model, and write it as one with "
-                    f"model.save({path.with_suffix('.keras').name!r})"
+                    "; an .h5 file: read it with keras.models.load_model, and write it "
+                    f"anew with model.save({path.with_suffix('.keras').name!r})"
                     if path.suffix in (".h5", ".hdf5")
                     else ""
                 )

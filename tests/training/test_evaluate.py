@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 import zoo
-from kerascnn.data import Images
-from kerascnn.training import evaluate
+from kerascnn.data import Images, load_data
+from kerascnn.training import evaluate, train
 from kerascnn.training.evaluate import (
     predict_batches,
     predict_probabilities,
@@ -137,3 +137,27 @@ def test_batches_answer_as_keras_predict_does(number, dtype):
     x = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3)).astype(dtype)
     expected = model.predict(x, batch_size=4, verbose=0)
     np.testing.assert_allclose(predict_batches(model, x, 4), expected, rtol=1e-6)
+
+
+def test_a_run_is_measured_by_its_own_protocol_on_its_own_data(tmp_path):
+    data = load_data("shapes", images=200, image_size=16)
+    recipe = {"epochs": 1, "views": 2}
+    run = train("linear", data, recipe, runs=tmp_path, progress=False)
+    found = evaluate(run)
+    assert (found.views, found.passes, found.labels) == (2, 1, data.labels)
+    assert found.loss == pytest.approx(run.metrics["test_loss"], rel=1e-5)
+    for source in (run.folder, str(run.folder)):
+        assert evaluate(source, data, views=1).views == 1
+    assert evaluate(run.model, data).labels == data.labels
+    with pytest.raises(ValueError, match="what images to evaluate on"):
+        evaluate(run.model)
+
+
+def test_images_that_do_not_fit_are_refused_in_words():
+    model = random_model()
+    for shape in ((3, 5, 4), (5, 4, 1), (5, 5, 3)):
+        images = Images(np.zeros((2, *shape), np.uint8), np.array([0, 1]))
+        with pytest.raises(ValueError, match=r"takes images \(5, 4, 3\); received"):
+            evaluate(model, images)
+    with pytest.raises(ValueError, match=r"3 classes apart.*has class 5"):
+        evaluate(model, Images(pixels(2), np.array([0, 5])))

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,3 +75,40 @@ def test_sources_are_told_apart(tmp_path):
         open_network("lecture_cn")
     with pytest.raises(TypeError, match="received int"):
         open_network(3)
+
+
+def test_one_unit_and_several_outputs_are_answered_for(tmp_path):
+    Image.new("RGB", (8, 8), (200, 200, 200)).save(tmp_path / "bright.png")
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    one = keras.layers.Dense(1, kernel_initializer="ones", activation="sigmoid")(x)
+    p = 1 / (1 + np.exp(-3 * 200 / 255))
+    (found,) = predict(keras.Model(image, one), [tmp_path / "bright.png"])
+    assert list(found.probabilities) == ["1", "0"]
+    assert found.probabilities["1"] == pytest.approx(p, abs=1e-5)
+    assert str(found) == f"{tmp_path / 'bright.png'}: 1 91.3%, 0 8.7%"
+    assert found.to_dict()["label"] == "1"
+    several = keras.Model(image, {"z": one, "a": keras.layers.Dense(2)(x)})
+    assert predict(several, [tmp_path / "bright.png"], labels="nj")[0].label == "j"
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((28, 28), None),
+        ((None, None, 3), "size .* is open"),
+        ((3, 28, 28), "channels first"),
+        ((28, 28, 2), "of 1, 3 or 4 channels"),
+    ],
+)
+def test_images_of_any_kind_are_read_or_refused(tmp_path, shape, words):
+    Image.new("RGB", (40, 50)).save(tmp_path / "image.png")
+    image = keras.Input(shape)
+    axes = tuple(range(1, len(shape) + 1))
+    x = keras.ops.expand_dims(keras.ops.mean(image, axes), 1)
+    model = keras.Model(image, keras.layers.Dense(3, "softmax")(x))
+    if words is None:
+        assert predict(model, [tmp_path / "image.png"])[0].label in "012"
+        return
+    with pytest.raises(ValueError, match=words):
+        predict(model, [tmp_path / "image.png"])

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import Stop, assert_same_weights, busy_model
+from PIL import Image
 
 import kerascnn
 import zoo
@@ -411,3 +412,135 @@ def test_jax_trains_where_tensorflow_is_not_installed(tmp_path):
 
 def test_kerascnn_names_are_public():
     assert kerascnn.train is train and kerascnn.resume is resume
+
+
+def small(end, units=3, name=None, layer="fc", shape=(12, 12, 3)):
+    """A linear network with a start of its own, and any end."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input(shape)
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, end(keras.layers.Dense(units, name=layer)(x)), name=name)
+
+
+def test_a_softmax_is_trained_alike_however_it_is_written(data, tmp_path):
+    def cast(x):
+        x = keras.layers.Softmax()(x)
+        return keras.layers.Activation("linear", dtype="float32")(x)
+
+    ends = (keras.layers.Softmax(), keras.ops.softmax, cast, lambda x: x)
+    runs = [
+        train(small(end), data, QUICK, runs=tmp_path, progress=False) for end in ends
+    ]
+    for run in runs[1:]:
+        np.testing.assert_array_equal(
+            run.model.get_layer("fc").kernel, runs[0].model.get_layer("fc").kernel
+        )
+        assert run.metrics["test_loss"] == pytest.approx(
+            runs[0].metrics["test_loss"], rel=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("units", "activation"), [(1, "sigmoid"), (1, None), (3, "sigmoid")]
+)
+def test_sigmoids_are_trained_by_their_own_loss(
+    data_maker, tmp_path, units, activation
+):
+    data = data_maker(classes=max(units, 2))
+    recipe = {**QUICK, "epochs": 4, "precision": "float32"}
+    model = small(keras.layers.Activation(activation), units)
+    run = train(model, data, recipe, runs=tmp_path, progress=False)
+    assert run.metrics["test_accuracy"] > 90
+    assert run.history[-1]["val_accuracy"] == pytest.approx(
+        run.metrics["validation_accuracy"] / 100
+    )
+    # The binary cross-entropy, by hand.
+    found = np.asarray(model.predict(data.validation.x, verbose=0), np.float64)
+    p = found if activation else 1 / (1 + np.exp(-found))
+    y = np.eye(units)[data.validation.y] if units > 1 else data.validation.y[:, None]
+    loss = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+    assert run.history[-1]["val_loss"] == pytest.approx(loss, rel=1e-3)
+    assert evaluate(model, data.validation).loss == pytest.approx(loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("names", [("probabilities",), ("b", "a"), ("a", "logits")])
+def test_of_a_dictionary_the_answer_is_trained(data, tmp_path, names):
+    def end(x):
+        return {n: keras.layers.Dense(3, "softmax")(x) for n in names} | {"features": x}
+
+    model = small(end, 5)
+    run = train(model, data, {**QUICK, "epochs": 6}, runs=tmp_path, progress=False)
+    assert run.metrics["test_accuracy"] > 60
+    again = load_run(run.folder)
+    assert evaluate(again, data).accuracy == run.metrics["test_accuracy"]
+    name = "logits" if "logits" in names else names[0]
+    answers = again.model.predict(data.test.x, verbose=0)[name].argmax(1)
+    assert 100 * (answers == data.test.y).mean() == run.metrics["test_accuracy"]
+
+
+@pytest.mark.parametrize("name", ["my model", "réseau", "_x", "a:b", "$a_{$"])
+def test_no_work_is_lost_to_a_name(data, tmp_path, name):
+    small(keras.layers.Softmax(), name=name).save(tmp_path / "mine.keras")
+    for model in (
+        small(keras.layers.Softmax(), name=name),
+        keras.models.load_model(tmp_path / "mine.keras"),
+    ):
+        run = train(model, data, QUICK, runs=tmp_path, progress=False)
+        assert evaluate(load_run(run.folder), data).images == 20
+    folder = tmp_path / "broken off"
+    with pytest.raises(KeyboardInterrupt, match=r"--resume .*broken off$"):
+        model = small(keras.layers.Softmax(), name=name)
+        train(model, data, QUICK, folder=folder, progress=False, callbacks=[Stop(1)])
+    assert resume(folder, data=data, progress=False).metrics["epochs"] == 2
+
+
+class Unwritable(keras.layers.Layer):
+    def call(self, x):
+        return keras.ops.softmax(x)
+
+    def get_config(self):
+        raise NotImplementedError("this layer has no config")
+
+
+class Unsavable(keras.layers.Layer):
+    def call(self, x):
+        return keras.ops.softmax(x)
+
+    def save_own_variables(self, store):
+        raise RuntimeError("these variables are secret")
+
+
+def test_what_cannot_be_kept_is_refused_before_there_is_a_folder(data, tmp_path):
+    for layer, why in ((Unwritable, "no config"), (Unsavable, "secret")):
+        with pytest.raises(ValueError, match=f"cannot be written to a file.*{why}"):
+            train(small(layer()), data, QUICK, runs=tmp_path)
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ValueError, match=r"name of a layer.*received 'my layer'"):
+            model = small(keras.layers.Softmax(), layer="my layer")
+            train(model, data, QUICK, runs=tmp_path)
+    with pytest.raises(ValueError, match=r"did you mean 'use_bias'.*it has use_bias"):
+        train("lecture_cnn", data, QUICK, runs=tmp_path, options={"usebias": True})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_test_can_be_left_for_later(data, tmp_path):
+    run = train("linear", data, QUICK, runs=tmp_path, progress=False, test=False)
+    assert run.metrics == {} and len(run.history) == 2
+    assert f"not measured on the test images: kerascnn train --resume {run.folder}" in (
+        str(run)
+    )
+    later = resume(run.folder, data=data, progress=False)
+    whole = train("linear", data, QUICK, runs=tmp_path, progress=False)
+    assert later.metrics["test_loss"] == whole.metrics["test_loss"]
+
+
+def test_a_model_s_own_size_is_the_default_of_a_folder(tmp_path):
+    for label, level in (("bright", 200), ("dark", 40)):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(6):
+            image = Image.new("RGB", (20, 30), (level + i,) * 3)
+            image.save(tmp_path / "data" / label / f"{i}.png")
+    model = small(keras.layers.Softmax(), 2, shape=(9, 7, 3))
+    run = train(model, str(tmp_path / "data"), QUICK, runs=tmp_path, progress=False)
+    assert run.config["data"]["input_shape"] == [9, 7, 3]
+    assert evaluate(run).images == run.metrics["test_images"]
