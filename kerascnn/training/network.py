@@ -18,6 +18,7 @@ import keras
 import zoo
 from kerascnn.data import Data, load_data
 from kerascnn.heads import Head, head
+from kerascnn.training.initialization import normalizations
 from kerascnn.training.optimizers import (
     Lookahead,
     make_optimizer,
@@ -141,6 +142,11 @@ def check_fit(model, data: Data, recipe: Recipe) -> None:
         raise ValueError(
             f"bias_rate is for the offsets of normalisation layers, and {model.name} "
             f"trains none: set it to 1; received {recipe.bias_rate:g}"
+        )
+    if recipe.statistics and not normalizations(model):
+        raise ValueError(
+            f"statistics are those of batch normalisations, and {model.name} learns "
+            f"none: set it to 0; received {recipe.statistics}"
         )
     decides = recipe.early_stopping or recipe.keep == "best"
     if decides and not len(data.validation):

@@ -67,6 +67,8 @@ class Recipe:
     views: int = 1  # views of a test image whose probabilities are averaged: 1; 2 =
     # also mirrored; 6 = also shifted by one pixel (see `evaluate`)
     passes: int = 1  # passes averaged at test, for networks that draw there
+    statistics: int = 0  # training images on which the batch normalisations are
+    # measured anew after the last epoch, with dropout off; 0 = off
     # Arguments of the zoo's builder, such as the dropout of a short training.
     options: dict = field(default_factory=dict, hash=False)
 
@@ -207,6 +209,7 @@ RANGES = {
     "bias_rate": (1e-6, INF),
     "lookahead": (0, INF),
     "passes": (1, INF),
+    "statistics": (0, INF),
 }
 
 

@@ -15,7 +15,7 @@ from kerascnn.training import checkpoint
 from kerascnn.training.epochs import Epochs, TrainingDivergedError
 from kerascnn.training.evaluate import measure
 from kerascnn.training.feed import make_feed
-from kerascnn.training.initialization import adapt_layers, lsuv
+from kerascnn.training.initialization import adapt_layers, lsuv, measure_statistics
 from kerascnn.training.network import (
     answering_model,
     borrowed,
@@ -352,6 +352,10 @@ def _run(
             ) from None
     run = None
     if folder:
+        if recipe.statistics:
+            measure_statistics(
+                model, data.train, recipe.statistics, recipe.batch_size, config["seed"]
+            )
         network = answering_model(model, data, recipe)
         history = epochs.history
         if test:
