@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from kerascnn.data import cifar10
-from kerascnn.data.fingerprint import fingerprint
-from kerascnn.data.split import assemble
-from kerascnn.data.types import Data, DataError, Images
+from kerascnn.data.dataset import Data, DataError, Images, assemble, fingerprint
 
+CHANNELS = (1, 2, 3, 4)  # what images have in the last axis
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -89,12 +88,13 @@ def load_arrays(path, *, validation=None, seed=0) -> Data:
         )
     train, test = (_part(arrays, part, path) for part in ("train", "test"))
     if "x_validation" in arrays and "y_validation" in arrays:
-        if validation is not None:
+        if validation:
             raise ValueError(
-                f"{path} has validation images of its own: leave validation out; "
-                f"received validation={validation!r}"
+                f"{path} has validation images of its own: leave validation out, or 0 "
+                f"to have none; received validation={validation!r}"
             )
-        validation = _part(arrays, "validation", path)
+        if validation is None:
+            validation = _part(arrays, "validation", path)
     classes = int(max(part.y.max(initial=-1) for part in (train, test))) + 1
     labels = arrays.get("labels", np.arange(classes))
     if labels.ndim != 1 or labels.dtype.kind not in "Uiu":
@@ -120,6 +120,12 @@ def _part(arrays, part, path):
         y = y[:, 0]
     if x.ndim == 3:  # as keras.datasets.mnist gives them
         x = x[..., None]
+    if x.ndim == 4 and x.shape[3] not in CHANNELS and x.shape[1] in CHANNELS:
+        raise DataError(
+            f"{path}, {part}: x_{part} is {x.shape}, which looks like channels first; "
+            f"images are (N, height, width, channels): save x_{part}.transpose(0, 2, 3,"
+            " 1)"
+        )
     try:
         return Images(x, y)
     except ValueError as error:

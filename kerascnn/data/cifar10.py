@@ -4,17 +4,13 @@ Source: A. Krizhevsky, Learning multiple layers of features from tiny images, te
 report, University of Toronto, 2009: 50,000 training and 10,000 test images, 32x32x3.
 """
 
-import contextlib
 import os
-import re
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from kerascnn.data.fingerprint import fingerprint
-from kerascnn.data.split import assemble
-from kerascnn.data.types import Data, DataError, Images
+from kerascnn.data.dataset import Data, DataError, Images, assemble, fingerprint
+from kerascnn.data.tfds import data_dirs, find_prepared, import_tfds
 
 LABELS = (
     "airplane",
@@ -41,32 +37,6 @@ COPIES = {
     "74f060f0e6b2ecc1": "CIFAR-10 (JPEG copy)",
     "d25b76e8df09d990": "CIFAR-10",
 }
-
-
-def data_dirs(data_dir=None) -> list[Path]:
-    """Return the folders in which tensorflow-datasets may have prepared data.
-
-    The one that is given; else $TFDS_DATA_DIR, where it is set, and
-    ~/tensorflow_datasets.
-    """
-    if data_dir is not None:
-        return [Path(data_dir).expanduser()]
-    environment = os.environ.get("TFDS_DATA_DIR")
-    found = [Path(environment)] if environment else []
-    return [path.expanduser() for path in [*found, Path("~/tensorflow_datasets")]]
-
-
-def prepared(data_dir=None) -> Path | None:
-    """Return the folder of the newest prepared CIFAR-10, or None."""
-    for folder in data_dirs(data_dir):
-        versions = [
-            info.parent
-            for info in folder.glob("cifar10/*/dataset_info.json")
-            if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
-        ]
-        if versions:
-            return max(versions, key=lambda v: [int(n) for n in v.name.split(".")])
-    return None
 
 
 def load_cifar10(data_dir=None, *, validation=None, seed=0) -> Data:
@@ -104,8 +74,9 @@ def find(data_dir=None) -> Path:
     Raises:
         DataError: it is not prepared; says what to do.
     """
-    folder = prepared(data_dir)
-    if folder is None:
+    try:
+        return find_prepared("tfds:cifar10", data_dir)
+    except DataError:
         looked = ", ".join(str(path / "cifar10") for path in data_dirs(data_dir))
         raise DataError(
             f"CIFAR-10 is not prepared; looked in {looked}. Either run `kerascnn data "
@@ -113,8 +84,7 @@ def find(data_dir=None) -> Path:
             "takes 50 minutes, and an interrupted download resumes), or get cifar-10-"
             "binary.tar.gz or cifar-10-python.tar.gz elsewhere and run `kerascnn data "
             "import ARCHIVE`."
-        )
-    return folder
+        ) from None
 
 
 def looks_like(labels, train: Images, test: Images) -> bool:
@@ -186,37 +156,3 @@ def _read_split(tfds, builder, split, number):
     if missing := int((y < 0).sum()):
         raise ValueError(f"{missing:,} of {number:,} {split} images are missing")
     return Images(x, y)
-
-
-def import_tfds(folder):
-    """Return TensorFlow and tensorflow-datasets, to read a folder with.
-
-    Raises:
-        DataError: one of them is not installed.
-    """
-    try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise DataError(
-            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
-            "install them, or save the arrays where they are installed "
-            "(kerascnn.data.save_arrays) and load that .npz file here"
-        ) from error
-    leave_gpu(tf)
-    return tf, tfds
-
-
-def leave_gpu(tf) -> None:
-    """Keep TensorFlow off the GPU where Keras computes with another backend.
-
-    There TensorFlow only reads files. It would take the memory of the GPU on its first
-    operation, and leave none to the backend.
-    """
-    if "keras" in sys.modules:
-        backend = sys.modules["keras"].config.backend()
-    else:
-        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        with contextlib.suppress(RuntimeError):  # too late: its devices are in use
-            tf.config.set_visible_devices([], "GPU")

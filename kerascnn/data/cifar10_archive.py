@@ -1,8 +1,7 @@
 """CIFAR-10 from its author's archives: verified, read, prepared.
 
-An archive is read where it is: its members are checked by name, kind and size, and
-nothing of it is written under a name that it brings. The pickles of the Python
-archive are read by an unpickler that can build arrays of bytes and nothing else.
+Nothing of an archive is read, unpickled or written before its SHA-256 has told, through
+the same open file, that it is one of the two that the author published.
 """
 
 import contextlib
@@ -12,22 +11,17 @@ import os
 import pickle
 import tarfile
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kerascnn.data import cifar10, pickles
-from kerascnn.data.fingerprint import fingerprint
-from kerascnn.data.split import assemble
-from kerascnn.data.types import Data, DataError, Images
+from kerascnn.data import cifar10
+from kerascnn.data.dataset import Data, DataError, Images, assemble, fingerprint
 
 BATCH = 10_000  # images in each file of an archive
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE = "test_batch"
-LARGEST_MEMBER = 1 << 26  # bytes; the largest real one has 31 million
-MOST_MEMBERS = 100
 
 
 @dataclass(frozen=True)
@@ -57,15 +51,19 @@ PYTHON = Archive(
 ARCHIVES = (BINARY, PYTHON)
 
 
-def verify(path) -> Archive:
+def verify(path, file=None) -> Archive:
     """Say which of the published archives a file is, by its SHA-256.
+
+    Args:
+        path: of the file.
+        file: the same, where it is open already; it is read to its end.
 
     Raises:
         DataError: the file does not exist, or is neither archive.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
+        with contextlib.ExitStack() as stack:
+            file = file or stack.enter_context(Path(path).open("rb"))
             received = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except OSError as error:
@@ -95,61 +93,38 @@ def read_archive(path) -> tuple[tuple[str, ...], Images, Images]:
         DataError: the checksum is not the published one, or the content is not what
             it should be.
     """
-    archive = verify(path)
-    suffix = ".bin" if archive is BINARY else ""
+    path = Path(path)
     files = [*TRAIN_FILES, TEST_FILE]
-    names = {f"{archive.folder}/{file}{suffix}": file for file in files}
-    meta_name = f"{archive.folder}/batches.meta" + (".txt" if suffix else "")
-    names[meta_name] = "meta"
     x = np.empty((len(files) * BATCH, 32, 32, 3), np.uint8)
     y = np.empty(len(files) * BATCH, np.int64)
-    labels, missing = None, set(names.values())
-    for name, content in _members(path, archive.folder, names):
-        if names[name] not in missing:
-            raise DataError(f"{path} holds {name} twice")
-        missing.remove(names[name])
-        try:
-            if name == meta_name:
-                labels = _meta(content, archive)
-                continue
-            place = files.index(names[name]) * BATCH
-            pixels, classes = _batch(content, archive)
-        except (ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise DataError(f"{path}, {name}: {error}") from error
-        # Three planes, red first: (N, 3, 32, 32).
-        planes = pixels.reshape(BATCH, 3, 32, 32)
-        x[place : place + BATCH] = planes.transpose(0, 2, 3, 1)
-        y[place : place + BATCH] = classes
-    if missing:
-        raise DataError(f"{path} has no {', no '.join(sorted(missing))}")
+    try:
+        with path.open("rb") as file:
+            archive = verify(path, file)
+            file.seek(0)
+            suffix = ".bin" if archive is BINARY else ""
+            meta = "batches.meta" + (".txt" if suffix else "")
+            wanted = {f"{archive.folder}/{name}{suffix}": name for name in files}
+            wanted[f"{archive.folder}/{meta}"] = "meta"
+            with tarfile.open(fileobj=file, mode="r|gz") as members:  # one pass
+                content = {
+                    wanted[member.name]: members.extractfile(member).read()
+                    for member in members
+                    if member.name in wanted
+                }
+        labels = _meta(content["meta"], archive)
+        for number, name in enumerate(files):
+            part = slice(number * BATCH, (number + 1) * BATCH)
+            pixels, y[part] = _batch(content[name], archive)
+            # Three planes, red first: (N, 3, 32, 32).
+            x[part] = pixels.reshape(BATCH, 3, 32, 32).transpose(0, 2, 3, 1)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"cannot read the archive {path}: {error}") from error
+    except (KeyError, TypeError, ValueError, tarfile.TarError) as error:
+        raise DataError(f"{path} is not what was published: {error}") from error
     train = len(TRAIN_FILES) * BATCH
     return labels, Images(x[:train], y[:train]), Images(x[train:], y[train:])
-
-
-def _members(path, folder, wanted):
-    """Yield name and content of the wanted members; refuse an archive of tricks."""
-    number = 0
-    try:
-        with tarfile.open(path, "r|gz") as file:  # a stream: one pass, no seeking
-            for member in file:
-                number += 1
-                name = member.name.removeprefix("./")
-                parts = name.split("/")
-                if parts[0] != folder or ".." in parts or "\\" in name:
-                    raise DataError(f"{path} holds {name!r}, outside of {folder}/")
-                if member.isdir():
-                    continue
-                if not member.isreg():
-                    raise DataError(f"{path} holds {name!r}, which is no plain file")
-                if member.size > LARGEST_MEMBER or number > MOST_MEMBERS:
-                    raise DataError(
-                        f"{path} holds more than CIFAR-10 has: {name!r}, member "
-                        f"{number}, {member.size:,} bytes"
-                    )
-                if name in wanted:  # readme.html is passed over
-                    yield name, file.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as .tar.gz: {error}") from error
 
 
 def _batch(content, archive):
@@ -163,14 +138,10 @@ def _batch(content, archive):
         records = records.reshape(BATCH, 3073)
         pixels, classes = records[:, 1:], records[:, 0]
     else:
-        table = pickles.loads(content)
-        pixels, classes = _value(table, "data"), _value(table, "labels")
-        pixels = pixels.array() if isinstance(pixels, pickles.Array) else None
-        if pixels is None or pixels.shape != (BATCH, 3072):
-            raise ValueError(f"data is not an array of {BATCH} x 3072 bytes")
-        if not isinstance(classes, list) or any(type(c) is not int for c in classes):
-            raise ValueError("labels is not a list of integers")
-        classes = np.array(classes, np.int64)
+        table = pickle.loads(content, encoding="bytes")  # as Python 2 wrote it
+        pixels, classes = table[b"data"], np.array(table[b"labels"], np.int64)
+        if pixels.shape != (BATCH, 3072):
+            raise ValueError(f"{BATCH} x 3072 bytes were expected")
     if classes.shape != (BATCH,) or classes.min() < 0 or classes.max() > 9:
         raise ValueError(f"{BATCH} classes, 0 to 9, were expected")
     return pixels, classes
@@ -180,18 +151,11 @@ def _meta(content, archive):
     if archive is BINARY:
         labels = tuple(content.decode("ascii").split())
     else:
-        names = _value(pickles.loads(content), "label_names")
-        labels = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+        names = pickle.loads(content, encoding="bytes")[b"label_names"]
+        labels = tuple(name.decode() for name in names)
     if labels != cifar10.LABELS:
         raise ValueError(f"the classes are {', '.join(labels)}")
     return labels
-
-
-def _value(table, key):
-    """Look up a key that Python 2 wrote as bytes."""
-    if not isinstance(table, dict):
-        raise ValueError(f"the pickle is no dictionary but {type(table).__name__}")
-    return table[key] if key in table else table[key.encode()]
 
 
 def load_archive(path, *, validation=None, seed=0) -> Data:

@@ -14,8 +14,8 @@ from kerascnn.data.cifar10_archive import (
     target_folder,
     verify,
 )
+from kerascnn.data.dataset import DataError
 from kerascnn.data.progress import progress_bar
-from kerascnn.data.types import DataError
 
 HOST = "https://www.cs.toronto.edu/~kriz/"
 

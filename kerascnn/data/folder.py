@@ -2,18 +2,24 @@
 
 import os
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from kerascnn.data.dataset import Data, DataError, Images, assemble, choose, divide
 from kerascnn.data.progress import progress_bar
-from kerascnn.data.split import assemble, choose, divide
-from kerascnn.data.types import Data, DataError, Images
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-VALIDATION = ("validation", "val", "valid")
-PARTS = ("train", "test", *VALIDATION)
+SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png")
+SUFFIXES += (".tif", ".tiff", ".webp")
+COMMON = (".jpeg", ".jpg", ".png")
+# Names of the folders of the parts, in whatever case.
+PARTS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("validation", "val", "valid"),
+}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's words for so many channels
 MANY = 2_000  # from so many files on there is a progress bar
 
@@ -27,7 +33,8 @@ def read_image(file, image_size=(32, 32), channels=3) -> np.ndarray:
     a channel 8, and of an animation the first frame is read.
 
     Args:
-        file: path or open binary file of a BMP, GIF, JPEG, PNG or WebP image.
+        file: path or open binary file of an AVIF, BMP, GIF, JPEG, PNG, TIFF or WebP
+            image.
         image_size: (height, width) in pixels.
         channels: 3 for RGB; 1 for grey (ITU-R BT.601), 4 for RGB and transparency,
             which then stays.
@@ -71,15 +78,16 @@ def load_folder(
     """Read a folder of images into memory.
 
     The folder has one subfolder a class, or subfolders train and, if you like, test
-    and validation that have one a class each. Without test, a fifth of every class is
-    held out as test images. Files that are no images by their suffix are passed over
-    and counted in the notes; hidden files and folders are ignored.
+    and validation that have one a class each. Images may lie deeper in a class's
+    folder. Without test, a fifth of every class is held out as test images. What is
+    passed over is told in the notes: files that are no images by their suffix, broken
+    links, images beside the classes; hidden files and folders are ignored.
 
     Args:
         folder: its path.
         image_size: (height, width) to which every image is brought by `read_image`.
         validation: number of training images to hold out; None for the folder's own
-            validation images, or else a tenth.
+            validation images, or else a tenth; 0 for none.
         seed: of what is held out.
         progress: whether to show a progress bar for more than 2,000 files.
 
@@ -94,17 +102,30 @@ def load_folder(
     """
     folder = Path(folder)
     parts, notes = _parts(folder)
-    own = next((part for part in VALIDATION if part in parts), None)
-    if own and validation is not None:
+    if "validation" in parts and validation:
         raise ValueError(
-            f"{folder / own} has validation images: leave validation out; "
-            f"received validation={validation!r}"
+            f"{parts['validation']} has validation images: leave validation out, or 0 "
+            f"to have none; received validation={validation!r}"
         )
+    if validation == 0:
+        parts.pop("validation", None)
     labels, files, others = _list(parts)
+    suffixes = Counter(
+        Path(file).suffix.lower() for f in files.values() for file, _ in f
+    )
+    if rare := [f"{n:,} {s}" for s, n in suffixes.items() if s not in COMMON]:
+        notes.append(f"Among the images are {', '.join(rare)} files.")
     if others:
         notes.append(f"Files passed over as no images: {_some(others)}.")
     images = _read(files, folder, image_size, progress)
     train, test = images["train"], images.get("test")
+    if test is not None:
+        seen = {image.tobytes() for image in train.x}
+        if same := sum(image.tobytes() in seen for image in test.x):
+            notes.append(
+                f"{same:,} of {len(test):,} test images are among the training images "
+                "too: the test accuracy tells nothing of them."
+            )
     if test is None:
         counts = np.bincount(train.y)
         if counts.min() < 2:
@@ -124,47 +145,82 @@ def load_folder(
         labels,
         train,
         test,
-        validation=images[own] if own else validation,
+        validation=images.get("validation", validation),
         seed=seed,
         notes=notes,
     )
 
 
-def _subfolders(folder):
+def _entries(folder):
+    """Folders, other files, and broken links of a folder, by name; none is hidden."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"cannot read the folder {folder}: {error.strerror}") from None
-    hidden = (".", "__MACOSX")
-    return [e.name for e in entries if e.is_dir() and not e.name.startswith(hidden)]
+    folders, files, broken = [], [], []
+    for entry in entries:
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"the name {os.fsencode(entry.name)!r} in {folder} is no UTF-8: rename "
+                "it"
+            ) from None
+        exists = os.path.exists(entry.path)  # False for a broken link, and for a loop
+        kind = (folders if entry.is_dir() else files) if exists else broken
+        kind.append(entry.name)
+    return folders, files, broken
 
 
 def _parts(folder):
     """The folder of each part, train first, and notes."""
-    names = _subfolders(folder)
-    train = folder / "train"
+    names, files, broken = _entries(folder)
+    own = {
+        part: [name for name in names if name.lower() in known]
+        for part, known in PARTS.items()
+    }
+    parts = {"train": folder}
     # A class may be called "train" too; then there are images in the folder itself.
-    if "train" not in names or not _subfolders(train) or _images(train)[0]:
-        return {"train": folder}, []
-    if len(own := [name for name in names if name in VALIDATION]) > 1:
-        raise DataError(f"{folder} has both {' and '.join(own)}: leave one of them")
-    others = [name for name in names if name not in PARTS]
-    notes = [f"Folders passed over: {_some(others)}."] if others else []
-    return {part: folder / part for part in PARTS if part in names}, notes
+    inside = _entries(folder / own["train"][0]) if own["train"] else ([], [], [])
+    if inside[0] and not any(name.lower().endswith(SUFFIXES) for name in inside[1]):
+        for found in own.values():
+            if len(found) > 1:
+                raise DataError(
+                    f"{folder} has both {' and '.join(found)}: leave one of them"
+                )
+        parts = {part: folder / found[0] for part, found in own.items() if found}
+    notes = []
+    if folder not in parts.values():
+        used = {path.name for path in parts.values()}
+        if others := [name for name in names if name not in used]:
+            notes.append(f"Folders passed over: {_some(others)}.")
+    stray = [name for name in files if name.lower().endswith(SUFFIXES)]
+    if stray := [*stray, *broken]:
+        notes.append(f"Passed over, as it lies in no class's folder: {_some(stray)}.")
+    return parts, notes
 
 
 def _list(parts):
     """Names of the classes, files with classes of each part, files that are none."""
     labels, files, others = None, {}, []
     for part, root in parts.items():
-        names = _subfolders(root)
+        names = _entries(root)[0]
         if not names:
             raise DataError(f"{root} has no subfolders: put each class's images in one")
         labels = labels or names
-        if unlike := sorted(set(labels) ^ set(names)):
+        if set(labels) != set(names):
             raise DataError(
-                f"{parts['train']} and {root} must have the same classes; one of them "
-                f"lacks {_some(unlike)}"
+                f"{parts['train']} and {root} must have the same classes; "
+                + " and ".join(
+                    f"{place} lacks {_some(sorted(lacking))}"
+                    for place, lacking in (
+                        (parts["train"], set(names) - set(labels)),
+                        (root, set(labels) - set(names)),
+                    )
+                    if lacking
+                )
             )
         files[part] = []
         empty = []
@@ -191,12 +247,19 @@ def _list(parts):
     return tuple(labels), files, others
 
 
-def _images(folder):
-    """Image files of a class, by name, and the names of other files."""
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    visible = [e for e in entries if e.is_file() and not e.name.startswith(".")]
-    images = [e.path for e in visible if e.name.lower().endswith(SUFFIXES)]
-    return images, [e.name for e in visible if not e.name.lower().endswith(SUFFIXES)]
+def _images(folder, above=()):
+    """Image files of a class, also in folders within, and the names of other files."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise DataError(f"{folder} is a link that leads back to {real}: remove it")
+    folders, files, others = _entries(folder)
+    images = [os.path.join(folder, n) for n in files if n.lower().endswith(SUFFIXES)]
+    others += [name for name in files if not name.lower().endswith(SUFFIXES)]
+    for name in folders:
+        deeper, rest = _images(os.path.join(folder, name), (*above, real))
+        images += deeper
+        others += [f"{name}/{other}" for other in rest]
+    return images, others
 
 
 def _some(names, most=3):

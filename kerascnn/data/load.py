@@ -9,8 +9,8 @@ from pathlib import Path
 from kerascnn.data import cifar10, shapes
 from kerascnn.data.arrays import load_arrays
 from kerascnn.data.cifar10_archive import load_archive
+from kerascnn.data.dataset import Data, DataError, Images, assemble
 from kerascnn.data.folder import load_folder
-from kerascnn.data.split import assemble
 from kerascnn.data.tfds import (
     PREFIX,
     find_prepared,
@@ -18,7 +18,6 @@ from kerascnn.data.tfds import (
     load_prepared,
     open_stream,
 )
-from kerascnn.data.types import Data, DataError, Images
 
 SOURCES = ("shapes", "cifar10")
 SHAPES = (10_000, 2_000)  # images to train and to test on
@@ -245,7 +244,10 @@ def available(data_dir=None, *, check: bool = False) -> list[Source]:
     found = [
         Source("shapes", "shapes", True, "built in", *SHAPES, (32, 32, 3), 10),
     ]
-    folder = cifar10.prepared(data_dir)
+    try:
+        folder = cifar10.find(data_dir)
+    except DataError:
+        folder = None
     numbers = (cifar10.TRAIN, cifar10.TEST, (32, 32, 3), 10)
     if folder is None:
         where = "not prepared: kerascnn data download, or kerascnn data import ARCHIVE"

@@ -7,19 +7,19 @@ What is held in memory is a buffer of encoded images of a fixed size in bytes, a
 decoded batches and one byte an image, whatever the size of the data set.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kerascnn.data import cifar10
-from kerascnn.data.split import assemble
-from kerascnn.data.types import Data, DataError, Images
+from kerascnn.data.dataset import Data, DataError, Images, assemble
 
 PREFIX = "tfds:"
 SHUFFLE_BYTES = 64 * 2**20  # encoded images among which the next one is drawn
@@ -136,6 +136,19 @@ class Stream(Data):
         return self.train.image_shape
 
 
+def data_dirs(data_dir=None) -> list[Path]:
+    """Return the folders in which tensorflow-datasets may have prepared data.
+
+    The one that is given; else $TFDS_DATA_DIR, where it is set, and
+    ~/tensorflow_datasets.
+    """
+    if data_dir is not None:
+        return [Path(data_dir).expanduser()]
+    environment = os.environ.get("TFDS_DATA_DIR")
+    found = [Path(environment)] if environment else []
+    return [path.expanduser() for path in [*found, Path("~/tensorflow_datasets")]]
+
+
 def is_prepared(path: Path) -> bool:
     """Tell whether a folder is one version of a data set, prepared by tfds."""
     return (path / "dataset_info.json").exists()
@@ -146,7 +159,7 @@ def find_prepared(source: str, data_dir=None) -> Path:
 
     Args:
         source: "tfds:NAME", "tfds:NAME/CONFIG", either with ":VERSION" at its end.
-        data_dir: see `kerascnn.data.cifar10.data_dirs`.
+        data_dir: see `data_dirs`.
 
     Returns:
         The folder of the version, by default of the newest.
@@ -155,7 +168,7 @@ def find_prepared(source: str, data_dir=None) -> Path:
         DataError: there is none.
     """
     name, _, version = source.removeprefix(PREFIX).partition(":")
-    folders = [path / name for path in cifar10.data_dirs(data_dir)]
+    folders = [path / name for path in data_dirs(data_dir)]
     found = [
         info.parent
         for folder in folders
@@ -173,6 +186,40 @@ def find_prepared(source: str, data_dir=None) -> Path:
     return max(found, key=lambda path: [int(n) for n in path.name.split(".")])
 
 
+def import_tfds(folder):
+    """Return TensorFlow and tensorflow-datasets, to read a folder with.
+
+    Raises:
+        DataError: one of them is not installed.
+    """
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
+            "install them, or save the arrays where they are installed "
+            "(kerascnn.data.save_arrays) and load that .npz file here"
+        ) from error
+    leave_gpu(tf)
+    return tf, tfds
+
+
+def leave_gpu(tf) -> None:
+    """Keep TensorFlow off the GPU where Keras computes with another backend.
+
+    There TensorFlow only reads files. It would take the memory of the GPU on its first
+    operation, and leave none to the backend.
+    """
+    if "keras" in sys.modules:
+        backend = sys.modules["keras"].config.backend()
+    else:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # too late: its devices are in use
+            tf.config.set_visible_devices([], "GPU")
+
+
 def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
     """Open what tensorflow-datasets has prepared, without reading the images.
 
@@ -181,8 +228,8 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
             the TFRecord format.
         validation: number of training images to hold out; None for the split
             "validation", where there is one beside "test", else for a tenth; 0 for
-            none. They are drawn at random, not class by class, since the classes are
-            not known before the images are read.
+            none, also in place of that split. They are drawn at random, not class by
+            class, since the classes are not known before the images are read.
         seed: of what is held out.
         image_size: (height, width): other images are cut at the centre to that aspect
             ratio and resized, bicubic with antialiasing. None for the size of the
@@ -197,7 +244,7 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
         ValueError: more validation images than there are to hold out.
     """
     folder = Path(folder)
-    tfds = cifar10.import_tfds(folder)[1]
+    tfds = import_tfds(folder)[1]
     try:
         builder = tfds.builder_from_directory(os.fspath(folder))
         splits = dict(builder.info.splits)
@@ -218,11 +265,13 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
     if test == "validation":
         notes.append("Without a split test, the split validation is the test part.")
     own = "validation" if test == "test" and "validation" in splits else None
-    if own and validation is not None:
+    if own and validation:
         raise ValueError(
-            f"{folder} has validation images of its own: leave validation out; "
-            f"received validation={validation!r}"
+            f"{folder} has validation images of its own: leave validation out, or 0 "
+            f"to have none; received validation={validation!r}"
         )
+    if own and validation is not None:
+        own = None
     readers = {
         name: _Reader(folder, splits[name], *keys, image_size)
         for name in ("train", test, own)
@@ -255,7 +304,7 @@ def load_prepared(folder, *, validation=None, seed=0, image_size=None) -> Data:
     proportion here.
     """
     stream = open_stream(
-        folder, validation=0 if validation else None, seed=seed, image_size=image_size
+        folder, validation=validation, seed=seed, image_size=image_size
     )
     whole = Shards(stream.train._reader)
     own = stream.validation._reader is not stream.train._reader
@@ -329,7 +378,7 @@ class _Reader:
         """Yield x, y and numbers, as `Shards.batches` does, of `expected` images."""
         if not expected:
             return
-        tf = cifar10.import_tfds(self.folder)[0]
+        tf = import_tfds(self.folder)[0]
         seen = 0
         try:
             for size, numbers, x, y in self._pipeline(
@@ -386,7 +435,7 @@ class _Reader:
         return data.prefetch(2).with_options(options)
 
     def _decoder(self, tf):
-        tfds = cifar10.import_tfds(self.folder)[1]
+        tfds = import_tfds(self.folder)[1]
         kept = {self.image_key: True, self.label_key: True}
         features = tfds.decode.PartialDecoding(kept).extract_features(self.features)
 

@@ -85,6 +85,7 @@ class Run:
             f"  {m['epochs']} epoch{'s' * (m['epochs'] > 1)} in {m['seconds']:.0f} s, "
             f"{m['images_per_second']:,.0f} images/s"
         )
+        lines += [f"  {note}" for note in self.config["data"].get("notes", ())]
         return "\n".join(lines)
 
 
@@ -464,6 +465,7 @@ def describe(model, network, data, recipe, seed, place, precision, universum):
             "train": len(data.train),
             "validation": len(data.validation),
             "test": len(data.test),
+            "notes": list(data.notes),
         },
         **({"universum": universum.describe()} if universum else {}),
         "recipe": vars(recipe),

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kerascnn.data import Data, Images, load_data
-from kerascnn.data.fingerprint import fingerprint
+from kerascnn.data.dataset import fingerprint
 from kerascnn.training.recipe import Recipe
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerascnn.data import Data, DataError, Images, load_data, save_arrays
-from kerascnn.data.split import assemble
+from kerascnn.data.dataset import assemble
 
 
 @pytest.fixture
@@ -85,6 +85,37 @@ def test_labels_must_name_every_class(arrays, tmp_path):
     np.savez(path, **content | {"labels": [0.5, 1.5, 2.5]})
     with pytest.raises(DataError, match="labels must be a list of names"):
         load_data(path)
+
+
+def test_channels_first_is_named(tmp_path):
+    x, y = np.zeros((4, 3, 32, 32), np.uint8), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(DataError, match=r"\(4, 3, 32, 32\).*channels first.*transpose"):
+        load_data(tmp_path / "a.npz")
+    # Images that are no taller than others have channels are what they are.
+    x = np.zeros((4, 3, 32, 3), np.uint8)
+    np.savez(tmp_path / "b.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    assert load_data(tmp_path / "b.npz", validation=0).input_shape == (3, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "missing"), [([1, 2, 1, 2], "0"), ([0, 2, 0, 2], "1"), ([7, 9, 7, 9], "0")]
+)
+def test_a_class_without_images_is_named(tmp_path, y, missing):
+    """Labels that do not begin at 0, or leave a number out."""
+    x, y = np.zeros((4, 8, 8, 3), np.uint8), np.array(y)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(DataError, match=f"no training image is of class {missing}"):
+        load_data(tmp_path / "a.npz")
+
+
+def test_own_validation_images_and_none(arrays, tmp_path):
+    data = assemble("tiny", "Tiny", "abc", *arrays, validation=arrays[1])
+    path = save_arrays(data, tmp_path / "tiny.npz")
+    assert len(load_data(path).validation) == len(arrays[1])
+    assert len(load_data(path, validation=0).validation) == 0
+    with pytest.raises(ValueError, match=r"or 0 to have none; received validation=5"):
+        load_data(path, validation=5)
 
 
 def test_what_is_no_npz_is_refused_and_no_pickle_is_opened(tmp_path):

@@ -4,32 +4,42 @@ import types
 import numpy as np
 import pytest
 
-from kerascnn.data import DataError, Images, cifar10, load_data, save_arrays
+from kerascnn.data import (
+    DataError,
+    Images,
+    available,
+    cifar10,
+    load_data,
+    save_arrays,
+    tfds,
+)
 
 prepared = pytest.mark.skipif(
-    cifar10.prepared() is None, reason="CIFAR-10 is not prepared on this machine"
+    not next(source for source in available() if source.name == "cifar10").there,
+    reason="CIFAR-10 is not prepared on this machine",
 )
 
 
 def test_where_it_looks(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert list(map(str, cifar10.data_dirs())) == [
+    assert list(map(str, tfds.data_dirs())) == [
         str(tmp_path),
         "/home/somebody/tensorflow_datasets",
     ]
-    assert list(map(str, cifar10.data_dirs("~/x"))) == ["/home/somebody/x"]
+    assert list(map(str, tfds.data_dirs("~/x"))) == ["/home/somebody/x"]
     monkeypatch.delenv("TFDS_DATA_DIR")
-    assert len(cifar10.data_dirs()) == 1
+    assert len(tfds.data_dirs()) == 1
 
 
 def test_the_newest_complete_version_is_taken(tmp_path):
-    assert cifar10.prepared(tmp_path) is None
+    with pytest.raises(DataError, match="is not prepared"):
+        cifar10.find(tmp_path)
     for name in ("3.0.2", "3.0.10", "3.0.11.incompleteABC"):
         (tmp_path / "cifar10" / name).mkdir(parents=True)
         (tmp_path / "cifar10" / name / "dataset_info.json").touch()
     (tmp_path / "cifar10" / "4.0.0").mkdir()  # begun, never finished
-    assert cifar10.prepared(tmp_path).name == "3.0.10"
+    assert cifar10.find(tmp_path).name == "3.0.10"
 
 
 def test_without_it_there_is_no_download_but_two_ways_out(tmp_path, monkeypatch):
@@ -100,16 +110,16 @@ def test_the_gpu_is_left_to_another_backend(monkeypatch):
     for backend, hidden in (("jax", [([], "GPU")]), ("tensorflow", [])):
         monkeypatch.setenv("KERAS_BACKEND", backend)
         devices = Devices()
-        cifar10.leave_gpu(devices)
+        tfds.leave_gpu(devices)
         assert devices.hidden == hidden
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    cifar10.leave_gpu(Devices(RuntimeError("devices are in use")))
+    tfds.leave_gpu(Devices(RuntimeError("devices are in use")))
     # What Keras runs on, once it is imported, counts for more than the environment.
     keras = types.SimpleNamespace()
     keras.config = types.SimpleNamespace(backend=lambda: "tensorflow")
     monkeypatch.setitem(sys.modules, "keras", keras)
     devices = Devices()
-    cifar10.leave_gpu(devices)
+    tfds.leave_gpu(devices)
     assert not devices.hidden
 
 

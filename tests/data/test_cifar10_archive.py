@@ -14,7 +14,6 @@ from kerascnn.data import (
     download,
     import_cifar10,
     load_data,
-    pickles,
 )
 
 FOLDER = "cifar-10-batches-bin"
@@ -66,44 +65,35 @@ def test_another_checksum_is_refused_before_anything_is_read(published, tmp_path
     assert not data.exists()
 
 
-def member(name, kind=tarfile.REGTYPE, target=""):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
+class Calls:
+    """A pickle of it creates a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        (member("../outside.txt"), "outside of cifar-10-batches-bin"),
-        (member("/etc/outside.txt"), "outside of"),
-        (member(f"{FOLDER}/../../outside.txt"), "outside of"),
-        (member("other/data_batch_1.bin"), "outside of"),
-        (member(f"{FOLDER}/data", tarfile.SYMTYPE, "/etc/passwd"), "no plain file"),
-        (member(f"{FOLDER}/data", tarfile.LNKTYPE, "/etc/passwd"), "no plain file"),
-        (member(f"{FOLDER}/pipe", tarfile.FIFOTYPE), "no plain file"),
-        (member(f"{FOLDER}/test_batch.bin"), "twice"),
-    ],
-)
-def test_members_that_should_not_be_there_are_refused(
-    published, tmp_path, extra, message
-):
-    path = published(extra=[(extra, b"")])
+def test_nothing_is_unpickled_before_the_checksum_is_known(published, tmp_path):
+    files = archives.python_files()
+    bait = tmp_path / "called"
+    files["cifar-10-batches-py/data_batch_1"] = pickle.dumps(Calls(bait))
+    hostile = archives.write(tmp_path / "hostile.tar.gz", files)
+    published(kind="python")  # another file is the one that was published
+    with pytest.raises(DataError, match=r"is not cifar-10-binary.tar.gz.*SHA-256"):
+        cifar10_archive.read_archive(hostile)
+    assert not bait.exists()
+
+
+def test_other_members_are_left_alone(published, tmp_path):
+    """Nothing is written, under whatever name: an archive is read where it is."""
+    extra = [(tarfile.TarInfo(name), b"x") for name in ("../outside.txt", "/x", "y")]
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(DataError, match=message):
-        import_cifar10(path, tmp_path / "data")
-    assert not {p for p in set(tmp_path.rglob("*")) - before if p.is_file()}
-    assert not (tmp_path.parent / "outside.txt").exists()
-
-
-def test_an_archive_that_grows_is_refused(published, monkeypatch):
-    monkeypatch.setattr(cifar10_archive, "LARGEST_MEMBER", 1 << 17)
-    path = published(extra=[(member(f"{FOLDER}/large"), bytes((1 << 17) + 1))])
-    with pytest.raises(DataError, match=r"more than CIFAR-10 has.*131,073 bytes"):
-        cifar10_archive.read_archive(path)
-    many = [(member(f"{FOLDER}/{number}"), b"") for number in range(120)]
-    with pytest.raises(DataError, match=r"more than CIFAR-10 has.*member 101"):
-        cifar10_archive.read_archive(published(extra=many))
+    path = published(extra=extra)
+    labels, train, _ = cifar10_archive.read_archive(path)
+    assert labels == cifar10.LABELS and len(train) == 100
+    assert set(tmp_path.rglob("*")) - before <= {path, path.parent}
 
 
 @pytest.mark.parametrize(
@@ -112,8 +102,8 @@ def test_an_archive_that_grows_is_refused(published, monkeypatch):
         ("data_batch_2.bin", b"short", "61,460 bytes were expected, 5 received"),
         ("data_batch_2.bin", b"\xff" * 61460, "20 classes, 0 to 9, were expected"),
         ("batches.meta.txt", b"cat\ndog\n", "the classes are cat, dog"),
-        ("data_batch_2.bin", None, "has no data_batch_2"),
-        ("batches.meta.txt", None, "has no meta"),
+        ("data_batch_2.bin", None, "not what was published: 'data_batch_2'"),
+        ("batches.meta.txt", None, "not what was published: 'meta'"),
     ],
 )
 def test_wrong_content_is_named(published, name, content, message):
@@ -132,100 +122,10 @@ def test_what_is_no_archive_is_named(tmp_path, monkeypatch):
     ):
         path.write_bytes(content)
         archives.publish(monkeypatch, binary=path)
-        with pytest.raises(DataError, match=r"cannot be read as .tar.gz"):
+        with pytest.raises(
+            DataError, match=r"is not what was published|cannot read the archive"
+        ):
             cifar10_archive.read_archive(path)
-
-
-# ---- Hostile pickles ----------------------------------------------------------------
-
-
-class Calls:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        Calls(Path.touch, Path("called")),
-        Calls(eval, "open('called', 'w')"),
-        Calls(getattr, Path, "home"),
-        Calls(np.load, "called"),
-        Calls(np.zeros, (10, 10)),
-    ],
-)
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_calls_is_refused_and_nothing_is_called(
-    published, tmp_path, monkeypatch, call, protocol
-):
-    monkeypatch.chdir(tmp_path)
-    files = archives.python_files()
-    table = {"data": call, "labels": [0] * archives.BATCH}
-    files["cifar-10-batches-py/data_batch_3"] = pickle.dumps(table, protocol)
-    with pytest.raises(DataError, match=r"data_batch_3: .*it was not called"):
-        cifar10_archive.read_archive(published(files, kind="python"))
-    assert not Path("called").exists()
-
-
-def test_an_extra_instruction_in_a_real_pickle_is_refused(published, tmp_path):
-    files = archives.python_files()
-    name = "cifar-10-batches-py/data_batch_1"
-    marker = tmp_path / "called"
-    # Before the last STOP: os.system("touch …"), its result thrown away.
-    call = f"cposix\nsystem\n(S'touch {marker}'\ntR0.".encode()
-    files[name] = files[name][:-1] + call
-    with pytest.raises(DataError, match=r"wants to call posix.system"):
-        cifar10_archive.read_archive(published(files, kind="python"))
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        [1, 2],
-        {"labels": [0] * 20},
-        {"labels": [0] * 20, "data": "text"},
-        {"labels": [0] * 20, "data": np.zeros((20, 3072), np.float32)},
-        {"labels": [0] * 20, "data": np.zeros((20, 3072), object)},
-        {"labels": [0] * 20, "data": np.zeros((20, 1024), np.uint8)},
-        {"labels": [0] * 19, "data": np.zeros((20, 3072), np.uint8)},
-        {"labels": [0.5] * 20, "data": np.zeros((20, 3072), np.uint8)},
-        {"labels": "0" * 20, "data": np.zeros((20, 3072), np.uint8)},
-        {"labels": [10] * 20, "data": np.zeros((20, 3072), np.uint8)},
-    ],
-)
-def test_pickles_of_other_things_are_refused(published, table):
-    files = archives.python_files()
-    files["cifar-10-batches-py/test_batch"] = archives.python_2(table)
-    with pytest.raises(DataError, match="test_batch"):
-        cifar10_archive.read_archive(published(files, kind="python"))
-
-
-def test_arrays_come_out_whole():
-    array = np.random.default_rng(0).integers(0, 256, (4, 5), np.uint8)
-    for stored in (array, np.asfortranarray(array)):
-        read = pickles.loads(archives.python_2({"data": stored}))
-        assert (read[b"data"].array() == array).all()
-
-
-def test_damaged_pickles_are_pickling_errors():
-    content = archives.python_2({"data": np.zeros((3, 4), np.uint8), "labels": [1]})
-    rng = np.random.default_rng(0)
-    for length in range(0, len(content), 3):
-        with pytest.raises(pickle.UnpicklingError):
-            pickles.loads(content[:length])
-    for _ in range(500):  # whatever a flipped byte makes of it, no other error comes
-        broken = bytearray(content)
-        broken[rng.integers(len(broken))] = rng.integers(256)
-        try:
-            pickles.loads(bytes(broken))
-        except pickle.UnpicklingError:
-            continue
 
 
 # ---- Preparing ----------------------------------------------------------------------
@@ -299,4 +199,3 @@ def test_a_failed_import_leaves_nothing(published, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         import_cifar10(published(), tmp_path / "data")
     assert not list((tmp_path / "data").iterdir())
-    assert cifar10.prepared(tmp_path / "data") is None

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -198,7 +199,8 @@ def test_train_test_and_validation_folders(tmp_path):
     data = load_data(tmp_path, validation=6)
     parts = (data.train, data.validation, data.test)
     assert [len(part) for part in parts] == [24, 6, 9]
-    assert not data.notes
+    (note,) = data.notes  # the parts of this test are made alike
+    assert "9 of 9 test images are among the training images" in note
     fill(tmp_path / "val", number=2)
     data = load_data(tmp_path)
     parts = (data.train, data.validation, data.test)
@@ -276,7 +278,9 @@ def test_folders_without_what_it_takes_are_named(tmp_path):
 def test_classes_of_test_must_be_those_of_train(tmp_path):
     fill(tmp_path / "train")
     fill(tmp_path / "test", classes=("cat", "ant", "dog"))
-    with pytest.raises(DataError, match=r"must have the same classes.*lacks bee, dog"):
+    with pytest.raises(
+        DataError, match=r"must have the same classes.*train lacks dog.*test lacks bee"
+    ):
         load_data(tmp_path)
 
 
@@ -288,3 +292,50 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path):
     fill(tmp_path, number=2, classes=("dog",))
     data = load_data(tmp_path, validation=0)
     assert np.bincount(data.test.y).tolist() == [2, 2, 2, 1]
+
+
+# ---- What lies elsewhere ------------------------------------------------------------
+
+
+def test_images_in_folders_within_a_class_are_read(tmp_path):
+    fill(tmp_path / "all", number=5)
+    save(tmp_path / "all" / "cat" / "more" / "x.png", picture(8, 8))
+    save(tmp_path / "all" / "cat" / "more" / "2023" / "y.jfif", picture(8, 8))
+    (tmp_path / "all" / "ant" / "linked").symlink_to(tmp_path / "all" / "bee")
+    data = load_data(tmp_path / "all", validation=0)
+    assert len(data.train) + len(data.test) == 15 + 2 + 5
+
+
+def test_what_is_passed_over_is_told(tmp_path):
+    fill(tmp_path, number=5)
+    (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "dog").symlink_to(tmp_path / "nowhere")
+    save(tmp_path / "stray.png", picture(8, 8))
+    (tmp_path / "ant" / "deeper").mkdir()
+    (tmp_path / "ant" / "deeper" / "list.txt").touch()
+    notes = " ".join(load_data(tmp_path, validation=0).notes)
+    for name in ("gone.png", "stray.png", "dog", "deeper/list.txt"):
+        assert name in notes
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Test", "Val"), ("training", "testing", "validation")]
+)
+def test_parts_by_their_other_names(tmp_path, names):
+    for name in names:
+        fill(tmp_path / name, number=len(name))
+    data = load_data(tmp_path)
+    sizes = [len(part) for part in (data.train, data.test, data.validation)]
+    assert sizes == [3 * len(name) for name in names]
+    assert len(load_data(tmp_path, validation=0).validation) == 0
+
+
+def test_names_and_links_that_cannot_be_are_refused(tmp_path):
+    fill(tmp_path / "loop", number=2)
+    (tmp_path / "loop" / "cat" / "again").symlink_to(tmp_path / "loop" / "cat")
+    with pytest.raises(DataError, match="again is a link that leads back to"):
+        load_data(tmp_path / "loop")
+    fill(tmp_path / "name", number=2)
+    os.rename(tmp_path / "name" / "cat", os.fsencode(tmp_path / "name") + b"/caf\xe9")
+    with pytest.raises(DataError, match="is no UTF-8: rename it"):
+        load_data(tmp_path / "name")

@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 
-from kerascnn.data.fingerprint import fingerprint
-from kerascnn.data.split import assemble, choose, divide, hold_out
-from kerascnn.data.types import DataError, Images
+from kerascnn.data.dataset import (
+    DataError,
+    Images,
+    assemble,
+    choose,
+    divide,
+    fingerprint,
+    hold_out,
+)
 
 
 def numbered(y, size=2):

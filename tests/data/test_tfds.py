@@ -5,7 +5,7 @@ import prepared
 import pytest
 
 from kerascnn.data import DataError, Images, Stream, load_data, tfds
-from kerascnn.data.types import Data
+from kerascnn.data.dataset import Data
 
 LABELS = ("left", "middle", "right")
 TRAIN, TEST = prepared.bands(40), prepared.bands(12, seed=1)
@@ -147,8 +147,11 @@ def test_names_versions_and_own_validation(tmp_path):
     assert stream.origin["source"] == "tfds:more"
     older = load_data("tfds:more:1.0.0", stream=True, data_dir=tmp_path)
     assert older.fingerprint != stream.fingerprint  # a version is a data set
-    with pytest.raises(ValueError, match="validation images of its own"):
-        load_data("tfds:more", stream=True, data_dir=tmp_path, validation=3)
+    for streamed in (True, False):
+        with pytest.raises(ValueError, match=r"its own.*received validation=3"):
+            load_data("tfds:more", stream=streamed, data_dir=tmp_path, validation=3)
+        none = load_data("tfds:more", stream=streamed, data_dir=tmp_path, validation=0)
+        assert (len(none.train), len(none.validation), len(none.test)) == (9, 0, 4)
     memory = load_data("tfds:more", data_dir=tmp_path)
     assert len(memory.validation) == 5
     with pytest.raises(DataError, match="tfds:none is not prepared; looked in"):

@@ -1,0 +1,295 @@
+"""A data set: pixels, labels, what it is exactly, and what is held out of training."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """Data that is missing, broken, or not what it should be; says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images and their labels, in memory.
+
+    Attributes:
+        x: uint8 (N, height, width, channels), pixels 0…255.
+        y: int64 (N,), the class of each image, 0…classes - 1.
+
+    Raises:
+        ValueError: `x` is not uint8 of four axes, or `y` not one integer an image.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __post_init__(self):
+        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+            raise ValueError(
+                "images must be uint8 (N, height, width, channels), pixels 0…255; "
+                f"received {self.x.dtype} {self.x.shape}"
+            )
+        if self.y.shape != self.x.shape[:1] or self.y.dtype.kind not in "iu":
+            raise ValueError(
+                f"labels must be {len(self.x)} integers, one an image; received "
+                f"{self.y.dtype} {self.y.shape}"
+            )
+        if self.y.dtype != np.int64:
+            object.__setattr__(self, "y", self.y.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        size = "x".join(str(n) for n in self.x.shape[1:])
+        return f"Images({len(self):,} of {size})"
+
+    def take(self, indices: Any) -> "Images":
+        """Return the images at `indices` (a slice gives views, an array copies)."""
+        return Images(self.x[indices], self.y[indices])
+
+    def sample(self, per_class: int, *, classes: int, seed: int = 0) -> "Images":
+        """Draw images of every class, ordered by class.
+
+        Args:
+            per_class: number of images of each class; fewer where there are fewer.
+            classes: number of classes.
+            seed: of the draw.
+
+        Returns:
+            Images of class 0 first, then of class 1, …
+        """
+        rng = np.random.default_rng(seed)
+        chosen = [
+            rng.permutation(np.flatnonzero(self.y == label))[:per_class]
+            for label in range(classes)
+        ]
+        return self.take(np.concatenate(chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set: three parts, the names of its classes, and what it is exactly.
+
+    Attributes:
+        name: the word that `load_data` takes and that run folders bear: "cifar10".
+        title: for print, beside every accuracy: "CIFAR-10", "CIFAR-10 (JPEG copy)".
+        train: images to train on.
+        validation: images held out of training, for every decision; may be empty.
+        test: images read once, at the end.
+        labels: names of the classes; `labels[y]` names class y.
+        fingerprint: 16 hexadecimal digits of a SHA-256 over the pixels, the classes
+            and their order, before validation images are taken out of training.
+        notes: what a reader of the accuracy should know, one sentence each.
+        held_out: int64, where the validation images were among the training images
+            of the source, ascending; None where the source has its own validation
+            images.
+        origin: the arguments of `load_data` that made it, so that a resumed training
+            finds it again; empty where it was made otherwise.
+    """
+
+    name: str
+    title: str
+    train: Images
+    validation: Images
+    test: Images
+    labels: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    held_out: np.ndarray | None = None
+    origin: dict = field(default_factory=dict)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return (
+            f"Data({self.name!r}, train={len(self.train)}, "
+            f"validation={len(self.validation)}, test={len(self.test)}, "
+            f"input_shape={self.input_shape}, classes={self.classes}, "
+            f"fingerprint={self.fingerprint!r})"
+        )
+
+    def __str__(self) -> str:
+        height, width, channels = self.input_shape
+        lines = [
+            f"{self.title}: {self.classes} classes of {height}x{width}x{channels} "
+            f"images, fingerprint {self.fingerprint}",
+            f"  train {len(self.train):,}, validation {len(self.validation):,}, "
+            f"test {len(self.test):,}",
+            f"  {_shorten(self.labels)}",
+            *(f"  {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+
+def _shorten(labels: tuple[str, ...], most: int = 12) -> str:
+    if len(labels) <= most:
+        return ", ".join(labels)
+    return ", ".join(labels[:most]) + f", … ({len(labels) - most} more)"
+
+
+def fingerprint(labels: tuple[str, ...], *parts: Images) -> str:
+    """Hash the names of the classes and every part: shapes, pixels, classes, order.
+
+    Args:
+        labels: names of the classes.
+        *parts: the parts of a data set, in a fixed order (train, test).
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256. The byte order of the machine
+        and the layout of the arrays in memory do not enter it.
+    """
+    digest = hashlib.sha256(json.dumps(list(labels)).encode())
+    for part in parts:
+        digest.update(json.dumps(part.x.shape).encode())
+        # In slices: an array that is not contiguous is not copied whole.
+        for start in range(0, len(part), 4096):
+            digest.update(np.ascontiguousarray(part.x[start : start + 4096]))
+        digest.update(np.ascontiguousarray(part.y, "<i8"))
+    return digest.hexdigest()[:16]
+
+
+def choose(y, quotas, *, seed=0):
+    """Draw so many images of each class.
+
+    Args:
+        y: int64 (N,), the class of each image.
+        quotas: number of images to draw of each class, at most as many as there are.
+        seed: of the draw.
+
+    Returns:
+        int64 (sum of quotas,), positions in `y`, ascending.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(np.flatnonzero(y == label))[:quota]
+        for label, quota in enumerate(quotas)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def hold_out(y, number, *, classes, seed=0):
+    """Choose images to hold out, of each class as large a share as of any other.
+
+    Args:
+        y: int64 (N,), the class of each image.
+        number: of images to hold out in all, 0…N - 1.
+        classes: number of classes.
+        seed: of the choice.
+
+    Returns:
+        int64 (number,), positions in `y`, ascending. A class of n images gives
+        n·number/N, rounded up or down so that the sum is `number`.
+
+    Raises:
+        ValueError: `number` is no integer, is negative, or leaves nothing to train
+            on.
+    """
+    if isinstance(number, bool) or not isinstance(number, int | np.integer):
+        raise ValueError(
+            f"the number of validation images must be an integer; received {number!r}"
+        )
+    if not 0 <= number < len(y):
+        raise ValueError(
+            f"of {len(y):,} training images, 0 to {max(len(y) - 1, 0):,} can be held "
+            f"out for validation; received {number:,}"
+        )
+    counts = np.bincount(y, minlength=classes)
+    shares = counts * int(number)
+    quotas, remainders = np.divmod(shares, len(y))
+    # The largest remainders are rounded up; equal ones in the order of the classes.
+    rest = number - quotas.sum()
+    quotas[np.argsort(-remainders, kind="stable")[:rest]] += 1
+    return choose(y, quotas, seed=seed)
+
+
+def divide(images, held):
+    """Split images in two: those not held out, and those held out, in their order."""
+    keep = np.ones(len(images), bool)
+    keep[held] = False
+    return images.take(keep), images.take(held)
+
+
+def assemble(
+    name, title, labels, train, test, *, validation=None, seed=0, mark=None, notes=()
+) -> Data:
+    """Make a data set of a source's parts, and hold validation images out.
+
+    Args:
+        name: of the data set, as run folders bear it.
+        title: of the data set, for print.
+        labels: names of the classes.
+        train: Images to train on, validation images among them.
+        test: Images to test on.
+        validation: how many training images to hold out; None for a tenth; or the
+            source's own validation Images.
+        seed: of the choice of validation images.
+        mark: the fingerprint, where it is known already.
+        notes: sentences for the reader.
+
+    Raises:
+        ValueError: more validation images than there are to hold out.
+        DataError: the parts disagree on the size of the images, or on the classes.
+    """
+    labels = tuple(str(label) for label in labels)
+    own = isinstance(validation, Images)
+    parts = {"train": train, "test": test} | ({"validation": validation} if own else {})
+    for part, images in parts.items():
+        if images.x.shape[1:] != train.x.shape[1:]:
+            raise DataError(
+                f"{title}: the {part} images are {images.x.shape[1:]} (height, width, "
+                f"channels), the train images {train.x.shape[1:]}"
+            )
+        if len(images) and not 0 <= images.y.min() <= images.y.max() < len(labels):
+            raise DataError(
+                f"{title}: the {part} labels go from {images.y.min()} to "
+                f"{images.y.max()}, but there are {len(labels)} classes, 0 to "
+                f"{len(labels) - 1}"
+            )
+    if not len(train):
+        raise DataError(f"{title}: there are no images to train on")
+    if empty := sorted(set(range(len(labels))) - set(np.unique(train.y).tolist())):
+        shown = ", ".join(f"{number} ({labels[number]!r})" for number in empty[:3])
+        raise DataError(
+            f"{title}: no training image is of class {shown}"
+            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}; the train "
+            f"labels go from {train.y.min()} to {train.y.max()}: number the classes "
+            "from 0 without gaps, and name no class that has no images"
+        )
+    mark = mark or fingerprint(labels, *parts.values())
+    held = None
+    if not own:
+        number = len(train) // 10 if validation is None else validation
+        held = hold_out(train.y, number, classes=len(labels), seed=seed)
+        train, validation = divide(train, held)
+    return Data(name, title, train, validation, test, labels, mark, tuple(notes), held)
+
+
+def steps(number: int, batch_size: int) -> int:
+    """Return how many batches of `batch_size` make up `number` images.
+
+    Args:
+        number: of images.
+        batch_size: images a batch; the last batch may have fewer.
+
+    Raises:
+        ValueError: a negative number of images, a batch of none.
+    """
+    if number < 0 or batch_size < 1:
+        raise ValueError(
+            "steps need 0 images or more and a batch size of 1 or more; "
+            f"received {number} and {batch_size}"
+        )
+    return -(-number // batch_size)
