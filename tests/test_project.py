@@ -49,13 +49,10 @@ def test_the_command_alone_shows_its_help_and_completes_its_words(command):
     assert done.stdout.split() == ["summary"]
 
 
-@pytest.mark.parametrize("content", ["", "def build(name): ...", None])
-def test_another_zoo_is_named_in_one_line(content, tmp_path):
-    if content is not None:
-        (tmp_path / "zoo").mkdir()
-        (tmp_path / "zoo" / "__init__.py").write_text(content)
-    else:
-        (tmp_path / "zoo.py").write_text("animals = 3")
+@pytest.mark.parametrize("file", ["zoo/__init__.py", "zoo.py", "zoo/photo.txt"])
+def test_another_zoo_is_named_in_one_line(file, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("animals = 3")
     done = subprocess.run(
         [sys.executable, "-c", "import kerascnn"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
