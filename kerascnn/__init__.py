@@ -8,7 +8,8 @@
     kerascnn.export(run, "served/lecture_cnn")
 
 Everything is imported when it is first used, so that `import kerascnn` is quick and
-loads neither TensorFlow nor Keras.
+loads neither TensorFlow nor Keras. CONTRIBUTING.md has the rooms and the street of the
+data; begin with `summary.py`, then `training/train.py`.
 """
 
 import importlib
