@@ -55,13 +55,13 @@ def export(
 @app.command()
 def versions(folder: Folder, json: Json = False):
     """List the versions of a network; the last is what servers serve."""
-    from kerascnn.serving import versions
+    from kerascnn.serving import versioning
 
-    found = versions.versions(folder)
+    found = versioning.versions(folder)
     if json:
         say_json([version.to_dict() for version in found])
     else:
-        say(versions.table(found) if found else f"{folder} holds no version")
+        say(versioning.table(found) if found else f"{folder} holds no version")
 
 
 @app.command()

@@ -200,7 +200,7 @@ def tune(
     if json:
         say_json({**result.to_dict(), "pictures": pictures})
         return
-    say(result.conclusion())  # the trials have each had a line
+    say(result)
     for file in pictures:
         say(f"picture: {file}")
 
@@ -268,7 +268,6 @@ def predict(
     """Say what images show."""
     from kerascnn.serving import is_version
 
-    found: list[tuple[Path, dict[str, float]]]
     if (server or is_version(model)) and (views, passes) != (1, 1):
         raise ValueError(
             f"a {'server' if server else 'version'} answers for one view in one pass: "
@@ -288,11 +287,9 @@ def predict(
         load_keras()
         from kerascnn.training import predict as predict_images
 
-        answers = predict_images(model, images, views=views, passes=passes)
-        found = [(p.asked, p.probabilities) for p in answers]
+        found = predict_images(model, images, views=views, passes=passes)
     if json:
-        say_json([{"file": f, "probabilities": answer} for f, answer in found])
+        say_json([{"file": p.asked, "probabilities": p.probabilities} for p in found])
         return
-    for file, answer in found:
-        shown = ", ".join(f"{k} {v:.1%}" for k, v in list(answer.items())[:top])
-        say(f"{file}: {shown}")
+    for prediction in found:
+        say(f"{prediction.asked}: {prediction.top(top)}")

@@ -4,8 +4,7 @@
     serving.answers(version, images)["label"]
     serving.verify("served/lecture_cnn")               # whole, and answers as it did
 
-Begin with `exporting.py`, then `publish.py`; the server is `http/`. Importing this
-package imports neither TensorFlow nor Keras.
+Importing this package imports neither TensorFlow nor Keras.
 """
 
 import importlib
@@ -13,16 +12,16 @@ import importlib
 _HOMES = {
     "FORMATS": "formats",
     "Client": "client",
-    "ExportError": "errors",
-    "ServerError": "transport",
+    "ExportError": "formats",
+    "ServerError": "client",
     "Verification": "verification",
     "Version": "versioning",
-    "answers": "check",
-    "check_in_fresh_process": "check",
+    "answers": "runtimes",
+    "check_in_fresh_process": "verification",
     "export": "exporting",
     "is_version": "formats",
     "open_version": "runtimes",
-    "predict_files": "check",
+    "predict_files": "runtimes",
     "prune": "versioning",
     "published": "publish",
     "rollback": "versioning",

@@ -7,8 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kerascnn.serving import manifest
-from kerascnn.serving.formats import Format, format_named, require
+from kerascnn.serving import formats, manifest
 from kerascnn.serving.publish import publish, staging
 
 PACKAGES = {  # whose version goes into the manifest, beside those of every run
@@ -107,98 +106,119 @@ def export(
         ExportError: the version could not be written, the format cannot express the
             network, or the version answers otherwise than the network.
     """
+    made = formats.format_named(format)
+    formats.require(made.writes, made)
     import keras
 
-    made = format_named(format)
-    require(made.writes, made)
-    from kerascnn.serving.layers import check_names
-    from kerascnn.serving.network import computes_in_half, refer
-    from kerascnn.serving.source import resolve
+    from kerascnn.serving import savedmodel, tensorflow_process, verification
 
-    # These import TensorFlow or start it, so none is imported without need.
-    if keras.backend.backend() == "tensorflow":
-        from kerascnn.serving.building import build, explained
-        from kerascnn.serving.savedmodel import full_precision
-    else:
-        from kerascnn.serving.building import explained
-        from kerascnn.serving.tensorflow_process import build, full_precision
-
-        if made.name == "keras":
-            from kerascnn.serving.building import build
-
-    found = resolve(source)
-    model, folder = found.model, Path(folder)
-    with full_precision():
-        reference = refer(model, from_logits, images)
-        labels = _labels(found.labels if labels is None else labels, reference.classes)
+    model, labels_known, about = resolve(source)
+    folder = Path(folder)
+    here = keras.backend.backend() == "tensorflow" or made.name == "keras"
+    half = verification.computes_in_half(model)
+    if tolerance is None:
+        # The same operations in the same precision differ by rounding only.
+        same = here and made.name in ("savedmodel", "keras")
+        tolerance = verification.TOLERANCE if here else tensorflow_process.TOLERANCE
+        if half and not same:
+            tolerance = verification.TOLERANCE_HALF
+    with savedmodel.full_precision():
+        reference = verification.refer(model, from_logits, images)
+        labels = _labels(labels_known if labels is None else labels, reference)
         if activations and made.name == "keras":
             raise ValueError(
                 "a .keras file holds every layer, and kerascnn explain shows it; leave "
                 f"activations out, received {activations!r}"
             )
-        activations = check_names(model, activations)
+        activations = savedmodel.check_names(model, activations)
         with staging(folder) as staged:
-            proof = build(
-                model, staged, reference, labels, made, activations, tolerance
+            job = (model, staged, reference, labels, made, activations)
+            if here:
+                formats.write(*job)
+                proof = verification.prove(staged, reference, labels, made, tolerance)
+            else:
+                proof = tensorflow_process.build(*job, tolerance)
+            differences, answer = proof
+            about |= _describe(reference, labels, made, activations)
+            about["parity"] = {"images": len(reference.images), **differences}
+            about["parity"]["tolerance"] = tolerance
+            # Of another machine, on another day.
+            later = verification.TOLERANCE_HALF if half else verification.TOLERANCE
+            about["golden"] = manifest.golden(
+                reference.golden, answer, labels, max(tolerance, later)
             )
-            half = computes_in_half(model)
-            with explained(staged):
-                manifest.write(
-                    staged,
-                    _describe(found, reference, labels, made, activations, proof, half),
-                )
+            with formats.explained(staged):
+                manifest.write(staged, about)
             return publish(staged, folder)
 
 
-def _describe(found, reference, labels, made: Format, activations, proof, half) -> dict:
-    """Return what the manifest says; see `kerascnn.serving.manifest`."""
+def resolve(source):
+    """Return the network that a source names, its labels, and what a manifest says.
+
+    The manifest says its name, its accuracy in percent of the test images, and its
+    origin: "run" with its folder's name, "config" and "metrics"; "weights" as the zoo's
+    card has them; or "file" and its "sha256".
+    """
+    import zoo
+    from kerascnn.training import load_run, open_network
+
+    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
+        source = load_run(source)
+    accuracy, origin = None, {}
+    if hasattr(source, "model") and hasattr(source, "labels"):  # a run, or the like
+        metrics = getattr(source, "metrics", None) or {}
+        accuracy = metrics.get("test_accuracy")
+        if getattr(source, "folder", None) is not None:
+            origin = {
+                "run": Path(source.folder).resolve().name,
+                "config": source.config,
+                "metrics": metrics,
+            }
+        model, labels = source.model, source.labels
+        name = getattr(source, "name", None) or model.name
+    else:
+        network = open_network(source)
+        model, labels, name = network.model, network.labels, network.name
+        if isinstance(source, str) and source in zoo.names():
+            weights = dict(zoo.card(source).weights)
+            weights.pop("labels", None)
+            accuracy, origin = weights.get("accuracy"), {"weights": weights}
+        elif isinstance(source, str | os.PathLike):
+            file = Path(source)
+            origin = {"file": file.name, "sha256": manifest.sha256(file)}
+    return model, labels, {"model": name, "accuracy": accuracy, "source": origin}
+
+
+def _describe(reference, labels, made, activations) -> dict:
+    """Return what the manifest says of a version's inputs, outputs and makers."""
     from kerascnn.environment import commit, versions
-    from kerascnn.serving.parity import TOLERANCE, TOLERANCE_HALF
 
     strings = made.name == "savedmodel"
-    outputs = {
-        "probabilities": {"dtype": "float32", "shape": [None, reference.classes]},
-        **({} if made.name == "keras" else _output("class_id", "int64")),
-        **(_output("label", "string") if strings else {}),
-    }
+    names = {"class_id": "int64"} if made.name != "keras" else {}
+    names |= {"label": "string"} if strings else {}
     signatures = ["serving_default"] if strings or made.name == "litert" else []
-    if "encoded" in proof.differences and strings:
+    if strings and reference.shape[2] in formats.CHANNELS:
         signatures.append("serve_bytes")
     if activations and signatures:
         signatures.append("activations")
     return {
-        "model": found.name,
         "format": made.name,
         "created": now(),
-        "accuracy": found.accuracy,
         "input": {
             "name": "image",
             "dtype": "uint8",
             "shape": [None, *reference.shape],
         },
-        "outputs": outputs,
+        "outputs": {
+            "probabilities": {"dtype": "float32", "shape": [None, len(labels)]},
+            **{n: {"dtype": kind, "shape": [None]} for n, kind in names.items()},
+        },
         "signatures": signatures,
         "activations": list(activations),
         "labels": labels,
-        "source": found.origin,
         "versions": {**versions(), **_installed(PACKAGES[made.name])},
         "commit": commit(),
-        "parity": {
-            "images": proof.count,
-            **proof.differences,
-            "tolerance": proof.tolerance,
-        },
-        "golden": manifest.golden(
-            proof.images,
-            proof.probabilities,
-            labels,
-            max(proof.tolerance, TOLERANCE_HALF if half else TOLERANCE),
-        ),
     }
-
-
-def _output(name: str, dtype: str) -> dict:
-    return {name: {"dtype": dtype, "shape": [None]}}
 
 
 def _installed(packages) -> dict[str, str]:
@@ -220,7 +240,8 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _labels(labels, classes: int) -> list[str]:
+def _labels(labels, reference) -> list[str]:
+    classes = reference.head.classes
     if labels is None:
         return [str(number) for number in range(classes)]
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):

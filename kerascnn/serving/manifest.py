@@ -33,14 +33,10 @@ def read(version) -> dict | None:
     """
     file = Path(version) / MANIFEST
     try:
-        text = file.read_text(encoding="utf-8")
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    try:
-        content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
         raise ValueError(f"{file} is damaged: it does not list the version's files")

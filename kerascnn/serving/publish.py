@@ -10,17 +10,14 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from filelock import FileLock
 
 PREFIX = ".staging-"
-ABANDONED = 24 * 3600  # seconds; where files cannot be locked, age has to tell
+LOCK = ".lock"  # ends the name of the file that is locked while its directory is filled
+LARGEST = 2**63 - 1  # a server reads a version's number as int64
 
 
 def published(folder) -> list[int]:
@@ -37,13 +34,20 @@ def published(folder) -> list[int]:
 
 
 def numbered(folder) -> list[tuple[int, Path]]:
-    """Return number and path of every child with a decimal number as its name."""
+    """Return number and path of every child with a decimal number as its name.
+
+    As for servers, of "7" and "007" the plain one counts, and none beyond 64 bits.
+    """
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    found = [name for name in names if re.fullmatch("[0-9]+", name)]
-    return sorted((int(name), Path(folder) / name) for name in found)
+    found = {
+        int(name): Path(folder) / name
+        for name in sorted(names)  # "007" comes before "7"
+        if re.fullmatch("[0-9]{1,30}", name) and int(name) <= LARGEST
+    }
+    return sorted(found.items())
 
 
 def withdraw(version: Path) -> bool:
@@ -71,7 +75,7 @@ def withdraw(version: Path) -> bool:
 def staging(folder: Path) -> Iterator[Path]:
     """Make an empty staging directory in `folder`; remove it if it is still there.
 
-    The directory is locked while this process lives. Staging directories that no
+    A file beside it is locked while this process lives. Staging directories that no
     living process holds are removed first.
 
     Args:
@@ -83,16 +87,37 @@ def staging(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be made or written to, or is a file.
     """
-    with _explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _clean(folder)
-        staged, lock = _stage(folder)
+    staged = folder / f"{PREFIX}{secrets.token_hex(4)}"
+    lock = FileLock(f"{staged}{LOCK}")
     try:
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _clean(folder)
+            # The lock first: who sees the directory finds it held.
+            lock.acquire()
+            # mkdir, not tempfile.mkdtemp: a server may run as another user, and must
+            # be able to read what the process's umask lets it read.
+            staged.mkdir()
         yield staged
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        _remove(staged, lock)
+
+
+def _remove(staged: Path, lock: FileLock) -> None:
+    shutil.rmtree(staged, ignore_errors=True)
+    if lock.is_locked:
+        lock.release()
+        with contextlib.suppress(OSError):
+            os.unlink(lock.lock_file)
+
+
+def _clean(folder: Path) -> None:
+    """Remove the staging directories of processes that have ended."""
+    for name in {path.name.removesuffix(LOCK) for path in folder.glob(f"{PREFIX}*")}:
+        lock = FileLock(folder / f"{name}{LOCK}")
+        with contextlib.suppress(OSError):  # another process holds it, or owns it
+            lock.acquire(blocking=False)
+            _remove(folder / name, lock)
 
 
 def publish(staged: Path, folder: Path) -> Path:
@@ -103,10 +128,16 @@ def publish(staged: Path, folder: Path) -> Path:
     one the number after it.
 
     Raises:
-        OSError: the directory cannot be renamed.
+        OSError: the directory cannot be renamed, or there is no greater number.
     """
     while True:
-        version = folder / str(max(published(folder), default=0) + 1)
+        number = max(published(folder), default=0) + 1
+        if number > LARGEST:
+            raise OSError(
+                f"{folder} has the version {LARGEST}, the greatest that servers know; "
+                "publish into another folder"
+            )
+        version = folder / str(number)
         # POSIX lets a directory replace an empty one; a version replaces nothing.
         if os.path.lexists(version):
             continue
@@ -117,63 +148,6 @@ def publish(staged: Path, folder: Path) -> Path:
                 continue
             raise
         return version
-
-
-def _stage(folder: Path) -> tuple[Path, int | None]:
-    while True:
-        staged = folder / f"{PREFIX}{secrets.token_hex(4)}"
-        # mkdir, not tempfile.mkdtemp: a server may run as another user, and must be
-        # able to read what the process's umask lets it read.
-        staged.mkdir()
-        if fcntl is None:
-            return staged, None
-        lock = None
-        try:
-            lock = os.open(staged, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), os.stat(staged)):
-                return staged, lock
-        except (FileNotFoundError, BlockingIOError):
-            # Another export took the directory for abandoned before it was locked.
-            pass
-        except OSError:  # the file system knows no locks
-            os.close(lock)
-            return staged, None
-        if lock is not None:
-            os.close(lock)
-
-
-def _clean(folder: Path) -> None:
-    """Remove the staging directories of processes that have ended."""
-    for staged in folder.glob(f"{PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError), _abandoned(staged) as abandoned:
-            if abandoned:
-                shutil.rmtree(staged, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _abandoned(staged: Path) -> Iterator[bool]:
-    """Tell whether no living process holds a staging directory.
-
-    While the answer is used the directory is locked: an export that has just made it,
-    and not locked it yet, sees that it was taken for abandoned.
-    """
-    by_age = time.time() - staged.stat().st_mtime > ABANDONED
-    if fcntl is None:
-        yield by_age
-        return
-    lock = os.open(staged, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        abandoned = True
-    except BlockingIOError:
-        abandoned = False
-    except OSError:  # the file system knows no locks
-        abandoned = by_age
-    try:
-        yield abandoned
-    finally:
-        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ network is saved, loaded by a process with KERAS_BACKEND=tensorflow, and leaves 
 as plain convolutions and matrix products.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import json
@@ -14,18 +13,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from kerascnn.serving.errors import ExportError
-from kerascnn.serving.formats import Format, format_named
-from kerascnn.serving.network import Reference, computes_in_half
-from kerascnn.serving.parity import TOLERANCE_HALF, Proof
+from kerascnn.heads import Head
+from kerascnn.serving import formats
+from kerascnn.serving.formats import ExportError, Format
+from kerascnn.serving.verification import Reference, prove
 
 # The backends' convolutions sum in another order: rounding, amplified by the depth of
 # a network.
@@ -35,19 +32,15 @@ OWN = ("keras", "builtins")  # what Keras finds by itself
 
 
 def build(
-    model,
-    version: Path,
-    reference,
-    labels,
-    made: Format,
-    activations=(),
-    tolerance: float | None = None,
-) -> Proof:
-    """Write a network of any backend into a folder, as `building.build` does.
+    model, version: Path, reference, labels, made: Format, activations, tolerance
+) -> tuple[dict[str, float], np.ndarray]:
+    """Write a network of any backend into a folder, and prove it there.
+
+    Args: as `formats.write` and `verification.prove`, whose result is returned.
 
     Raises:
         ExportError: TensorFlow is not installed; the model cannot be saved; a custom
-            layer cannot be imported; or what `building.build` raises.
+            layer cannot be imported; or what those two raise.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise ExportError(
@@ -56,24 +49,15 @@ def build(
         )
     with tempfile.TemporaryDirectory(prefix="kerascnn-export-") as scratch:
         file = Path(scratch) / "model.keras"
-        try:
-            with warnings.catch_warnings():
-                # Keras warns of lambdas in files of unknown origin, which this is not.
-                warnings.simplefilter("ignore")
-                model.save(file)
-        except (NotImplementedError, OSError, TypeError, ValueError) as error:
-            raise ExportError(
-                f"the model {model.name!r} cannot be saved for the TensorFlow process "
-                f"that exports it: {str(error).strip().splitlines()[0]}"
-            ) from error
+        formats.save(model, file)
         custom = _custom(file)
         for module, name in custom:
             if module == "__main__":  # there it is another script
                 raise _not_importable(module, name, "it is defined in a script")
-        if tolerance is None:
-            tolerance = TOLERANCE_HALF if computes_in_half(model) else TOLERANCE
+        head = reference.head
         job = {
-            **asdict(reference),
+            "shape": reference.shape,
+            "head": [head.kind, head.units, head.index],
             "version": str(version.resolve()),
             "format": made.name,
             "activations": list(activations),
@@ -81,8 +65,11 @@ def build(
             "custom": custom,
             "tolerance": tolerance,
         }
-        arrays = {name: job.pop(name) for name in ("images", "probabilities")}
-        np.savez(Path(scratch) / "reference.npz", **arrays)
+        np.savez(
+            Path(scratch) / "reference.npz",
+            images=reference.images,
+            probabilities=reference.probabilities,
+        )
         (Path(scratch) / "job.json").write_text(json.dumps(job), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-m", __name__, scratch],
@@ -108,17 +95,7 @@ def build(
                 f"{lines[-1]}"
             )
         told = json.loads((Path(scratch) / "proof.json").read_text(encoding="utf-8"))
-        with np.load(Path(scratch) / "golden.npz") as arrays:
-            return Proof(**told, **{name: arrays[name] for name in arrays.files})
-
-
-def full_precision():
-    """Return a context in which JAX rounds float32 on no device to TensorFloat-32."""
-    if keras.backend.backend() != "jax":
-        return contextlib.nullcontext()
-    import jax
-
-    return jax.default_matmul_precision("highest")
+        return told, np.load(Path(scratch) / "golden.npy")
 
 
 def _custom(file: Path) -> list[list[str]]:
@@ -171,18 +148,14 @@ def _not_importable(module: str, name: str, reason: str) -> ExportError:
 def main(scratch: str) -> int:
     """Do the job that `build` left in a folder; runs in the TensorFlow process."""
     import zoo.layers  # noqa: F401  (registers the custom layers of the zoo)
-    from kerascnn.serving import building, savedmodel
+    from kerascnn.serving.savedmodel import full_precision
 
     folder = Path(scratch)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     with np.load(folder / "reference.npz") as arrays:
-        reference = Reference(
-            shape=tuple(job["shape"]),
-            classes=job["classes"],
-            from_logits=job["from_logits"],
-            images=arrays["images"],
-            probabilities=arrays["probabilities"],
-        )
+        head = Head(*job["head"], None, None, None, True)
+        reference = Reference(tuple(job["shape"]), head, **arrays)
+    version, made = Path(job["version"]), formats.format_named(job["format"])
     try:
         try:
             # Unsafe would be a file of unknown origin; this one the caller just wrote.
@@ -199,23 +172,18 @@ def main(scratch: str) -> int:
                 f"the TensorFlow process that writes the SavedModel cannot load the "
                 f"model: {reason}"
             ) from error
-        with savedmodel.full_precision():
-            proof = building.build(
-                model,
-                Path(job["version"]),
-                reference,
-                job["labels"],
-                format_named(job["format"]),
-                job["activations"],
-                job["tolerance"],
+        with full_precision():
+            formats.write(
+                model, version, reference, job["labels"], made, job["activations"]
+            )
+            told, golden = prove(
+                version, reference, job["labels"], made, job["tolerance"]
             )
     except ExportError as error:
         (folder / "failure.txt").write_text(str(error), encoding="utf-8")
         return 1
-    told = asdict(proof)
-    arrays = {name: told.pop(name) for name in ("images", "probabilities")}
     (folder / "proof.json").write_text(json.dumps(told), encoding="utf-8")
-    np.savez(folder / "golden.npz", **arrays)
+    np.save(folder / "golden.npy", golden)
     return 0
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerascnn.serving import manifest
-from kerascnn.serving.errors import ExportError
-from kerascnn.serving.formats import MANIFEST, format_of
+from kerascnn.serving.formats import MANIFEST, ExportError, format_of
 from kerascnn.serving.publish import numbered, publish, staging, withdraw
 from kerascnn.tables import Column, Table, format_bytes
 
@@ -19,7 +18,8 @@ class Version:
     Attributes:
         number: what servers order versions by.
         path: its folder.
-        format: "savedmodel", "litert", "onnx", "openvino" or "keras".
+        format: "savedmodel", "litert", "onnx", "openvino" or "keras"; None where a
+            damaged manifest keeps it.
         model: name of the network, None if it is not known.
         created: when it was published, UTC, ISO 8601; None if it is not known.
         accuracy: percent of the test images; None if it is not known.
@@ -27,11 +27,12 @@ class Version:
         bytes: size of all its files.
         verifiable: whether it has a manifest, so that `verify` can prove it whole.
         copy_of: the version that a rollback published again, otherwise None.
+        damaged: what is wrong with its manifest, otherwise None.
     """
 
     number: int
     path: Path
-    format: str
+    format: str | None
     model: str | None
     created: str | None
     accuracy: float | None
@@ -39,16 +40,20 @@ class Version:
     bytes: int
     verifiable: bool
     copy_of: int | None = None
+    damaged: str | None = None
 
     def __str__(self) -> str:
-        told = [self.model or "unknown network", self.format, format_bytes(self.bytes)]
+        told = [self.model or "unknown network", self.format or "unknown format"]
+        told.append(format_bytes(self.bytes))
         if self.accuracy is not None:
             told.append(f"{self.accuracy:.2f} %")
         if self.created:
             told.append(self.created)
         if self.copy_of is not None:
             told.append(f"copy of {self.copy_of}")
-        if not self.verifiable:
+        if self.damaged:
+            told.append(f"damaged: {self.damaged}")
+        elif not self.verifiable:
             told.append("no manifest")
         return f"{self.path}: " + ", ".join(told)
 
@@ -64,7 +69,6 @@ def versions(folder) -> list[Version]:
         folder: the folder of one model, whose children 1, 2, … are its versions.
 
     Raises:
-        ValueError: a manifest is damaged.
         FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
@@ -93,7 +97,9 @@ def table(found: list[Version]) -> Table:
         Column("copy_of", "copy of", optional=1),
     )
     notes = []
-    if without := [str(v.number) for v in found if not v.verifiable]:
+    if damaged := [str(v.number) for v in found if v.damaged]:
+        notes.append(f"damaged: {', '.join(damaged)}")
+    if without := [str(v.number) for v in found if not (v.verifiable or v.damaged)]:
         notes.append(f"without a manifest: {', '.join(without)}")
     return Table(columns, [v.to_dict() for v in found], notes=notes)
 
@@ -107,9 +113,10 @@ def rollback(folder, to: int | None = None) -> Version:
 
     Args:
         folder: the folder of versions.
-        to: number of the version to publish again; default the one before the newest.
-            After a rollback that is the one before the version that was published
-            again: two rollbacks go back two versions, not back and forth.
+        to: number of the version to publish again; default the last one before the
+            newest whose manifest is not damaged. After a rollback that is the one
+            before the version that was published again: two rollbacks go back two
+            versions, not back and forth.
 
     Returns:
         The new version; its `copy_of` is the number of the old one.
@@ -121,17 +128,18 @@ def rollback(folder, to: int | None = None) -> Version:
     """
     folder = Path(folder)
     have = versions(folder)
-    numbers = ", ".join(str(v.number) for v in have) or "none"
+    numbers = [f"{v.number}{' (damaged)' if v.damaged else ''}" for v in have]
+    numbers = ", ".join(numbers) or "none"
     if not have:
         raise ValueError(f"{folder} holds no version; publish one with kerascnn export")
     newest = have[-1]
     if to is None:
-        served = newest.copy_of or newest.number
-        before = [v for v in have if v.number < served]
+        served = newest.number if newest.copy_of is None else newest.copy_of
+        before = [v for v in have if v.number < served and not v.damaged]
         if not before:
             raise ValueError(
                 f"there is no version before {served} in {folder}, which has {numbers};"
-                " name one with to"
+                " name one: rollback(folder, to=NUMBER), or --to NUMBER"
             )
         old = before[-1]
     else:
@@ -141,8 +149,11 @@ def rollback(folder, to: int | None = None) -> Version:
         if not named:
             raise ValueError(f"there is no version {to} in {folder}; it has {numbers}")
         old = named[0]
-    content = manifest.read(old.path)
-    if content and (changed := manifest.differences(old.path, content)):
+    content = None if old.damaged else manifest.read(old.path)
+    changed = [old.damaged] if old.damaged else []
+    if content:
+        changed = manifest.differences(old.path, content)
+    if changed:
         raise ExportError(
             f"{old.path} is not published again, it is damaged: {'; '.join(changed)}; "
             "name another version, or export again"
@@ -164,7 +175,7 @@ def rollback(folder, to: int | None = None) -> Version:
         if content:
             from kerascnn.serving.exporting import now
 
-            origin = old.copy_of or old.number
+            origin = old.number if old.copy_of is None else old.copy_of
             manifest.write(staged, {**content, "created": now(), "copy_of": origin})
         path = publish(staged, folder)
     return describe(path, int(path.name))
@@ -174,7 +185,8 @@ def prune(folder, keep: int) -> list[Version]:
     """Remove all but the newest versions.
 
     Each is renamed before its files are removed, so that nobody sees half a version.
-    Numbered children that are no versions are left alone.
+    Numbered children that are no versions are left alone. Where the newest is damaged,
+    it stays, and so many sound ones beside it.
 
     Args:
         folder: the folder of versions.
@@ -192,16 +204,22 @@ def prune(folder, keep: int) -> list[Version]:
         raise ValueError(
             f"keep is 1 or more: the newest version is served; received {keep}"
         )
-    return [old for old in versions(folder)[:-keep] if withdraw(old.path)]
+    *older, newest = versions(folder) or [None]
+    sound = [v.number for v in (*older, newest) if v and not v.damaged]
+    kept = sound[-keep:]
+    return [old for old in older if old.number not in kept and withdraw(old.path)]
 
 
 def describe(path: Path, number: int) -> Version | None:
     """Return what is known of a version; None if the folder is none."""
-    content = manifest.read(path)
+    content, damaged = {}, None
+    try:
+        content = manifest.read(path) or {}
+    except ValueError as error:
+        damaged = str(error)
     made = format_of(path)
-    if made is None:
+    if made is None and not damaged:
         return None
-    content = content or {}
     source = content.get("source") or {}
     data = (source.get("config") or {}).get("data") or {}
     title = data.get("title") or (source.get("weights") or {}).get("data_title")
@@ -211,7 +229,7 @@ def describe(path: Path, number: int) -> Version | None:
     return Version(
         number=number,
         path=path,
-        format=made.name,
+        format=made.name if made else None,
         model=content.get("model"),
         created=content.get("created"),
         accuracy=content.get("accuracy"),
@@ -219,6 +237,7 @@ def describe(path: Path, number: int) -> Version | None:
         bytes=size,
         verifiable=bool(content),
         copy_of=content.get("copy_of"),
+        damaged=damaged,
     )
 
 

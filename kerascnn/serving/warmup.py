@@ -6,27 +6,52 @@ the records of `assets.extra/tf_serving_warmup_requests`: a TFRecord file of
 `PredictionLog` messages (tensorflow_serving/apis/prediction_log.proto).
 
 Those messages are declared in the package tensorflow-serving-api, which requires the
-distribution `tensorflow` by name and so cannot stand beside `tensorflow-cpu`. The five
-fields that are needed are declared here, for the protobuf that TensorFlow brings.
+distribution `tensorflow` by name and so cannot stand beside `tensorflow-cpu`. What is
+needed of them is declared here, with TensorFlow's own TensorProto.
 """
 
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from kerascnn.serving.formats import CHANNELS
+
 FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 32)  # images
 RECORDS = 1000  # TensorFlow Serving refuses files with more
 
+# prediction_log.proto, predict.proto and model.proto, the fields that are needed.
+MESSAGES = """
+name: "kerascnn/warmup.proto" package: "kerascnn.warmup" syntax: "proto3"
+dependency: "tensorflow/core/framework/tensor.proto"
+message_type { name: "PredictionLog"
+  field { name: "predict_log" number: 6 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".kerascnn.warmup.PredictLog" } }
+message_type { name: "PredictLog"
+  field { name: "request" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".kerascnn.warmup.PredictRequest" } }
+message_type { name: "PredictRequest"
+  field { name: "model_spec" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".kerascnn.warmup.ModelSpec" }
+  field { name: "inputs" number: 2 label: LABEL_REPEATED type: TYPE_MESSAGE
+          type_name: ".kerascnn.warmup.PredictRequest.InputsEntry" }
+  nested_type { name: "InputsEntry" options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+            type_name: ".tensorflow.TensorProto" } } }
+message_type { name: "ModelSpec"
+  field { name: "signature_name" number: 3 label: LABEL_OPTIONAL type: TYPE_STRING } }
+"""
 
-def write(version: Path, shape: tuple[int, int, int], signatures) -> Path:
+
+def write(version: Path, shape: tuple[int, int, int]) -> Path:
     """Write one request for each signature and each batch size of `BATCHES`.
 
     Args:
-        version: folder of a SavedModel.
+        version: folder of a SavedModel that `savedmodel.write` wrote.
         shape: (height, width, channels) of its images.
-        signatures: names of its signatures: "serving_default", which takes the
-            pixels, and "serve_bytes", which takes the images encoded as PNG.
 
     Returns:
         The path of the file, a few hundred bytes: the images are grey, and a
@@ -38,21 +63,26 @@ def write(version: Path, shape: tuple[int, int, int], signatures) -> Path:
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
         for batch in BATCHES:
-            if "serving_default" in signatures:
-                pixels = tf.make_tensor_proto(128, tf.uint8, (batch, *shape))
-                writer.write(_prediction("serving_default", "image", pixels))
-            if "serve_bytes" in signatures:
+            pixels = tf.make_tensor_proto(128, tf.uint8, (batch, *shape))
+            tensors = [("serving_default", "image", pixels)]
+            if shape[2] in CHANNELS:
                 png = tf.io.encode_png(tf.fill(shape, tf.constant(128, tf.uint8)))
                 encoded = tf.make_tensor_proto([png.numpy()], tf.string, (batch,))
-                writer.write(_prediction("serve_bytes", "image_bytes", encoded))
+                tensors.append(("serve_bytes", "image_bytes", encoded))
+            for signature, name, tensor in tensors:
+                log = _prediction_log()()
+                request = log.predict_log.request
+                request.model_spec.signature_name = signature
+                request.inputs[name].CopyFrom(tensor)
+                writer.write(log.SerializeToString())
     return file
 
 
-def read_requests(file: Path) -> Iterator[tuple[str, dict]]:
-    """Yield the requests of a file: the name of a signature, and its inputs by name.
+def read_requests(file: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Read a file of warm-up requests: for each its signature and its inputs.
 
     Raises:
-        ValueError: a record is damaged, or no request for a prediction.
+        ValueError: a record is damaged, or no request to predict.
         tensorflow.errors.OpError: the file cannot be read.
     """
     import tensorflow as tf
@@ -60,65 +90,28 @@ def read_requests(file: Path) -> Iterator[tuple[str, dict]]:
 
     for record in tf.data.TFRecordDataset(str(file)).take(RECORDS):
         try:
-            log = _message().FromString(record.numpy())
-            if not log.HasField("predict_log"):
-                raise ValueError("a record is no predict log")
+            log = _prediction_log().FromString(record.numpy())
+            if not log.predict_log.HasField("request"):
+                raise ValueError("a record has no request; is it a predict log?")
             request = log.predict_log.request
-            arrays = {name: tf.make_ndarray(t) for name, t in request.inputs.items()}
+            arrays = {n: tf.make_ndarray(t) for n, t in request.inputs.items()}
         except (DecodeError, TypeError, ValueError) as error:
             raise ValueError(f"{file} is damaged: {error}") from error
         yield request.model_spec.signature_name or "serving_default", arrays
 
 
-def _prediction(signature: str, name: str, tensor) -> bytes:
-    log = _message()()
-    request = log.predict_log.request
-    request.model_spec.signature_name = signature
-    request.inputs[name].CopyFrom(tensor)
-    return log.SerializeToString()
-
-
 @functools.cache
-def _message():
-    """Return the class of PredictionLog, with the fields that are needed."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    from tensorflow.core.framework import tensor_pb2
-
-    package = "kerascnn.warmup"
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"{package}.proto", package=package, syntax="proto3"
+def _prediction_log() -> type:
+    from google.protobuf import (
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+        text_format,
     )
-    file.dependency.append(tensor_pb2.DESCRIPTOR.name)
+    from tensorflow.core.framework import tensor_pb2  # noqa: F401  (is declared by it)
 
-    def message(name, parent=None, **members):
-        made = (parent.nested_type if parent else file.message_type).add(name=name)
-        for member, (number, kind) in members.items():
-            made.field.add(
-                name=member,
-                number=number,
-                label=field.LABEL_OPTIONAL,
-                type=field.TYPE_MESSAGE if kind else field.TYPE_STRING,
-                type_name=kind,
-            )
-        return made
-
-    message("ModelSpec", signature_name=(3, None))
-    request = message("PredictRequest", model_spec=(1, f".{package}.ModelSpec"))
-    entry = message(
-        "InputsEntry", request, key=(1, None), value=(2, ".tensorflow.TensorProto")
-    )
-    entry.options.map_entry = True
-    request.field.add(
-        name="inputs",
-        number=2,
-        label=field.LABEL_REPEATED,
-        type=field.TYPE_MESSAGE,
-        type_name=f".{package}.PredictRequest.InputsEntry",
-    )
-    message("PredictLog", request=(1, f".{package}.PredictRequest"))
-    message("PredictionLog", predict_log=(6, f".{package}.PredictLog"))
+    declared = text_format.Parse(MESSAGES, descriptor_pb2.FileDescriptorProto())
     pool = descriptor_pool.Default()
-    pool.AddSerializedFile(file.SerializeToString())
-    found = pool.FindMessageTypeByName(f"{package}.PredictionLog")
+    pool.AddSerializedFile(declared.SerializeToString())
+    found = pool.FindMessageTypeByName("kerascnn.warmup.PredictionLog")
     return message_factory.GetMessageClass(found)

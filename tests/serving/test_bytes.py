@@ -12,7 +12,6 @@ from PIL import Image
 
 from kerascnn import serving
 from kerascnn.data import read_image
-from kerascnn.serving import check
 
 
 def photograph(height, width, seed=0):
@@ -61,10 +60,10 @@ def looking_glass(tmp_path_factory):
         output = keras.layers.Concatenate()([level, rest])
         folder = tmp_path_factory.mktemp("glass")
         version = serving.export(keras.Model(image, output), folder)
-        served = check.load(version)
+        served = serving.open_version(version)
 
         def look(encoded):
-            level = check.ask(served, encoded)["probabilities"][:, :-1]
+            level = served.ask(encoded)["probabilities"][:, :-1]
             pixels = level.reshape(-1, height, width, channels) * 512 * numbers
             assert np.abs(pixels - pixels.round()).max() < 0.02  # whole grey levels
             return pixels.round().astype(int)
@@ -220,7 +219,7 @@ def test_networks_of_four_channels(looking_glass):
 
 def test_networks_of_five_channels_take_pixels_only(tiny, tmp_path):
     version = serving.export(tiny(channels=5), tmp_path)
-    assert set(check.load(version).signatures) == {"serving_default"}
+    assert set(tf.saved_model.load(str(version)).signatures) == {"serving_default"}
     images = np.zeros((2, 8, 8, 5), np.uint8)
     assert serving.answers(version, images)["probabilities"].shape == (2, 3)
 

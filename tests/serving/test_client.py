@@ -11,11 +11,19 @@ import time
 
 import numpy as np
 import pytest
+import urllib3
 from typer.testing import CliRunner
 
+from kerascnn import prediction
 from kerascnn.cli.common import app as command
-from kerascnn.serving.client import Client, Prediction
-from kerascnn.serving.transport import Connection, ServerError, pause_before
+from kerascnn.serving.client import (
+    Attempts,
+    Client,
+    Connection,
+    Prediction,
+    ServerError,
+    pause_before,
+)
 
 
 @contextlib.contextmanager
@@ -66,7 +74,7 @@ def answering(script):
 def pauses(monkeypatch):
     """Let no time pass between attempts; collect the seconds."""
     waited = []
-    monkeypatch.setattr("kerascnn.serving.transport.time.sleep", waited.append)
+    monkeypatch.setattr("kerascnn.serving.client.time.sleep", waited.append)
     return waited
 
 
@@ -140,7 +148,8 @@ def test_files_by_path_and_as_bytes(server, images, expected, tmp_path):
     given = [p.probabilities for p in found[:2]]
     np.testing.assert_allclose(given, expected["probabilities"][:2], atol=1e-6)
     assert client.predict_files(files) == [
-        (file, p.ranking) for file, p in zip(files, found, strict=False)
+        prediction.Prediction(p.ranking, file)
+        for file, p in zip(files, found, strict=False)
     ]
 
 
@@ -212,9 +221,9 @@ def test_the_command_asks_a_server(server, images, tmp_path):
     told = CliRunner().invoke(command, [*arguments, "--json"])
     ((answer),) = json.loads(told.stdout)
     (found,) = Client(server).predict_files([file])
-    assert answer == {"file": str(file), "probabilities": found[1]}
+    assert answer == {"file": str(file), "probabilities": found.probabilities}
     shown = CliRunner().invoke(command, [*arguments, "--top", "1"])
-    label, value = next(iter(found[1].items()))
+    label, value = found.label, found.probabilities[found.label]
     assert shown.stdout == f"{file}: {label} {value:.1%}\n"
     wrong = CliRunner().invoke(command, [*arguments, "--views", "2"])
     assert "received 2 and 1" in str(wrong.exception)
@@ -354,21 +363,26 @@ def test_retry_after_is_respected(pauses):
 def test_pauses():
     for attempt in range(20):
         longest = min(5.0, 0.1 * 2**attempt)
-        assert longest / 2 <= pause_before(attempt, None) <= longest
-        assert pause_before(attempt, "0") <= longest
-        assert pause_before(attempt, "no date") <= longest
-        assert pause_before(attempt, "nan") <= longest
-        assert 7 <= pause_before(attempt, "7") <= 7 + longest / 2
+        assert longest / 2 <= pause_before(attempt) <= longest
+        assert 7 <= pause_before(attempt, 7) <= 7 + longest / 2
+
+
+def test_what_retry_after_asks_for():
+    def asked(value):
+        return Attempts().asked(urllib3.HTTPResponse(headers={"Retry-After": value}))
+
+    assert (asked("7"), asked("0"), asked("no date"), asked("nan")) == (7, 0, 0, 0)
     at = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
-    assert 28 < pause_before(0, at) < 31
-    assert pause_before(0, "Wed, 21 Oct 2015 07:28:00 GMT") <= 0.1
+    assert 28 < asked(at) < 31
+    assert asked("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert Attempts().asked(urllib3.HTTPResponse()) == 0
 
 
 # Connections
 
 
 def test_a_connection_stays_open_and_is_opened_anew():
-    ports = []
+    opened = []
 
     def script(count, *_):
         return (200, {}, {}) if count != 3 else None  # the third finds it closed
@@ -377,9 +391,9 @@ def test_a_connection_stays_open_and_is_opened_anew():
         connection = Connection(url)
         for _ in range(4):
             connection.json("GET", "/")
-            ports.append(connection._local.connection.sock.getsockname()[1])
+            opened.append(connection._pool.num_connections)
     assert len(asked) == 5
-    assert ports[0] == ports[1] != ports[2] == ports[3]
+    assert opened == [1, 1, 2, 2]
 
 
 def test_a_new_connection_is_not_repeated():
@@ -443,6 +457,98 @@ def test_answers_that_break_the_protocol(answer):
         pytest.raises(ServerError, match="does not answer as the protocol"),
     ):
         Client(url, "m", "stable").predict([b"\xff\xd8"])
+
+
+# What the URL says beside the host
+
+
+@pytest.mark.parametrize(
+    ("pair", "sent"),
+    [("ann:b%40d%3A", b"ann:b@d:"), ("ann", b"ann:"), ("%C3%A9:p", "é:p".encode())],
+)
+def test_credentials_are_sent_and_not_told(pair, sent):
+    def refuse(count, method, path, headers, body):
+        told = headers.get("Authorization", "").removeprefix("Basic ")
+        known = base64.b64decode(told) == sent
+        return (200, {}, {}) if known else (401, {}, {"error": "who are you?"})
+
+    with answering(refuse) as (url, _):
+        with pytest.raises(ServerError, match="401: who are you"):
+            Connection(url).json("GET", "/")
+        client = Client(url.replace("//", f"//{pair}@"), "m")
+        client._connection.json("GET", "/")
+        assert client.url == url and pair not in repr(client)
+
+
+@pytest.mark.parametrize("query", ["?key=a%20b", "?a=1&b=2", "?tail/"])
+def test_the_query_of_the_url_is_kept(query):
+    answer = {"predictions": [row()], "model_version_status": []}
+    with answering(lambda *_: (200, {}, answer)) as (url, asked):
+        Client(f"{url}/proxy/{query}", "cnn", "stable").predict([b"\xff\xd8"])
+        Client(url + query, "cnn").status()
+    assert [path for _, path, _, _ in asked] == [
+        f"/proxy/v1/models/cnn/labels/stable:predict{query}",
+        f"/v1/models/cnn{query}",
+    ]
+
+
+# A version whose classes are in another order
+
+
+class Reordered:
+    """A server of this kind whose version 2 has its classes in another order."""
+
+    classes = {1: ["cat", "dog", "owl"], 2: ["owl", "cat", "dog"]}  # noqa: RUF012
+
+    def __init__(self):
+        self.version = 1
+        self.listings = 0
+
+    def __call__(self, count, method, path, headers, body):
+        classes = self.classes[self.version]
+        scores = [{"owl": 0.7, "cat": 0.2, "dog": 0.1}[name] for name in classes]
+        best = classes.index("owl")
+        if path == "/page/models":
+            self.listings += 1
+            listed = {"name": "m", "version": self.version, "labels": classes}
+            return 200, {}, {"models": [listed]}
+        if path == "/v2/health/live":
+            return 200, {}, {}
+        if path.endswith("/infer"):
+            outputs = [
+                {"name": "probabilities", "shape": [1, 3], "data": scores},
+                {"name": "class_id", "shape": [1], "data": [best]},
+                {"name": "label", "shape": [1], "data": ["owl"]},
+            ]
+            return 200, {}, {"model_version": str(self.version), "outputs": outputs}
+        return 200, {}, {"predictions": [row("owl", scores, best)]}
+
+
+@pytest.mark.parametrize("kind", ["array", "files"])
+def test_names_follow_the_version(images, kind):
+    server = Reordered()
+    ranked = {"owl": 0.7, "cat": 0.2, "dog": 0.1}
+    with answering(server) as (url, _):
+        client = Client(url, "m")
+        asked = images[:1] if kind == "array" else [b"\xff\xd8"]
+        for server.version in (1, 1, 2, 2, 1):
+            (found,) = client.predict(asked)
+            assert found.ranking == pytest.approx(ranked)
+            assert list(found.ranking) == list(ranked)
+    assert server.listings == (3 if kind == "array" else 5)
+
+
+def test_names_that_do_not_fit_are_not_told(images):
+    """The list is already of the version after the one that answered."""
+    server = Reordered()
+    with answering(server) as (url, _):
+        client = Client(url, "m")
+        server.classes = {1: ["cat", "dog", "owl"]}
+        listed = {"models": [{"name": "m", "version": 2, "labels": ["owl", "a", "b"]}]}
+        client.models = lambda: {"m": listed["models"][0]}
+        for asked in (images[:1], [b"\xff\xd8"]):
+            (found,) = client.predict(asked)
+            assert found.labels is None and next(iter(found.ranking)) == "owl"
 
 
 # Arguments

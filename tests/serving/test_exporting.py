@@ -11,15 +11,18 @@ import tensorflow as tf
 import kerascnn.training
 import zoo
 from kerascnn import serving
-from kerascnn.serving import check, parity
-from kerascnn.serving.network import Reference, check_images, refer
-from kerascnn.serving.parity import prove
-from kerascnn.serving.source import resolve
+from kerascnn.serving import exporting, verification
+from kerascnn.serving.verification import Reference, check_images, refer
 from zoo.googlenet import googlenet_imagenet
 
 
 def probabilities(version, images):
-    return check.answers(version, images)["probabilities"]
+    return serving.answers(version, images)["probabilities"]
+
+
+def prove(version, reference, labels):
+    made = serving.FORMATS["savedmodel"]
+    return verification.prove(version, reference, labels, made, 1e-5)
 
 
 def leftovers(folder):
@@ -63,9 +66,9 @@ def test_answers_are_those_of_the_network(version, network, images):
 
 
 def test_batches_of_one(version, images):
-    served = check.load(version)
-    all_of_them = check.ask(served, images)["probabilities"]
-    one = check.ask(served, images[:1])["probabilities"]
+    served = serving.open_version(version)
+    all_of_them = served.ask(images)["probabilities"]
+    one = served.ask(images[:1])["probabilities"]
     assert np.abs(one - all_of_them[:1]).max() <= 1e-5
 
 
@@ -179,36 +182,111 @@ def test_which_outputs_are_logits(tiny):
         (softmax(flat) * 1.0, False),
     ]
     for output, expected in cases:
-        assert refer(keras.Model(image, output)).from_logits is expected, output
+        kind = "logits" if expected else "softmax"
+        assert refer(keras.Model(image, output)).head.kind == kind, output
 
 
-def test_outputs_that_may_be_logits(tmp_path, tiny_images):
+def test_averages_of_logits_are_logits(tmp_path, tiny_images):
     image = keras.Input((8, 8, 2))
     scaled = keras.layers.Rescaling(1 / 255)(image)
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(scaled))
     model = keras.Model(image, pooled)
-    with pytest.raises(ValueError, match=r"not probabilities.*from_logits=True"):
-        serving.export(model, tmp_path)
-    version = serving.export(model, tmp_path, from_logits=True)
     expected = keras.ops.softmax(model.predict(tiny_images, verbose=0))
-    assert np.abs(probabilities(version, tiny_images) - expected).max() <= 1e-5
+    for said in (None, True):
+        version = serving.export(model, tmp_path, from_logits=said)
+        assert np.abs(probabilities(version, tiny_images) - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("format", ["savedmodel", "keras"])
+@pytest.mark.parametrize(
+    ("units", "activation"), [(1, "sigmoid"), (1, None), (3, "sigmoid"), (4, None)]
+)
+def test_sigmoids_and_logits_are_served_as_they_mean(
+    tmp_path, units, activation, format
+):
+    """One unit is the probability of class 1; several, each by itself."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(units, activation=activation),
+        ]
+    )
+    images = np.random.default_rng(2).integers(0, 256, (6, 8, 8, 2), np.uint8)
+    given = model.predict(images, verbose=0).astype(np.float64)
+    if activation is None:
+        powers = np.exp(given)
+        given = powers / (1 + powers if units == 1 else powers.sum(1, keepdims=True))
+    expected = np.concatenate([1 - given, given], axis=1) if units == 1 else given
+    labels = [f"class {n}" for n in range(max(2, units))]
+    version = serving.export(model, tmp_path, labels=labels, format=format)
+    answer = serving.answers(version, images)
+    assert answer["probabilities"].dtype == np.float32
+    assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
+    assert answer["label"] == [labels[n] for n in expected.argmax(axis=1)]
 
 
 def test_what_is_not_a_classifier(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"not probabilities: they add up to"):
-        serving.export(tiny(activation="sigmoid"), tmp_path)
-    with pytest.raises(ValueError, match=r"not probabilities: they add up to"):
         serving.export(tiny(activation=None), tmp_path, from_logits=False)
-    with pytest.raises(ValueError, match="ends in a softmax"):
-        serving.export(tiny(), tmp_path, from_logits=True)
+    for activation in ("softmax", "sigmoid"):
+        with pytest.raises(ValueError, match=f"ends in a {activation}: its outputs"):
+            serving.export(tiny(activation=activation), tmp_path, from_logits=True)
     image = keras.Input((8, 8, 2))
-    one = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(image))
-    with pytest.raises(ValueError, match=r"two classes or more.*\(None, 1\)"):
+    one = keras.layers.Dense(1, activation="softmax")(keras.layers.Flatten()(image))
+    with pytest.raises(ValueError, match="does not tell two classes apart"):
         serving.export(keras.Model(image, one), tmp_path)
     maps = keras.layers.Conv2D(3, 1, activation="softmax")(image)
-    with pytest.raises(ValueError, match=r"one score a class.*\(None, 8, 8, 3\)"):
+    with pytest.raises(ValueError, match=r"the shape \(None, 8, 8, 3\)"):
         serving.export(keras.Model(image, maps), tmp_path)
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 32), (1, 28, 28), (3, 16, 24), (4, 20, 8), (3, 8, 5)]
+)
+@pytest.mark.parametrize("told", ["by a layer", "by the shape"])
+def test_channels_first_is_refused(tmp_path, shape, told):
+    order = "channels_first" if told == "by a layer" else "channels_last"
+    image = keras.Input(shape)
+    pooled = keras.layers.GlobalAveragePooling2D(data_format=order)(image)
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(pooled))
+    with pytest.raises(ValueError, match=r"channels first, .*\(height, width"):
+        serving.export(model, tmp_path)
+    if told == "by a layer":  # and what the message says to do is taken
+        own = keras.Input((*shape[1:], shape[0]))
+        mended = keras.Model(own, model(keras.layers.Permute((3, 1, 2))(own)))
+        assert serving.export(mended, tmp_path, images=2).name == "1"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 2, 1), (2, 1, 3), (1, 2, 4)])
+def test_images_under_three_pixels(tmp_path, shape):
+    image = keras.Input(shape)
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(flat))
+    images = check_images(shape, 8)
+    version = serving.export(model, tmp_path, images=8)
+    expected = model.predict(images, verbose=0)
+    assert np.abs(probabilities(version, images) - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("export", ["model.export", "tf.saved_model", "unlike"])
+def test_savedmodels_of_others_are_named(tiny, tmp_path, export):
+    folder = tmp_path / "1"
+    if export == "model.export":
+        tiny().export(str(folder), verbose=False)
+    elif export == "tf.saved_model":
+        tf.saved_model.save(tf.Module(), str(folder))
+    else:
+        module = tf.Module()
+        spec = tf.TensorSpec((None, 8, 8, 2), tf.uint8, name="image")
+        module.run = tf.function(lambda image: {"scores": image}, [spec])
+        tf.saved_model.save(module, str(folder), {"serving_default": module.run})
+    with pytest.raises(ValueError, match="none that kerascnn export wrote") as raised:
+        serving.answers(folder, np.zeros((1, 8, 8, 2), np.uint8))
+    assert "export the network with kerascnn export" in str(raised.value)
 
 
 def test_inputs_that_are_no_image_of_a_fixed_size(tmp_path):
@@ -327,10 +405,9 @@ def test_run_folder_and_keras_file(tiny, tmp_path, tiny_images):
 def test_whatever_has_a_model_and_labels(tiny):
     model = tiny()
     run = types.SimpleNamespace(model=model, labels=("ant", "bee", "cow"))
-    found = resolve(run)
-    assert (found.model, found.labels) == (model, ("ant", "bee", "cow"))
-    assert (found.name, found.origin, found.accuracy) == (model.name, {}, None)
-    assert resolve(model).model is model and resolve(model).labels is None
+    about = {"model": model.name, "source": {}, "accuracy": None}
+    assert exporting.resolve(run) == (model, ("ant", "bee", "cow"), about)
+    assert exporting.resolve(model) == (model, None, about)
 
 
 def test_name_of_the_zoo(tiny, monkeypatch):
@@ -341,12 +418,12 @@ def test_name_of_the_zoo(tiny, monkeypatch):
     monkeypatch.setattr(
         zoo, "card", lambda name: types.SimpleNamespace(weights=cards[name])
     )
-    found = resolve("tiny")
-    assert (found.model, found.labels) == (model, ("ant", "bee", "cow"))
-    assert (found.name, found.accuracy) == ("tiny", 75.5)
-    assert found.origin == {"weights": {"accuracy": 75.5}}
-    found = resolve("bare")
-    assert (found.model, found.labels, found.accuracy) == (model, None, None)
+    found, labels, about = exporting.resolve("tiny")
+    assert (found, labels) == (model, ("ant", "bee", "cow"))
+    assert (about["model"], about["accuracy"]) == ("tiny", 75.5)
+    assert about["source"] == {"weights": {"accuracy": 75.5}}
+    found, labels, about = exporting.resolve("bare")
+    assert (found, labels, about["accuracy"]) == (model, None, None)
 
 
 def test_sources_that_do_not_exist(tmp_path):
@@ -387,11 +464,11 @@ def test_images_that_are_compared():
 def test_proof_finds_what_is_wrong(version, network):
     good = refer(network)
     labels = [f"animal {number}" for number in range(10)]
-    proof = prove(version, good, labels)
-    assert proof.count == 256 and set(proof.differences) == {"uint8", "encoded"}
-    assert max(proof.differences.values()) <= proof.tolerance == 1e-5
-    assert np.array_equal(proof.images, good.images[[0, -1]])
-    assert np.abs(proof.probabilities - good.probabilities[[0, -1]]).max() <= 1e-5
+    differences, golden = prove(version, good, labels)
+    assert len(good.images) == 256 and set(differences) == {"uint8", "encoded"}
+    assert max(differences.values()) <= 1e-5
+    assert np.array_equal(good.golden, good.images[[0, -1]])
+    assert np.abs(golden - good.probabilities[[0, -1]]).max() <= 1e-5
 
     def changed(probabilities):
         return Reference(**{**vars(good), "probabilities": probabilities})
@@ -413,8 +490,8 @@ def test_proof_finds_what_is_wrong(version, network):
 
 def test_encoded_images_are_compared_too(version, network, monkeypatch):
     """A version that decodes wrongly is refused."""
-    whole = parity.png
-    monkeypatch.setattr(parity, "png", lambda pixels: whole(255 - pixels))
+    whole = verification.png
+    monkeypatch.setattr(verification, "png", lambda pixels: whole(255 - pixels))
     with pytest.raises(serving.ExportError, match="PNG files otherwise"):
         prove(version, refer(network), [f"animal {number}" for number in range(10)])
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 import zoo
 from kerascnn import serving
-from kerascnn.serving import check, formats, manifest
-from kerascnn.serving.parity import png
+from kerascnn.serving import formats, manifest
+from kerascnn.serving.verification import png
 
 CONVERTED = ("litert", "onnx", "openvino")
 WATCHED = ("conv1", "pool2")
@@ -130,7 +130,8 @@ def test_predict_files_in_every_format(converted, network, images, tmp_path):
     _, version = converted
     file = tmp_path / "image.png"
     file.write_bytes(png(images[0]))
-    ((found, answer),) = serving.predict_files(version, [file])
+    (prediction,) = serving.predict_files(version, [file])
+    found, answer = prediction.asked, prediction.probabilities
     expected = network.predict(images[:1], verbose=0)[0]
     assert found == file and list(answer) == [ANIMALS[i] for i in np.argsort(-expected)]
     assert np.abs(np.array(list(answer.values())) - np.sort(expected)[::-1]).max() < (
@@ -307,7 +308,7 @@ def test_activations_of_a_savedmodel(tmp_path, tiny_images):
     model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
     names = ("encoder/conv1", "encoder", "flat", "encoder/conv2")
     version = serving.export(model, tmp_path, activations=names)
-    signatures = check.load(version).signatures
+    signatures = tf.saved_model.load(str(version)).signatures
     assert set(signatures) == {"serving_default", "activations"}
     seen = signatures["activations"](image=tf.constant(tiny_images))
     assert set(seen) == set(names)

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import stat
 import subprocess
 import sys
@@ -15,8 +14,8 @@ import numpy as np
 import pytest
 
 from kerascnn import serving
-from kerascnn.serving import building
 from kerascnn.serving import publish as module
+from kerascnn.serving import verification
 from kerascnn.serving.publish import publish, published
 
 WHOLE = (
@@ -174,7 +173,7 @@ def test_a_failure_leaves_nothing(tiny, tmp_path, monkeypatch, failure):
         assert (version / "saved_model.pb").is_file()  # nearly done
         raise failure
 
-    monkeypatch.setattr(building, "prove", fail)
+    monkeypatch.setattr(verification, "prove", fail)
     with pytest.raises(failure):
         serving.export(tiny(), tmp_path)
     assert staged[0].startswith(".staging-")
@@ -259,39 +258,35 @@ def test_what_a_killed_export_left_is_removed(tmp_path):
     with process:
         left = process.stdout.readline().strip()
         assert put(tmp_path).name == "1"
-        assert names(tmp_path) == sorted([left, "1"])  # it lives
+        assert names(tmp_path) == sorted([left, f"{left}.lock", "1"])  # it lives
         process.stdin.write("\n")
     assert process.returncode == 9
-    assert names(tmp_path) == sorted([left, "1"])
+    assert names(tmp_path) == sorted([left, f"{left}.lock", "1"])
     assert put(tmp_path).name == "2"
     assert names(tmp_path) == ["1", "2"]
 
 
-def test_without_locks_age_tells(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "fcntl", None)
-    old, young = tmp_path / ".staging-old", tmp_path / ".staging-young"
-    for staged in (old, young):
-        staged.mkdir()
-    day_before_yesterday = time.time() - 2 * module.ABANDONED
-    os.utime(old, (day_before_yesterday, day_before_yesterday))
-    put(tmp_path)
-    assert names(tmp_path) == [".staging-young", "1"]
+def test_what_nobody_holds_is_removed(tmp_path):
+    """A directory or a lock alone, as a process leaves that is killed in between."""
+    (tmp_path / ".staging-a").mkdir()
+    (tmp_path / ".staging-b.lock").touch()
+    with module.staging(tmp_path) as staged, module.staging(tmp_path) as other:
+        assert names(tmp_path) == sorted(
+            name + ending
+            for name in (staged.name, other.name)
+            for ending in ("", ".lock")
+        )
+    assert names(tmp_path) == []
 
 
-def test_taken_for_abandoned_before_it_was_locked(tmp_path, monkeypatch):
-    """Between mkdir and the lock, another export may remove the directory."""
-    mkdir, removed = Path.mkdir, []
-
-    def mkdir_and_lose(path, *arguments, **options):
-        mkdir(path, *arguments, **options)
-        if path.name.startswith(module.PREFIX) and not removed:
-            removed.append(path.name)
-            shutil.rmtree(path)
-
-    monkeypatch.setattr(Path, "mkdir", mkdir_and_lose)
-    assert put(tmp_path) == tmp_path / "1"
-    assert len(removed) == 1
-    assert names(tmp_path) == ["1"]
+@pytest.mark.parametrize("beyond", [2**63, 10**19, 10**40])
+def test_numbers_beyond_64_bits_are_none_to_a_server(tmp_path, beyond):
+    (tmp_path / str(beyond)).mkdir()
+    assert published(tmp_path) == []
+    assert put(tmp_path).name == "1"
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(OSError, match="the greatest that servers know"):
+        put(tmp_path)
 
 
 def test_two_exports_at_once(tiny, tmp_path):

@@ -10,10 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kerascnn import serving
-from kerascnn.serving import FORMATS, check, manifest
+from kerascnn.serving import FORMATS, manifest
 
 jax = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
@@ -183,7 +184,7 @@ def test_jax_network_in_other_formats(tmp_path, format):
 @jax
 def test_jax_network_is_plain_tensorflow(exported):
     """No XlaCallModule, which a server on a CPU does not run."""
-    served = check.load(exported[0]["version"])
+    served = tf.saved_model.load(exported[0]["version"])
     assert set(served.signatures) == {"serving_default", "serve_bytes"}
     content = (Path(exported[0]["version"]) / "saved_model.pb").read_bytes()
     (graph,) = SavedModel.FromString(content).meta_graphs
@@ -219,4 +220,5 @@ def test_without_tensorflow(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(serving.ExportError, match="pip install tensorflow"):
-        tensorflow_process.build(tiny(), tmp_path, None, None, FORMATS["savedmodel"])
+        made = FORMATS["savedmodel"]
+        tensorflow_process.build(tiny(), tmp_path, None, None, made, (), 1e-4)

@@ -184,6 +184,93 @@ def test_prune_twice_at_once(tmp_path, monkeypatch):
     assert names(tmp_path) == ["3"]
 
 
+# What is damaged, and what is numbered strangely
+
+DAMAGES = {
+    "cut": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "no object": lambda text: "[1, 2]",
+    "no files": lambda text: "{}",
+    "deep": lambda text: "[" * 100_000,
+    "no text": lambda text: b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_the_newest_is_damaged(tmp_path, damage):
+    for number in "123":
+        put(tmp_path, f"weights {number}")
+    file = tmp_path / "3/manifest.json"
+    broken = damage(file.read_text(encoding="utf-8"))
+    file.write_bytes(broken if isinstance(broken, bytes) else broken.encode())
+    *_, newest = serving.versions(tmp_path)
+    assert (newest.number, newest.format, newest.verifiable) == (3, "savedmodel", False)
+    assert "manifest.json is damaged" in newest.damaged
+    assert "damaged" in str(newest) and "\n" not in str(newest)
+    assert "damaged: 3" in versioning.table(serving.versions(tmp_path)).to_text(100)
+    json.dumps(newest.to_dict())
+    assert not only(tmp_path / "3").ok
+    assert serving.rollback(tmp_path).copy_of == 2
+    assert serving.rollback(tmp_path, to=1).copy_of == 1
+    with pytest.raises(serving.ExportError, match="is damaged"):
+        serving.rollback(tmp_path, to=3)
+    assert [v.number for v in serving.prune(tmp_path, 1)] == [1, 2, 3, 4]
+
+
+def test_prune_where_the_newest_is_damaged(tmp_path):
+    """What can be gone back to is not what is removed."""
+    for _ in range(4):
+        put(tmp_path)
+    (tmp_path / "4/manifest.json").write_text("{", encoding="utf-8")
+    assert [v.number for v in serving.prune(tmp_path, 2)] == [1]
+    assert [v.number for v in serving.prune(tmp_path, 1)] == [2]
+    assert serving.rollback(tmp_path).copy_of == 3
+
+
+def test_rollback_passes_over_what_is_damaged(tmp_path):
+    for number in "123":
+        put(tmp_path, f"weights {number}")
+    (tmp_path / "2/manifest.json").write_text("{", encoding="utf-8")
+    assert serving.rollback(tmp_path).copy_of == 1
+    with pytest.raises(ValueError, match=r"which has 1, 2 \(damaged\), 3, 4"):
+        serving.rollback(tmp_path)
+
+
+def test_version_zero(tmp_path):
+    os.rename(put(tmp_path, "zero"), tmp_path / "0")
+    put(tmp_path, "one")
+    put(tmp_path, "two")
+    assert [v.number for v in serving.versions(tmp_path)] == [0, 1, 2]
+    assert [serving.rollback(tmp_path).copy_of for _ in range(2)] == [1, 0]
+    assert content(tmp_path / "4") == "zero"
+    with pytest.raises(ValueError, match="no version before 0"):
+        serving.rollback(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["01", "001", "00000000001"])
+def test_one_number_is_one_version(tmp_path, other):
+    put(tmp_path, "plain")
+    put(tmp_path, "two")
+    shutil.copytree(tmp_path / "2", tmp_path / other)
+    assert [(v.number, v.path.name) for v in serving.versions(tmp_path)] == [
+        (1, "1"),
+        (2, "2"),
+    ]
+    assert content(serving.rollback(tmp_path).path) == "plain"
+
+
+@pytest.mark.parametrize("name", [str(2**63), "9" * 20, "9" * 5000])
+def test_numbers_that_servers_do_not_know(tmp_path, name):
+    put(tmp_path, "one")
+    put(tmp_path, "two")
+    try:
+        shutil.copytree(tmp_path / "1", tmp_path / name)
+    except OSError:  # too long a name for this file system
+        pytest.skip("no folder can be called so")
+    assert [v.number for v in serving.versions(tmp_path)] == [1, 2]
+    assert serving.rollback(tmp_path).path.name == "3"
+
+
 # Verification
 
 
@@ -298,6 +385,13 @@ def test_verify_replays_the_golden_request(mine, tiny_model):
 
     change(mine, remove)
     assert "no golden request" in only(mine).problems[0]
+
+
+@pytest.mark.parametrize("name", ["tflite", "", None, ["onnx"], {}])
+def test_verify_an_unknown_format(mine, name):
+    change(mine, lambda told: told.update(format=name))
+    (problem,) = only(mine).problems
+    assert f"names the format {name!r}" in problem
 
 
 def test_verify_after_rollback(mine):

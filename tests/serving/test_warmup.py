@@ -9,7 +9,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorflow.core.framework import tensor_pb2
 
-from kerascnn.serving import check, warmup
+from kerascnn.serving import warmup
 
 MESSAGE, STRING, INT64 = 11, 9, 3
 
@@ -99,7 +99,7 @@ def test_one_request_a_signature_and_batch_size(version, prediction_log):
 
 
 def test_the_version_answers_them(version, prediction_log):
-    signatures = check.load(version).signatures
+    signatures = tf.saved_model.load(str(version)).signatures
     answered = []
     for request in requests(version, prediction_log):
         inputs = {name: tf.constant(array(t)) for name, t in request.inputs.items()}
@@ -115,17 +115,38 @@ def test_the_file_is_small(version):
     assert (version / warmup.FILE).stat().st_size < 2000
 
 
-def test_long_payloads(tmp_path, prediction_log):
+def test_what_others_write_is_read(tmp_path, prediction_log):
     """Lengths beyond 127 take several bytes."""
-    for length in (0, 1, 127, 128, 300, 16383, 16384, 70000):
-        tensor = tf.make_tensor_proto([b"x" * length], tf.string)
-        encoded = warmup._prediction("serve_bytes", "image_bytes", tensor)
-        request = prediction_log.FromString(encoded).predict_log.request
-        assert array(request.inputs["image_bytes"])[0] == b"x" * length
+    lengths = (0, 1, 127, 128, 300, 16383, 16384, 70000)
+    file = tmp_path / "requests"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for length in lengths:
+            log = prediction_log()
+            request = log.predict_log.request
+            request.model_spec.signature_name = "serve_bytes"
+            tensor = tf.make_tensor_proto([b"x" * length], tf.string)
+            request.inputs["image_bytes"].MergeFromString(tensor.SerializeToString())
+            writer.write(log.SerializeToString())
+        log.predict_log.request.model_spec.signature_name = ""
+        writer.write(log.SerializeToString())
+    found = list(warmup.read_requests(file))
+    names = ["serve_bytes"] * len(lengths) + ["serving_default"]
+    assert [name for name, _ in found] == names
+    assert [len(arrays["image_bytes"][0]) for _, arrays in found] == [*lengths, 70000]
+
+
+@pytest.mark.parametrize("record", [b"", b"\x0a\x00", b"\x32\x7f", b"\xff" * 9])
+def test_what_is_no_request_is_damaged(tmp_path, record):
+    """Nothing, a request to classify, one that ends too early, and no message."""
+    file = tmp_path / "requests"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(record)
+    with pytest.raises(ValueError, match="is damaged"):
+        list(warmup.read_requests(file))
 
 
 def test_networks_without_bytes(tmp_path, prediction_log):
-    warmup.write(tmp_path, (8, 8, 5), ("serving_default",))
+    warmup.write(tmp_path, (8, 8, 5))
     found = [r.model_spec.signature_name for r in requests(tmp_path, prediction_log)]
     assert found == ["serving_default"] * len(warmup.BATCHES)
 

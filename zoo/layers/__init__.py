@@ -1,8 +1,4 @@
-"""Custom Keras layers of the zoo, usable in any Keras model.
-
-One layer a module, each with its paper; begin with `maxout.py`. What a layer costs it
-says itself, as `kerascnn/costs.py` describes.
-"""
+"""Custom Keras layers of the zoo, usable in any Keras model."""
 
 from zoo.layers.apl import APL
 from zoo.layers.ceil_max_pooling import CeilMaxPooling2D

@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kerascnn import serving
-from kerascnn.serving import check
+from kerascnn.serving import verification
 
 
 def test_fresh_process_agrees(version, network, images):
@@ -34,55 +33,34 @@ def test_differences_are_reported(version, images, monkeypatch):
 
 def test_fresh_process_that_fails(tmp_path, images):
     with pytest.raises(
-        serving.ExportError, match=r"holds no saved_model\.pb"
+        serving.ExportError, match=r"cannot read .* not exist"
     ) as raised:
         serving.check_in_fresh_process(tmp_path, images[:1], np.zeros((1, 10)))
     assert "\n" not in str(raised.value)
 
 
-def test_what_a_process_has_imported(monkeypatch):
-    assert "kerascnn.serving.check" in check.imported()
-    assert check.imported(("no_such_package",)) == []
-    monkeypatch.setitem(sys.modules, "no_such_package", None)  # shut out
-    assert check.imported(("no_such_package",)) == []
-    monkeypatch.setitem(sys.modules, "no_such_package.a", types.ModuleType("a"))
-    assert check.imported(("no_such_package",)) == ["no_such_package.a"]
-
-
-def test_script_fails_where_keras_was_imported(monkeypatch, tmp_path, capsys):
-    """A module that was imported before the doors were shut is found."""
-    file = tmp_path / "images.npy"
-    np.save(file, np.zeros((1, 2, 2, 3), np.uint8))
-    answer = {
-        "probabilities": np.array([[0.25, 0.75]], np.float32),
-        "class_id": np.array([1]),
-        "label": ["b"],
-    }
-    monkeypatch.setattr(check, "load", lambda version: version)
-    monkeypatch.setattr(check, "ask", lambda served, images: answer)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    for name in check.imported():
-        del sys.modules[name]
-    assert check.main([str(tmp_path), str(file)]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == {"probabilities": [[0.25, 0.75]], "class_id": [1], "label": ["b"]}
-    sys.modules["keras.src"] = types.ModuleType("keras.src")
-    assert check.main([str(tmp_path), str(file)]) == 1
-    assert "keras.src" in capsys.readouterr().err
-
-
-def test_script_reads_no_package_from_its_own_folder(tmp_path):
-    """`python check.py` would put kerascnn/serving first on the path, with -P not."""
-    script = "import sys; print([p for p in sys.path if 'serving' in p])"
-    file = Path(check.__file__).parent
+def test_a_process_that_has_keras_is_found(tmp_path):
+    """What TensorFlow would import by itself is shut out, and looked for afterwards."""
+    (tmp_path / "tensorflow.py").write_text(
+        "import sys\n"
+        "try:\n    import keras\nexcept ModuleNotFoundError:\n    print('shut out')\n"
+        "sys.modules['keras.src'] = sys\n"
+        "class saved_model:\n"
+        "    def load(path):\n        return saved_model\n"
+        "    signatures = {'serving_default': lambda image: {}}\n"
+        "def constant(images):\n    return images\n"
+    )
+    np.save(tmp_path / "images.npy", np.zeros((1, 2, 2, 3), np.uint8))
     done = subprocess.run(
-        [sys.executable, "-P", "-c", script],
-        cwd=file,
+        [sys.executable, "-P", "-c", verification.ALONE, "version", "images.npy"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        check=True,
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout == "shut out\n"
+    assert done.returncode == 1
+    assert done.stderr.strip() == "this process has imported keras.src"
 
 
 def test_package_is_imported_without_keras_and_tensorflow():
@@ -99,6 +77,16 @@ def test_package_is_imported_without_keras_and_tensorflow():
         text=True,
         check=True,
     )
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_client_is_imported_without_numpy():
+    script = (
+        "import sys, kerascnn.serving.client\n"
+        "print({'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
