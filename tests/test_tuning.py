@@ -219,6 +219,21 @@ def shared_study(folder, seed=0, start=None, epochs=3):
     return SharedStudy(folder, setup, start=start or {}, epochs=epochs)
 
 
+@pytest.mark.parametrize("keys", [("statistics",), ("views", "passes"), ()])
+def test_a_study_from_before_a_recipe_knew_a_key_is_continued(keys, tmp_path):
+    setup = {"space": {"momentum": [0.8, 0.99]}, "seed": 0, "recipe": vars(Recipe())}
+    SharedStudy(tmp_path / "s", setup, start={}, epochs=3).close()
+    path = tmp_path / "s" / "study.json"
+    before = json.loads(path.read_text())
+    for key in keys:
+        del before["recipe"][key]
+    path.write_text(json.dumps(before))
+    SharedStudy(tmp_path / "s", setup, start={}, epochs=3).close()
+    other = {**setup, "recipe": vars(Recipe(statistics=100))}
+    with pytest.raises(ValueError, match="its recipe, statistics is 0; received 100"):
+        SharedStudy(tmp_path / "s", other, start={}, epochs=3)
+
+
 def run_trials(study, total):
     while (trial := study.claim(total)) is not None:
         study.complete(trial, analytic(study.values(trial.params)))

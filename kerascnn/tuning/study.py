@@ -39,6 +39,7 @@ from optuna.storages.journal import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import read_json, write_json
 from kerascnn.tuning.result import Trial
 from kerascnn.tuning.space import Range, Space, space_from
@@ -322,6 +323,10 @@ def _agree(folder: Path, setup: dict) -> None:
         write_json(path, setup)
         return
     before = read_json(path)
+    if "recipe" in before:  # without what recipes have learnt since: it is off
+        known = json.loads(json.dumps(vars(Recipe())))
+        late = {k: known[k] for k in setup.get("recipe", {}) if k in known}
+        before["recipe"] = {**late, **before["recipe"]}
     for key in {**before, **setup}:
         old, new = before.get(key), setup.get(key)
         if old == new:
