@@ -8,7 +8,8 @@
     kerascnn.export(run, "served/lecture_cnn")
 
 Everything is imported when it is first used, so that `import kerascnn` is quick and
-loads neither TensorFlow nor Keras.
+loads neither TensorFlow nor Keras. CONTRIBUTING.md has the rooms and the street of the
+data; begin with `summary.py`, then `training/train.py`.
 """
 
 import importlib
@@ -46,11 +47,13 @@ if TYPE_CHECKING:  # so that type checkers see what is imported lazily
 __version__ = "0.1.0"
 
 # The networks are a package beside this one, whose name another may have taken.
-_zoo = getattr(importlib.util.find_spec("zoo"), "origin", None)
-if not (_zoo and Path(_zoo).with_name("lecture_cnn.toml").is_file()):
+_zoo = importlib.util.find_spec("zoo")
+_places = list(_zoo.submodule_search_locations or [_zoo.origin]) if _zoo else []
+if not any(Path(place, "lecture_cnn.toml").is_file() for place in _places):
     raise ImportError(
-        f"kerascnn needs the package `zoo` that it is installed with, and finds "
-        f"{_zoo or 'none'}: uninstall the other one, or start from another folder"
+        "kerascnn needs the package `zoo` that it is installed with, and finds "
+        f"{_places[0] if _places else 'none'}: uninstall or rename the other one, or "
+        "start from another folder"
     )
 
 # Where each public name lives; the networks of the zoo are found by their names. No

@@ -12,17 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kerascnn.arithmetic import BYTES, evaluate, storage
-from kerascnn.costs import (
-    ALL,
-    Field,
-    depth,
-    is_free,
-    largest,
-    macs,
-    receptive_fields,
-    takes_part,
-)
+from kerascnn.costs import depth, is_free, macs, takes_part
 from kerascnn.graph import Call, Graph, functional, trace
+from kerascnn.receptive_field import ALL, most_pixels, receptive_fields
 from kerascnn.tables import UNKNOWN, Column, Table, Tabled, format_bytes
 
 
@@ -214,8 +206,7 @@ class _Counter:
         calls = self.calls(layer, parents)
         outputs = [_shape(call.outputs) for call in calls]
         costs = [macs(call) for call in self.inner(layer, parents)]
-        field = largest([self.fields[id(x)] for call in calls for x in call.outputs])
-        seen = field.pixels or None if isinstance(field, Field) else field
+        seen = most_pixels([self.fields[id(x)] for c in calls for x in c.outputs])
         if _is_input(layer):
             outputs = [tuple(layer.batch_shape[1:])]
             # A pixel is itself; what one of a nested model's inputs has seen depends

@@ -29,6 +29,7 @@ FLOORS = {
     "kerascnn.heads": 1,
     "kerascnn.prediction": 1,
     "kerascnn.costs": 1,
+    "kerascnn.receptive_field": 1,
     "zoo": 1,
     "kerascnn.arithmetic": 0,
     "kerascnn.environment": 0,

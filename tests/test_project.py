@@ -5,6 +5,7 @@ import configparser
 import importlib.metadata
 import inspect
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -49,13 +50,10 @@ def test_the_command_alone_shows_its_help_and_completes_its_words(command):
     assert done.stdout.split() == ["summary"]
 
 
-@pytest.mark.parametrize("content", ["", "def build(name): ...", None])
-def test_another_zoo_is_named_in_one_line(content, tmp_path):
-    if content is not None:
-        (tmp_path / "zoo").mkdir()
-        (tmp_path / "zoo" / "__init__.py").write_text(content)
-    else:
-        (tmp_path / "zoo.py").write_text("animals = 3")
+@pytest.mark.parametrize("file", ["zoo/__init__.py", "zoo.py", "zoo/photo.txt"])
+def test_another_zoo_is_named_in_one_line(file, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("animals = 3")
     done = subprocess.run(
         [sys.executable, "-c", "import kerascnn"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -116,6 +114,26 @@ def test_the_workflow_reads_only_and_pins_its_actions():
         assert len(action.partition("@")[2]) == 40, f"{action}: pin it by its commit"
     commands = [step["run"] for step in steps if "run" in step]
     assert ".ci/run" in commands and ".ci/run readme" in commands
+
+
+def test_the_page_for_contributors_names_what_is_there():
+    page = read("CONTRIBUTING.md")
+    paths = set(re.findall(r"`((?:kerascnn|zoo|tests|docs|tutorials)/[\w./]*)`", page))
+    assert len(paths) > 20
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_every_room_says_where_to_begin():
+    packages = [
+        p for r in ("kerascnn", "zoo") for p in ROOT.glob(f"{r}/**/__init__.py")
+    ]
+    for package in packages:
+        text = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8")))
+        named = re.findall(r"`([\w/]+\.py)`", text)
+        assert "begin with" in text.lower() and named, package
+        places = (package.parent, ROOT)
+        for name in named:
+            assert any((place / name).is_file() for place in places), (package, name)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / ".github").rglob("*.yml"), key=str))

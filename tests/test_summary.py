@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kerascnn.costs import depth, receptive_fields
+from kerascnn.costs import depth
 from kerascnn.graph import trace, without_weights
+from kerascnn.receptive_field import receptive_fields
 from kerascnn.summary import summarize
 from kerascnn.tables import Column, Table, format_bytes
 from zoo.dense_mlp import dense_mlp

@@ -4,7 +4,8 @@
     zoo.names("vgg*"), zoo.card("vgg19").trainable, zoo.load("lecture_cnn")
 
 Each builder is a function of its family's module, `zoo.vgg.vgg19`, and a name of
-`kerascnn`. Importing the zoo, listing it and reading its cards does not import Keras.
+`kerascnn`; its card is the TOML file beside it. Begin with `lecture_cnn.py`, then
+`registry.py`. Importing the zoo and reading its cards does not import Keras.
 """
 
 from typing import Any

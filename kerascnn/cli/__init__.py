@@ -1,4 +1,8 @@
-"""The `kerascnn` command: it parses, calls one function and renders the answer."""
+"""The `kerascnn` command: it parses, calls one function and renders the answer.
+
+`common.py` has what the commands share; each other module adds a few. Begin with
+`networks.py`; how errors become one line and an exit code is below.
+"""
 
 import os
 import sys

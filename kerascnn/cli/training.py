@@ -200,7 +200,7 @@ def tune(
     if json:
         say_json({**result.to_dict(), "pictures": pictures})
         return
-    say(result)
+    say(result.conclusion())  # the trials have each had a line
     for file in pictures:
         say(f"picture: {file}")
 

@@ -3,7 +3,8 @@
     data = load_data("cifar10")
     data.train.x, data.train.y, data.labels, data.fingerprint
 
-Importing this package imports neither Keras nor TensorFlow; reading what
+Begin with `load.py`, which finds the source, and `dataset.py`, which says what a data
+set is. Importing this package imports neither Keras nor TensorFlow; reading what
 tensorflow-datasets has prepared imports TensorFlow.
 """
 

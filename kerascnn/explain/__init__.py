@@ -8,7 +8,8 @@ Every function returns data that print as text and draw themselves with `.plot()
     explain.gradcam(model, image).plot("gradcam.png")
 
 All but the first three take any Keras model of images: functional, Sequential, nested,
-with custom and shared layers, on the TensorFlow and the JAX backend.
+with custom and shared layers, on every backend. A module is a thing seen; begin with
+`windows.py`. `recording.py` runs a model and keeps what every call of a layer gave.
 """
 
 from kerascnn.explain.cell import Cell

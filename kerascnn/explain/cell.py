@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kerascnn.arithmetic import output_size
-from kerascnn.explain.receptive_field import Region, cut_before, region
+from kerascnn.explain.receptive_field import Region, region
 from kerascnn.explain.recording import Recording
 from kerascnn.plotting.figures import (
     draw_image,
@@ -17,6 +17,7 @@ from kerascnn.plotting.figures import (
     save,
 )
 from kerascnn.plotting.style import BLUE, VERMILION
+from kerascnn.receptive_field import cut_before
 
 # How far the sum may be from the model's value, as a share of the sum of the terms'
 # absolute values: a GPU multiplies float32 with 11 bits, half precision has 8 or 11.

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.costs import ALL, receptive_fields
 from kerascnn.explain.cell import Cell, cell_at
 from kerascnn.explain.recording import Recording, prepared, record
 from kerascnn.plotting.figures import (
@@ -15,6 +14,7 @@ from kerascnn.plotting.figures import (
     shape_text,
     tiles,
 )
+from kerascnn.receptive_field import most_pixels, receptive_fields
 from kerascnn.tables import Column, Table
 
 
@@ -207,14 +207,11 @@ def _stage(seen: Recording, position: int, fields, count: int) -> Stage:
     flat = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
     strength = np.abs(flat).mean(0)
     order = np.argsort(-strength, kind="stable")[:count]
-    field = fields.get(id(call.outputs[0]))
-    if field is not None and field != ALL:
-        field = field.pixels
     return Stage(
         name=seen.names[position],
         kind=type(call.operation).__name__,
         shape=values.shape,
-        field=field,
+        field=most_pixels([fields.get(id(call.outputs[0]))]),
         least=float(values.min()),
         mean=float(values.mean()),
         greatest=float(values.max()),

@@ -4,7 +4,8 @@
     serving.answers(version, images)["label"]
     serving.verify("served/lecture_cnn")               # whole, and answers as it did
 
-Importing this package imports neither TensorFlow nor Keras.
+Begin with `exporting.py`, then `publish.py`; the server is `http/`. Importing this
+package imports neither TensorFlow nor Keras.
 """
 
 import importlib

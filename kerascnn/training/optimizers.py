@@ -446,5 +446,8 @@ def set_precision(model, policy: str) -> None:
     The variables stay float32. Only the layers that a builder fixed to float32 under
     every policy, such as the final softmax, have to be left out by the caller.
     """
+    # Keras' spectrograms refuse bfloat16, and a spectrum needs float32's digits.
+    fixed = (keras.layers.MelSpectrogram, keras.layers.STFTSpectrogram)
     for layer in model._flatten_layers():
-        layer.dtype_policy = policy
+        if not isinstance(layer, fixed):
+            layer.dtype_policy = policy

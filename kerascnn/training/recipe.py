@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import json
 import typing
@@ -73,15 +74,8 @@ class Recipe:
     options: dict = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
-        for name, allowed in CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                choices = ", ".join(str(choice) or '""' for choice in allowed)
-                raise ValueError(f"{name} must be one of {choices}; received {value!r}")
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                limits = f"from {low} to {high}" if high < INF else f"at least {low}"
-                raise ValueError(f"{name} must be {limits}; received {value}")
+        for name in (*CHOICES, *RANGES):
+            _check(name, getattr(self, name))
         self._check_schedule()
         if self.flip and self.alternate_flip:
             raise ValueError(
@@ -152,8 +146,7 @@ class Recipe:
                 out of its range.
         """
         check_keys(overrides)
-        types = typing.get_type_hints(Recipe)
-        values = {k: _convert(k, value, types[k]) for k, value in overrides.items()}
+        values = {k: read_value(k, value) for k, value in overrides.items()}
         return dataclasses.replace(self, **values)
 
 
@@ -213,8 +206,36 @@ RANGES = {
 }
 
 
+def _check(name: str, value) -> None:
+    """Check that a value is one of those that a key may have."""
+    if name in CHOICES and value not in CHOICES[name]:
+        choices = ", ".join(str(choice) or '""' for choice in CHOICES[name])
+        raise ValueError(f"{name} must be one of {choices}; received {value!r}")
+    low, high = RANGES.get(name, (-INF, INF))
+    if name in RANGES and not low <= value <= high:
+        limits = f"from {low} to {high}" if high < INF else f"at least {low}"
+        raise ValueError(f"{name} must be {limits}; received {value}")
+
+
+@functools.cache
+def key_types() -> dict[str, type]:
+    """Return the type of each key of a recipe."""
+    return typing.get_type_hints(Recipe)
+
+
+def read_value(key: str, value):
+    """Return a value as a recipe has it, of TOML, of Python or of the command line.
+
+    Raises:
+        ValueError: it is not of the type of its key, or not one that it may have.
+    """
+    wanted = key_types()[key]
+    found = _convert(key, value, wanted)
+    _check(key, found)
+    return found
+
+
 def _convert(key, value, wanted):
-    """Turn a value from TOML or from the command line into the type of its key."""
     try:
         if wanted is bool:
             if isinstance(value, str):
@@ -234,6 +255,7 @@ def _convert(key, value, wanted):
             return json.loads(json.dumps(dict(value), default=str))
         # What is left are the tuples of numbers.
         parts = value.split(",") if isinstance(value, str) else value
+        parts = [value] if isinstance(value, int | float) else parts
         return tuple(float(part) for part in parts)
     except (ValueError, TypeError, KeyError, OverflowError):
         kind = {

@@ -1,4 +1,7 @@
-"""The search: trials are trained one after the other, each with other values."""
+"""The search: trials are trained one after the other, each with other values.
+
+And what it found: the trials, the best recipe, and two pictures.
+"""
 
 import contextlib
 import functools
@@ -6,7 +9,9 @@ import gc
 import logging
 import math
 import os
+import shlex
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +21,9 @@ from rich.console import Console
 import zoo
 from kerascnn.data import Data, load_data
 from kerascnn.environment import first_missing
+from kerascnn.tables import Column, Table
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
 from kerascnn.training.network import builder_defaults, check_options
-from kerascnn.tuning.result import Tuning
 from kerascnn.tuning.space import (
     default_space,
     plain_space,
@@ -28,12 +33,249 @@ from kerascnn.tuning.space import (
 )
 
 
-class _PrunedError(Exception):
-    """A trial is worse than the others at the same epoch."""
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search.
+
+    Attributes:
+        number: from 0.
+        end: "finished"; "pruned", given up as worse than the others; "diverged";
+            "impossible", for values that do not go together; "failed", interrupted or
+            killed; or "running", here or in another process.
+        accuracy: on the validation images, in percent: after the last epoch, or of the
+            best one where the recipe keeps that; of a pruned trial, its last. None
+            where there is none.
+        epochs: how many were trained.
+        seconds: from start to end; None while it runs.
+        values: what it was trained with, of all that is searched.
+        why: why it ended early, "" where it did not.
+    """
+
+    number: int
+    end: str
+    accuracy: float | None
+    epochs: int
+    seconds: float | None
+    values: dict[str, Any]
+    why: str = ""
 
 
-class _TrainedError(Exception):
-    """A trial was trained to its end: it is not measured on the test images."""
+@dataclass(frozen=True)
+class Tuning:
+    """What `tune` found; `str()` is a table and what to type next.
+
+    Attributes:
+        folder: of the study.
+        name: of the network.
+        data: title of the images.
+        trials: every trial, in order; those of other processes too.
+        importances: the share of each searched value in the success, the largest
+            first; empty where fewer than ten trials are finished.
+    """
+
+    folder: Path
+    name: str
+    data: str
+    trials: tuple[Trial, ...]
+    importances: dict[str, float]
+    # Of the recipe that was searched from, with what was set; builder options; and
+    # the recipe of the card that the lines of `settings` are given against.
+    _recipe: Any = field(repr=False)
+    _options: dict[str, Any] = field(repr=False)
+    _card_recipe: Any = field(repr=False)
+    _command: tuple[str, ...] | None = field(repr=False, default=None)
+
+    @property
+    def best(self) -> Trial | None:
+        """The finished trial with the best validation accuracy; None without any."""
+        done = [t for t in self.trials if t.end == "finished"]
+        return max(done, key=lambda trial: trial.accuracy, default=None)
+
+    @property
+    def best_value(self) -> float:
+        """Validation accuracy of the best trial, in percent.
+
+        It was chosen as the best of many, so that other images promise a little less.
+
+        Raises:
+            ValueError: no trial is finished.
+        """
+        return self._the_best().accuracy
+
+    def _the_best(self) -> Trial:
+        if self.best is None:
+            raise ValueError(
+                f"no trial of {self.folder} is finished; run more trials, or search "
+                "where the loss does not diverge"
+            )
+        return self.best
+
+    @property
+    def best_folder(self) -> Path:
+        """The best trial's run folder, complete but for the test: `resume` makes it.
+
+        Raises:
+            ValueError: no trial is finished.
+        """
+        return self.folder / f"trial-{self._the_best().number}"
+
+    @property
+    def best_recipe(self) -> dict[str, Any]:
+        """Every value of the best trial's recipe: `train(name, data, best_recipe)`.
+
+        Raises:
+            ValueError: no trial is finished.
+        """
+        values, _ = split(self._the_best().values)
+        return dict(vars(self._recipe.replace(**values)))
+
+    @property
+    def best_options(self) -> dict[str, Any]:
+        """The best trial's arguments of the builder: `train(…, options=…)`.
+
+        Raises:
+            ValueError: no trial is finished.
+        """
+        _, options = split(self._the_best().values)
+        return {**self._options, **options}
+
+    @property
+    def settings(self) -> list[str]:
+        """What to add to `kerascnn train`: `--set key=value` and `--option key=value`.
+
+        One for each value that differs from the card's recipe or was searched.
+
+        Raises:
+            ValueError: no trial is finished.
+        """
+        searched = self._the_best().values
+        own = vars(self._card_recipe)
+        lines = [
+            f"--set {key}={_text(value)}"
+            for key, value in self.best_recipe.items()
+            if key != "options" and (key in searched or value != own[key])
+        ]
+        options = self.best_options.items()
+        lines += [f"--option {key}={_text(value)}" for key, value in options]
+        return lines
+
+    @property
+    def command(self) -> str | None:
+        """The command that trains the best recipe; None where words cannot name it.
+
+        Raises:
+            ValueError: no trial is finished.
+        """
+        if self._command is None:
+            return None
+        parts = [part for line in self.settings for part in line.split(" ", 1)]
+        return shlex.join([*self._command, *parts])
+
+    def table(self) -> Table:
+        """Return a row for each trial: accuracy, epochs, seconds, end, values."""
+        keys = list(dict.fromkeys(key for t in self.trials for key in t.values))
+        columns = [
+            Column("trial", "trial"),
+            Column("accuracy", "validation %", "{:.2f}".format),
+            Column("epochs", "epochs"),
+            Column("seconds", "seconds", "{:.1f}".format, optional=2),
+            Column("end", "end", right=False),
+            *(Column(key, key.removeprefix("option:"), _text) for key in keys),
+        ]
+        rows = [
+            {
+                "trial": t.number,
+                "accuracy": t.accuracy,
+                "epochs": t.epochs,
+                "seconds": t.seconds,
+                "end": t.end,
+                **{key: t.values.get(key) for key in keys},
+                "why": t.why or None,
+            }
+            for t in self.trials
+        ]
+        return Table(columns, rows, title=f"{self.name} on {self.data}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it; `best` is None without any."""
+        best = None
+        if self.best is not None:
+            best = {
+                "trial": self.best.number,
+                "validation_accuracy": self.best_value,
+                "recipe": self.best_recipe,
+                "options": self.best_options,
+                "settings": self.settings,
+                "command": self.command,
+                "run": str(self.best_folder),
+            }
+        return {
+            "folder": str(self.folder),
+            "model": self.name,
+            "data": self.data,
+            "best": best,
+            "importances": self.importances,
+            "trials": list(self.table().rows),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.table().to_text()}\n\n{self.conclusion()}"
+
+    def conclusion(self) -> str:
+        """Return in words which trial is the best, and what to type next."""
+        lines = []
+        if running := sum(t.end == "running" for t in self.trials):
+            lines.append(f"running, in another process: {running}")
+        if self.best is None:
+            return "\n".join([*lines, "no trial is finished"])
+        lines.append(
+            f"best: trial {self.best.number}, validation accuracy "
+            f"{self.best_value:.2f} %"
+        )
+        lines += [f"  {setting}" for setting in self.settings]
+        if self.command:
+            lines.append(f"train it anew: {self.command}")
+        lines.append(
+            f"measure it on the test images, once: kerascnn train --resume "
+            f"{shlex.quote(str(self.best_folder))}"
+        )
+        return "\n".join(lines)
+
+    def plot(self, folder: str | os.PathLike | None = None) -> tuple[Path, Path]:
+        """Draw, as Optuna does, the history of the search and the importances.
+
+        Args:
+            folder: where to write; default the folder of the study.
+
+        Returns:
+            The paths of `history.png` and `importances.png`.
+        """
+        from kerascnn.tuning.study import pictures
+
+        folder = self.folder if folder is None else Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = folder / "history.png", folder / "importances.png"
+        titles = (
+            f"Search for a recipe: {self.name} on {self.data}",
+            (
+                f"What decides: {self.name} on {self.data}"
+                + ("" if self.importances else ", too few finished trials to tell")
+            ),
+        )
+        drawn = pictures(self.trials, self.importances)
+        for path, title, figure in zip(paths, titles, drawn, strict=True):
+            figure.axes[0].set_title(title, parse_math=False)
+            figure.savefig(path, dpi=150, bbox_inches="tight")
+        return paths
+
+
+def _text(value: Any) -> str:
+    """A value as the command line reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(f"{part!r}" for part in value)
+    return str(value)
 
 
 def tune(
@@ -131,7 +373,7 @@ def tune(
         start=starting_point(searched, base, own),
         epochs=base.epochs,
     )
-    show = _Lines(trials, base.epochs) if progress else None
+    show = _Lines(base.epochs, shared.trials()) if progress else None
     begun = time.monotonic()
     try:
         while timeout is None or time.monotonic() - begun < timeout:
@@ -257,18 +499,21 @@ def _attempt(shared, trial, values, model, data, base, options, seed, show) -> N
             options={**options, **built} or None,
             progress=False,
             callbacks=[report],
+            test=False,
         )
-        raise RuntimeError("a trial was measured on the test images; this is a fault")
-    except _TrainedError:
-        shared.complete(trial, report.result())
-    except _PrunedError as pruned:
-        shared.prune(trial, "pruned", str(pruned))
     except TrainingDivergedError as error:
         shared.prune(trial, "diverged", str(error))
     except BaseException as error:
         # Ctrl-C among it: the search ends, the study stays in order.
         shared.fail(trial, str(error) or type(error).__name__)
         raise
+    else:
+        if report.pruned:
+            shared.prune(trial, "pruned", report.pruned)
+        else:
+            best = recipe.keep == "best"
+            reached = max(report.accuracies) if best else report.accuracies[-1]
+            shared.complete(trial, reached)
 
 
 @contextlib.contextmanager
@@ -287,12 +532,7 @@ def _every_network_is_new():
 
 
 class _Report(keras.callbacks.Callback):
-    """Tells the study of every epoch, and ends the training before the test.
-
-    `train` reads the test images after Keras' `fit`. The end of `fit` is the last that
-    a callback sees; what it raises there leaves a run folder with all epochs and
-    without a measurement, which `resume` completes.
-    """
+    """Tells the study of every epoch, and gives a poor trial up."""
 
     def __init__(self, trial, recipe: Recipe, show):
         super().__init__()
@@ -300,9 +540,10 @@ class _Report(keras.callbacks.Callback):
         self.recipe = recipe
         self.show = show
         self.accuracies: list[float] = []
+        self.pruned = ""
 
     def on_epoch_end(self, epoch, logs=None):
-        """Report the validation accuracy; give a poor trial up."""
+        """Report the validation accuracy, in percent."""
         accuracy = 100 * logs["val_accuracy"]
         self.accuracies.append(accuracy)
         self.trial.report(accuracy, step=epoch)
@@ -310,29 +551,22 @@ class _Report(keras.callbacks.Callback):
             self.show.epoch(self.trial.number, epoch + 1, accuracy)
         # A trial that has all its epochs is a finished one, however poor.
         if epoch + 1 < self.recipe.epochs and self.trial.should_prune():
-            raise _PrunedError(
+            self.model.stop_training = True
+            self.pruned = (
                 f"{max(self.accuracies):.2f} % after {epoch + 1} epochs is below the "
                 "median of the finished trials"
             )
-
-    def on_train_end(self, logs=None):
-        """End the training; also where it stopped early."""
-        raise _TrainedError
-
-    def result(self) -> float:
-        """Return the accuracy of the weights that the recipe keeps, in percent."""
-        best = self.recipe.keep == "best"
-        return max(self.accuracies) if best else self.accuracies[-1]
 
 
 class _Lines:
     """A line a trial on standard error and, on a terminal, the epoch that runs."""
 
-    def __init__(self, trials: int, epochs: int):
+    def __init__(self, epochs: int, before):
         self.console = Console(stderr=True)
-        self.trials = trials
         self.epochs = epochs
         self.say(f"{'trial':>7}  {'val. acc.':>9}  {'best':>7}  {'seconds':>7}  values")
+        for trial in before:  # of a search that is continued
+            self.line(before[: trial.number + 1], trial.number)
 
     @functools.cached_property
     def status(self):

@@ -11,16 +11,14 @@
 A card's table `[name.search]` has the same form.
 """
 
-import difflib
 import json
 import math
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kerascnn.training import Recipe
-from kerascnn.training.recipe import CHOICES, RANGES
+from kerascnn.training.recipe import CHOICES, check_keys, key_types, read_value
 
 OPTION = "option:"  # what the names of builder options begin with
 DIGITS = 4  # significant digits of a value that is drawn: more make no difference
@@ -30,8 +28,6 @@ _FORMS = (
     '[low, high], [low, high, "log"], {low = …, high = …, log = true, int = true} or '
     "{choices = [...]}"
 )
-_TYPES = typing.get_type_hints(Recipe)
-del _TYPES["options"]  # each is searched by itself
 
 
 @dataclass(frozen=True)
@@ -123,28 +119,27 @@ def parse_space(pairs: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         ValueError: a text has neither form.
     """
-    return {key: _parse(key, text) for key, text in pairs.items()}
+    table: dict[str, Any] = {}
+    for key, text in pairs.items():
+        low, _, rest = text.partition(":")
+        high, colon, log = rest.partition(":")
+        ends = [_plain(low), _plain(high)]
+        if "/" in text:
+            parts = text.split("/")  # which the recipe reads, if it is a key of it
+            if key.startswith(OPTION):
+                parts = [_plain(part) for part in parts]
+            table[key] = {"choices": parts}
+        elif any(isinstance(end, str) for end in ends) or (colon and log != "log"):
+            raise ValueError(
+                f"--space takes {key}=low:high, {key}=low:high:log or {key}=one/other; "
+                f"received {key}={text}"
+            )
+        else:
+            table[key] = [*ends, "log"] if log else ends
+    return table
 
 
-def _parse(key: str, text: str) -> Any:
-    if "/" in text:
-        return {"choices": [_value(part) for part in text.split("/")]}
-    low, colon, rest = text.partition(":")
-    high, colon_log, log = rest.partition(":")
-    ends = [_value(low), _value(high)]
-    if (
-        not colon
-        or any(isinstance(end, str) for end in ends)
-        or (colon_log and log != "log")
-    ):
-        raise ValueError(
-            f"--space takes {key}=low:high, {key}=low:high:log or {key}=one/other; "
-            f"received {key}={text}"
-        )
-    return [*ends, "log"] if log else ends
-
-
-def _value(text: str) -> Any:
+def _plain(text: str) -> Any:
     """Numbers, true and false as JSON writes them; else text."""
     try:
         return json.loads(text)
@@ -218,22 +213,17 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _entry(key: str, given: Any) -> Range | Choices:
-    if key.startswith(OPTION):
-        if not key.removeprefix(OPTION).isidentifier():
-            raise ValueError(f"an option is option:NAME; received {key!r}")
-    elif key not in _TYPES:
-        close = difflib.get_close_matches(key, _TYPES, n=1)
-        raise ValueError(
-            f"a recipe has no {key!r} to search"
-            + (f", did you mean {close[0]!r}?" if close else ".")
-            + f" It has {', '.join(_TYPES)}; an argument of the builder is {OPTION}NAME"
-        )
+    if key == "options":
+        raise ValueError(f"options are searched one by one, as {OPTION}NAME")
+    if not key.startswith(OPTION):
+        check_keys([key])
+    elif not key.removeprefix(OPTION).isidentifier():
+        raise ValueError(f"an option is option:NAME; received {key!r}")
     if isinstance(given, Mapping):
-        given = dict(given)
         if set(given) == {"choices"}:
             return _choices(key, given["choices"])
         if {"low", "high"} <= set(given) <= {"low", "high", "log", "int"}:
-            return _range(key, given)
+            return _range(key, dict(given))
     elif isinstance(given, list | tuple) and (
         len(given) == 2 or (len(given) == 3 and given[2] == "log")
     ):
@@ -242,26 +232,23 @@ def _entry(key: str, given: Any) -> Range | Choices:
     raise ValueError(f"{key} is searched in {_FORMS}; received {given!r}")
 
 
-def _range(key: str, given: dict[str, Any]) -> Range:
+def _range(key: str, given: dict) -> Range:
     low, high, log = given["low"], given["high"], given.get("log", False)
     for end in (low, high):
-        if (
-            isinstance(end, bool)
-            or not isinstance(end, int | float)
-            or not math.isfinite(end)
-        ):
+        number = isinstance(end, int | float) and not isinstance(end, bool)
+        if not number or not math.isfinite(end):
             raise ValueError(f"{key}: the ends must be numbers; received {end!r}")
-    wanted = _TYPES.get(key)
+    wanted = key_types().get(key)
     if wanted not in (None, int, float) or key in CHOICES:
         raise ValueError(
             f"{key} has no order: search it as {{choices = [...]}}; received "
             f"{low} to {high}"
         )
-    by_ends = wanted is int or (
-        wanted is None and isinstance(low, int) and isinstance(high, int)
-    )
-    whole = given.get("int", by_ends)
-    if whole and (low != int(low) or high != int(high)):
+    whole = given.get("int")
+    if whole is None:
+        ends = isinstance(low, int) and isinstance(high, int)
+        whole = wanted is int or (wanted is None and ends)
+    if whole and (low % 1 or high % 1):
         raise ValueError(
             f"{key} is searched in whole numbers; received {low} to {high}"
         )
@@ -273,8 +260,8 @@ def _range(key: str, given: dict[str, Any]) -> Range:
         raise ValueError(
             f"{key}: a logarithmic range begins above 0; received {low} to {high}"
         )
-    for end in (low, high):
-        _check(key, end)
+    if wanted:
+        low, high = read_value(key, low), read_value(key, high)
     number = int if whole else float
     return Range(number(low), number(high), bool(log), bool(whole))
 
@@ -282,48 +269,21 @@ def _range(key: str, given: dict[str, Any]) -> Range:
 def _choices(key: str, given: Any) -> Choices:
     if not isinstance(given, list | tuple) or not given:
         raise ValueError(f"{key}: choices must be a list; received {given!r}")
-    wanted = _TYPES.get(key)
-    several = wanted not in (None, bool, int, float, str)  # numbers, for the recipe
-    values = tuple(_storable(value, several) for value in given)
+    if not key.startswith(OPTION):
+        given = [read_value(key, value) for value in given]
+    values = tuple(_storable(value) for value in given)
     for value in values:
         if not isinstance(value, bool | int | float | str):
             raise ValueError(
                 f"{key}: a choice is a number, true, false or text; received {value!r}"
             )
-        _check(key, value)
     if len(set(map(repr, values))) < len(values):
         raise ValueError(f"{key}: each choice once; received {list(values)}")
-    return Choices(tuple(map(wanted, values)) if wanted in (int, float) else values)
+    return Choices(values)
 
 
-def _storable(value: Any, several: bool = False) -> Any:
-    """Some numbers as the recipe also reads them: "60,80"; one alone if `several`."""
-    if several and isinstance(value, int | float):
-        value = (value,)
+def _storable(value: Any) -> Any:
+    """Several numbers as Optuna stores them and the recipe reads them: "60,80"."""
     if isinstance(value, list | tuple):
         return ",".join(f"{part:.12g}" for part in value)
     return value
-
-
-def _check(key: str, value: Any) -> None:
-    """Check one value of a recipe's key by itself; options are left to the builder."""
-    wanted = _TYPES.get(key)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = {
-        None: True,
-        bool: isinstance(value, bool),
-        int: is_number and value == int(value),
-        float: is_number,
-        str: isinstance(value, str),
-    }.get(wanted, is_number or isinstance(value, str))
-    allowed = CHOICES.get(key, (value,))
-    low, high = RANGES.get(key, (value, value)) if fits else (value, value)
-    if not fits or value not in allowed or not low <= value <= high:
-        possible = (
-            f"one of {', '.join(map(str, CHOICES[key]))}"
-            if key in CHOICES
-            else f"from {low} to {high}"
-            if fits
-            else f"of the type {getattr(wanted, '__name__', wanted)}"
-        )
-        raise ValueError(f"{key}: a value must be {possible}; received {value!r}")

@@ -18,7 +18,9 @@ system frees the locks of a process that ended, however it ended.
 
 import contextlib
 import json
+import logging
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,11 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.importance import (
+    BaseImportanceEvaluator,
+    PedAnovaImportanceEvaluator,
+    get_param_importances,
+)
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages.journal import (
     JournalFileBackend,
@@ -41,7 +47,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import read_json, write_json
-from kerascnn.tuning.result import Trial
+from kerascnn.tuning.search import Trial
 from kerascnn.tuning.space import Range, Space, space_from
 
 NAME = "tuning"  # of the study in the journal
@@ -95,10 +101,10 @@ def _distribution(entry):
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet(level: int = logging.WARNING):
     """Leave out what Optuna tells of its work, for a while."""
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(level)
     try:
         yield
     finally:
@@ -338,3 +344,47 @@ def _agree(folder: Path, setup: dict) -> None:
             f"the study in {folder} is of something else: its {key} is {old}; received "
             f"{new}. Ask for the same again to continue it, or choose another folder"
         )
+
+
+class _Known(BaseImportanceEvaluator):
+    """Importances that are known already, for Optuna's picture of them."""
+
+    def __init__(self, shares: dict[str, float]):
+        self.shares = shares
+
+    def evaluate(self, study, params=None, *, target=None):
+        """Return them, as Optuna asks for it."""
+        return self.shares
+
+
+def pictures(trials, importances: dict[str, float]):
+    """Draw the history of a search and its importances, as Optuna draws them.
+
+    Args:
+        trials: the trials.
+        importances: the share of each value.
+
+    Returns:
+        Two matplotlib Figures.
+    """
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as optuna_pictures
+
+    ends = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    with warnings.catch_warnings(), _quiet(logging.ERROR):
+        warnings.simplefilter("ignore")  # Optuna's pictures are experimental
+        study = optuna.create_study(direction="maximize")
+        for trial in trials:
+            state = ends.get(trial.end, TrialState.FAIL)
+            value = trial.accuracy if trial.end == "finished" else None
+            study.add_trial(optuna.trial.create_trial(state=state, value=value))
+        history = optuna_pictures.plot_optimization_history(
+            study, target_name="validation accuracy (%)"
+        )
+        shares = optuna_pictures.plot_param_importances(
+            study, evaluator=_Known(importances), target_name="validation accuracy"
+        )
+    figures = history.figure, shares.figure
+    for figure in figures:
+        pyplot.close(figure)  # which pyplot would keep
+    return figures

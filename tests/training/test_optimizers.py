@@ -12,6 +12,7 @@ from kerascnn.training.optimizers import (
     make_optimizer,
     offsets,
     resolve_precision,
+    set_precision,
 )
 
 
@@ -235,3 +236,14 @@ def test_l2_is_the_gradient_form_of_the_papers():
 def test_precision_is_decided_by_the_machine_only_when_left_to_it():
     assert resolve_precision("mixed_float16") == "mixed_float16"
     assert resolve_precision("auto") in ("float32", "mixed_bfloat16")
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_spectrograms_stay_in_float32(policy):
+    sound = keras.Input((500, 1))
+    spectrum = keras.layers.STFTSpectrogram()
+    model = keras.Model(sound, keras.layers.Dense(2)(spectrum(sound)))
+    set_precision(model, policy)
+    assert spectrum.compute_dtype == "float32"
+    assert model.layers[-1].compute_dtype == policy.removeprefix("mixed_")
+    assert model(np.zeros((1, 500, 1), "float32")).shape[-1] == 2

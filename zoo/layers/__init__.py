@@ -1,4 +1,8 @@
-"""Custom Keras layers of the zoo, usable in any Keras model."""
+"""Custom Keras layers of the zoo, usable in any Keras model.
+
+One layer a module, each with its paper; begin with `maxout.py`. What a layer costs it
+says itself, as `kerascnn/costs.py` describes.
+"""
 
 from zoo.layers.apl import APL
 from zoo.layers.ceil_max_pooling import CeilMaxPooling2D

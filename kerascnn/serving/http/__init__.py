@@ -5,8 +5,9 @@
     app = http.create_app("served")         # the same as a Starlette application
 
 It speaks TensorFlow Serving's REST API (`/v1/…`, module `rest`) and the Open Inference
-Protocol (`/v2/…`, module `openinference`). Importing this package imports neither
-TensorFlow nor Starlette.
+Protocol (`/v2/…`, module `openinference`). Begin with `app.py`; `batching.py` and
+`saved_model.py` compute. Importing this package imports neither TensorFlow nor
+Starlette.
 """
 
 import importlib
