@@ -20,6 +20,7 @@ import zoo
 from kerascnn.arithmetic import storage
 from kerascnn.tables import Column, Table, Tabled, format_bytes
 from zoo.references import HUMAN
+from zoo.registry import cards
 
 
 @dataclass(frozen=True)
@@ -272,6 +273,8 @@ def _entry(model: Any, data: str, built: bool) -> Entry:
 
         return replace(_from_model(open_network(model).model), name=str(model))
     if isinstance(model, str):
+        if model in zoo.names() and model not in cards():  # registered by the user
+            return replace(_from_model(zoo.build(model)), name=model)
         return _from_card(zoo.card(model), data, built)
     if _is_model(model):
         return _from_model(model)
@@ -396,7 +399,14 @@ class Ranking(Tabled):
         titles = sorted({r["data_title"] for c in self.cards if (r := c.measured())})
         notes = ["published: on CIFAR-10, as its authors or others report"]
         if titles:
-            notes.append(f"measured: by this project, on {', '.join(titles)}")
+            notes.append(
+                f"measured: by this project, on {', '.join(titles)}, by the recipe "
+                "default where none is named"
+            )
+        if any(card.weights for card in self.cards):
+            notes.append(
+                "ship: the trained weights come with the package: kerascnn predict NAME"
+            )
         return Table(RANKING, rows, notes=notes)
 
     def plot(self, path: str | os.PathLike) -> Path:
@@ -412,11 +422,11 @@ def ranking(pattern: str = "*") -> Ranking:
     Raises:
         UnknownNetworkError: no name matches the shell pattern; lists close matches.
     """
-    names = zoo.names(pattern)
+    names = [name for name in zoo.names(pattern) if name in cards()]
     if not names:
         zoo.card(pattern)  # raises, and names the close matches
-    cards = [zoo.card(name) for name in names]
-    return Ranking(tuple(sorted(cards, key=lambda card: -_best(card))))
+    found = [zoo.card(name) for name in names]
+    return Ranking(tuple(sorted(found, key=lambda card: -_best(card))))
 
 
 def _best(card: zoo.Card) -> float:

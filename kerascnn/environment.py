@@ -31,8 +31,14 @@ def no_stderr():
     TF_CPP_MIN_LOG_LEVEL does not reach the lines that are written before TensorFlow
     has read it.
     """
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed already (2>&-)
+        yield
+        return
+    if sys.stderr:
+        sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield

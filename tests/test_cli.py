@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 import kerascnn
+import zoo
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,9 @@ def test_views_and_passes_are_averaged(command, run, tmp_path):
         (["summary", "nowhere", "--classes", "4"], "no network of the zoo"),
         (["fly"], "fly"),
         (["models", "--wings"], "--wings"),
+        (["summary", "mine"], "a network of your own needs --module FILE.py"),
+        (["summary", "mine", "--module"], "--module takes a Python file"),
+        (["summary", "mine", "--module", "none.py"], "there is no file none.py"),
     ],
 )
 def test_wrong_use_is_one_line_and_code_two(command, arguments, said, tmp_path):
@@ -222,3 +228,68 @@ def test_a_picture_is_named_by_its_kind(command, tmp_path, name):
         code, _, err = command(*words, "--plot", name)
         assert code == 2 and "ends in .png, .svg or .pdf" in err
     assert (tmp_path / "picture.png").read_text() == "mine"
+
+
+def test_help_names_everything_in_whole_lines_with_examples(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in ((), ("-h",), ("--help",)):
+        code, out, _ = command(*arguments)
+        assert code == 0 and "--module" in out and "--version" in out
+        assert "..." not in out.partition("Commands:")[2]
+    for word in ("train", "models", "rollback", "data import"):
+        code, out, _ = command(*word.split(), "-h")
+        assert code == 0 and f"Examples:\n    kerascnn {word}" in out
+    _, out, _ = command("train", "-h")
+    assert "a fifth becomes the test images" in " ".join(out.split())
+    code, out, _ = command("--version")
+    assert code == 0 and out.startswith("kerascnn 0.")
+
+
+def test_networks_of_a_module_are_known(command, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import keras, zoo\n"
+        "@zoo.register\n"
+        "def wee(input_shape=(8, 8, 3), classes=10, *, classifier_activation='softmax',"
+        " name='wee'):\n"
+        "    image = keras.Input(input_shape)\n"
+        "    dense = keras.layers.Dense(classes, activation=classifier_activation)\n"
+        "    return keras.Model(image, dense(keras.layers.Flatten()(image)), name=name)"
+    )
+    monkeypatch.setattr("zoo.registry._builders", dict(zoo.registry._builders))
+    code, out, err = command("--module", "mine.py", "summary", "wee")
+    assert code == 0 and "1,930" in out, err  # 8·8·3·10 + 10
+    monkeypatch.setattr("zoo.registry._builders", {})
+    code, out, err = command("compare", "wee", "lecture_cnn", "--module=mine.py")
+    assert code == 0 and "1,930" in out and "33,120" in out, err
+    code, out, err = command("models", "lecture*")  # wee has no card
+    assert code == 0 and "lecture_cnn" in out, err
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "1>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_are_no_failure(closed):
+    code = (
+        "from kerascnn.environment import no_stderr\n"
+        "with no_stderr(): pass\n"
+        "import sys; from kerascnn import cli; sys.argv[1:] = ['models', 'lenet5']\n"
+        "cli.main()"
+    )
+    run = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert ("lenet5" in done.stdout) == ("1>" not in closed)
+
+
+def test_folders_that_are_no_runs_say_what_they_are(command, tmp_path):
+    (tmp_path / "served" / "2").mkdir(parents=True)
+    (tmp_path / "served" / "10").mkdir()
+    (tmp_path / "served" / "10" / "saved_model.pb").touch()
+    (tmp_path / "photos").mkdir()
+    for word, folder, said in (
+        ("predict", "served", "holds exported versions; kerascnn predict takes one, "),
+        ("predict", "served", "served/10"),
+        ("evaluate", "served/10", "it is a SavedModel, which kerascnn predict"),
+        ("summary", "photos", "it has no config.json"),
+    ):
+        images = ["a.png"] if word == "predict" else []
+        code, _, err = command(word, folder, *images)
+        assert code == 2 and said in err and err.count("\n") == 1

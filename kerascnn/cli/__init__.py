@@ -10,23 +10,81 @@ import traceback
 
 # Each module adds its commands to `app`; `kerascnn --help` lists them in this order.
 # isort: off
-from kerascnn.cli import networks, data, training, teaching  # noqa: F401
+from kerascnn.cli import networks, training, teaching  # noqa: F401
 from kerascnn.cli import serving, server  # noqa: F401
 
 # isort: on
-from kerascnn.cli.common import DEBUG, INTERRUPTED, app
+from kerascnn.cli.common import DEBUG, INTERRUPTED, MODULE, app
+
+EXAMPLES = {
+    "models": ('kerascnn models "vgg*"', "kerascnn models --measured"),
+    "summary": (
+        "kerascnn summary lecture_cnn",
+        "kerascnn summary vgg16 --size 64 --classes 7 --csv",
+    ),
+    "compare": (
+        "kerascnn compare lecture_cnn dense_mlp vgg19 --plot accuracy.png",
+        "kerascnn compare lecture_cnn my_network.keras runs/lecture_cnn-shapes-1",
+    ),
+    "record": ("kerascnn record runs/lenet5-cifar10-* --recipe default",),
+    "import": ("kerascnn data import cifar-10-python.tar.gz",),
+    "download": ("kerascnn data download --data-dir ~/tensorflow_datasets",),
+    "train": (
+        "kerascnn train lecture_cnn",
+        "kerascnn train resnet20 --data my_photos --epochs 20 --seed 1",
+        "kerascnn train my_network.keras --data my_photos --folder runs/mine",
+        "kerascnn train --resume runs/mine",
+    ),
+    "tune": (
+        "kerascnn tune lecture_cnn --trials 20 --epochs 5",
+        "kerascnn tune lenet5 --space learning_rate=0.001:0.1:log",
+    ),
+    "evaluate": ("kerascnn evaluate runs/mine --plot confusion.png",),
+    "predict": (
+        "kerascnn predict runs/mine cat.jpg dog.png",
+        "kerascnn predict served/mine/1 cat.jpg",
+        "kerascnn predict mine cat.jpg --server http://127.0.0.1:8501",
+    ),
+    "explain": (
+        "kerascnn explain runs/mine cat.jpg",
+        "kerascnn explain runs/mine cat.jpg --what gradcam --target cat",
+    ),
+    "tutorial": ("kerascnn tutorial", "kerascnn tutorial 7 --notebook"),
+    "quickstart": ("kerascnn quickstart --set epochs=2",),
+    "export": (
+        "kerascnn export runs/mine served/mine",
+        "kerascnn export runs/mine served/mine --format onnx",
+    ),
+    "versions": ("kerascnn versions served/mine",),
+    "rollback": (
+        "kerascnn rollback served/mine",
+        "kerascnn rollback served/mine --to 3",
+    ),
+    "prune": ("kerascnn prune served/mine --keep 3",),
+    "verify": ("kerascnn verify served/mine/2",),
+    "serve": (
+        "kerascnn serve served",
+        "kerascnn serve served/mine --host 0.0.0.0 --port 8501",
+    ),
+}
+for command in (*app.registered_commands, *networks.data_app.registered_commands):
+    name = command.name or command.callback.__name__
+    if name in EXAMPLES:
+        # \b keeps the lines as they are.
+        command.epilog = "\n".join(
+            ["\b", "Examples:", *map("  {}".format, EXAMPLES[name])]
+        )
 
 
 def main() -> None:
     """Run the command; wrong use exits with 2, a failure with 1, Ctrl-C with 130."""
     # TensorFlow tells its start on standard error; a user can still ask for it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    arguments = sys.argv[1:]
+    _open_streams()
+    arguments = sys.argv[1:] or ["--help"]
     debug = DEBUG in arguments
-    if debug:
-        arguments.remove(DEBUG)
     try:
-        code = app(arguments or ["--help"], standalone_mode=False)
+        code = app(_common_first(arguments), standalone_mode=False)
         code = code if isinstance(code, int) else 0
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             print("\ninterrupted", file=sys.stderr)
@@ -38,8 +96,40 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        message = _one_line(error)
+        if type(error).__name__ == "UnknownNetworkError":
+            message += f"; a network of your own needs {MODULE} FILE.py"
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(_exit_code(error))
+
+
+def _open_streams() -> None:
+    """Give what is closed (`2>&-`) a place: else the next file would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+
+
+def _common_first(arguments: list[str]) -> list[str]:
+    """Let the options of every command stand behind the command, too."""
+    first, rest = [], []
+    words = iter(arguments)
+    for word in words:
+        if word == DEBUG or word.startswith(f"{MODULE}="):
+            first.append(word)
+        elif word == MODULE:
+            if (file := next(words, None)) is None:
+                raise ValueError(
+                    f"{MODULE} takes a Python file, such as my_networks.py"
+                )
+            first += [word, file]
+        else:
+            rest.append(word)
+    return first + rest
 
 
 def _one_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """What the commands share: the application, options, ways to print."""
 
+import importlib.util
 import json as jsonlib
 import sys
 from pathlib import Path
@@ -14,20 +15,29 @@ app = typer.Typer(
     name="kerascnn",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 INTERRUPTED = 130  # the exit code of a shell for Ctrl-C
-DEBUG = "--debug"  # understood everywhere, before the command is parsed
+DEBUG, MODULE = "--debug", "--module"  # before or behind the command
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DataName = Annotated[
     str,
     typer.Option(
-        "--data", help="shapes, cifar10, a folder of images, .npz, or tfds:NAME."
+        "--data",
+        help="shapes, cifar10, tfds:NAME, a .npz file, or a folder with a subfolder of "
+        "images for each class. Of a folder a fifth becomes the test images, unless it "
+        "has train and test with the classes below, and a tenth of the rest validation "
+        "images; each image is turned upright, cut to its centre and resized.",
     ),
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Height and width, for a folder and shapes."),
+    typer.Option(
+        min=1,
+        help="Height and width, for a folder and shapes. Default: what the network "
+        "takes, else 32.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -69,6 +79,17 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def about(
+    module: Annotated[
+        list[Path] | None,
+        typer.Option(
+            MODULE,
+            help="A Python file that registers networks and layers of your own, with "
+            "zoo.register and keras.saving.register_keras_serializable. Repeatable.",
+        ),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show the traceback of an error.")
+    ] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -77,6 +98,16 @@ def about(
     ] = False,
 ) -> None:
     """Convolutional networks of a lecture: compare, train, look at, export."""
+    for number, path in enumerate(module or ()):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path} for {MODULE}")
+        spec = importlib.util.spec_from_file_location(f"kerascnn_module_{number}", path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{MODULE} takes a Python file, NAME.py; received {path}")
+        load_keras()
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = loaded
+        spec.loader.exec_module(loaded)
 
 
 def say_table(

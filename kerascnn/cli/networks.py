@@ -1,4 +1,4 @@
-"""Commands that look at networks: models, summary, compare, record."""
+"""What there is: models, summary, compare and record, and the images: data."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ import typer
 from kerascnn.cli.common import (
     Json,
     Options,
+    Replace,
     app,
     load_keras,
     options_of,
@@ -83,7 +84,7 @@ def summary(
     csv: Annotated[bool, typer.Option("--csv")] = False,
     json: Json = False,
 ):
-    """Show each layer: output, parameters as arithmetic, MACs, memory, field."""
+    """Show each layer: output, parameters, MACs, memory, field."""
     load_keras()
     import zoo
     from kerascnn.summary import summarize
@@ -146,8 +147,53 @@ def record(
         bool, typer.Option("--keep-weights", help="Leave the weights that ship.")
     ] = False,
 ):
-    """Write the results of runs, and their weights, to the network's card."""
+    """Write the results of runs to the network's card.
+
+    The weights are written as well, where the network ships with weights.
+    """
     load_keras()
     from kerascnn.record import record as write
 
     say_json(write(folders, zoo_folder, recipe=recipe, keep_weights=keep_weights))
+
+
+data_app = typer.Typer(
+    help="Show which images are here; get CIFAR-10.", rich_markup_mode=None
+)
+app.add_typer(data_app, name="data")
+
+
+@data_app.callback(invoke_without_command=True)
+def data(context: typer.Context, json: Json = False):
+    """Show which images are here."""
+    if context.invoked_subcommand:
+        return
+    from kerascnn.data import available
+
+    found = available()
+    say_json([vars(entry) for entry in found]) if json else say(
+        "\n".join(str(entry) for entry in found)
+    )
+
+
+@data_app.command("import")
+def import_archive(
+    archive: Annotated[Path, typer.Argument(help="cifar-10-binary.tar.gz or python.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Of tfds.")] = None,
+    replace: Replace = False,
+):
+    """Prepare CIFAR-10 from an official archive that you downloaded."""
+    from kerascnn.data import import_cifar10
+
+    say(f"prepared {import_cifar10(archive, data_dir, replace=replace)}")
+
+
+@data_app.command()
+def download(
+    data_dir: Annotated[Path | None, typer.Option(help="Of tfds.")] = None,
+    replace: Replace = False,
+):
+    """Download CIFAR-10 (162 MB; resumable) and prepare it."""
+    from kerascnn.data import download_cifar10
+
+    say(f"prepared {download_cifar10(data_dir, replace=replace)}")

@@ -44,7 +44,11 @@ def serve(
     ray: Annotated[bool, option("Serve on Ray Serve, with replicas.")] = False,
     replicas: Annotated[int, option("Servers side by side, with --ray.", min=1)] = 1,
 ):
-    """Serve exported versions over HTTP: TensorFlow Serving's REST API and /v2."""
+    """Serve exported versions over HTTP.
+
+    The protocols are TensorFlow Serving's REST API and /v2, the Open Inference
+    Protocol.
+    """
     if replicas > 1 and not ray:
         raise ValueError(f"--replicas needs --ray; received --replicas {replicas}")
     if ray and stop_delay:

@@ -28,7 +28,7 @@ def export(
     ] = None,
     json: Json = False,
 ):
-    """Publish the next version of a network, for a server or a runtime."""
+    """Publish a network's next version, for a server or a runtime."""
     from kerascnn.serving.formats import format_named, require
 
     require(format_named(format).writes, format_named(format))
@@ -54,7 +54,7 @@ def export(
 
 @app.command()
 def versions(folder: Folder, json: Json = False):
-    """List the versions of a network; the last is what servers serve."""
+    """List a network's versions; servers serve the last one."""
     from kerascnn.serving import versioning
 
     found = versioning.versions(folder)
@@ -72,7 +72,7 @@ def rollback(
     ] = None,
     json: Json = False,
 ):
-    """Publish an earlier version again, as the newest; nothing is deleted."""
+    """Publish an earlier version again; nothing is deleted."""
     from kerascnn.serving import rollback as publish_again
 
     version = publish_again(folder, to)
@@ -105,7 +105,10 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A version, or a folder of them.")],
     json: Json = False,
 ):
-    """Prove that versions are whole and answer as when they were published."""
+    """Prove that versions are whole and answer as they did.
+
+    A version is compared with its manifest: its files, and its answers then.
+    """
     from kerascnn.serving import verify as prove
 
     results = prove(folder)

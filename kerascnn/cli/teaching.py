@@ -42,7 +42,7 @@ def explain(
     ),
     json: Json = False,
 ):
-    """Show what a network sees in an image: text, and pictures in a folder."""
+    """Show what a network sees in an image, as text and as pictures."""
     load_keras()
     from kerascnn.explain.report import report
 
@@ -88,7 +88,10 @@ def quickstart(
     set_: Settings = None,
     json: Json = False,
 ):
-    """See the lecture's CNN beat its MLP, and export it: some minutes, offline."""
+    """See the lecture's CNN beat its MLP: some minutes, offline.
+
+    Both are trained on built-in images; the CNN is exported, too.
+    """
     load_keras()
     from kerascnn.quickstart import quickstart as start
 

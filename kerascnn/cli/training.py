@@ -167,7 +167,10 @@ def tune(
     ] = None,
     json: Json = False,
 ):
-    """Search for the best recipe by validation accuracy; several shells can share."""
+    """Search for the best recipe by validation accuracy.
+
+    Several shells that give the same folder share a search.
+    """
     load_keras()
     from kerascnn.data import load_data
     from kerascnn.training import open_network

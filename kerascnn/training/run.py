@@ -200,10 +200,7 @@ def load_run(folder: str | os.PathLike) -> Run:
     """
     folder = Path(folder)
     if not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"{folder} is not a run folder: it has no config.json; kerascnn train "
-            "makes one"
-        )
+        raise FileNotFoundError(f"{folder} is not a run folder: {_what_else(folder)}")
     config = read_json(folder / "config.json")
     if not (folder / "metrics.json").exists():
         raise ValueError(
@@ -218,6 +215,23 @@ def load_run(folder: str | os.PathLike) -> Run:
         metrics=read_json(folder / "metrics.json"),
         labels=tuple(config["data"]["labels"]),
     )
+
+
+def _what_else(folder: Path) -> str:
+    """Say of a folder that is no run folder what it may be, and what to do."""
+    numbers = [path.name for path in folder.glob("[0-9]*") if path.name.isdecimal()]
+    if (folder / "saved_model.pb").exists():
+        return (
+            "it is a SavedModel, which kerascnn predict and serve take; to train, "
+            "measure or look at the network, give its run folder or .keras file"
+        )
+    if numbers:
+        newest = max(numbers, key=int)
+        return (
+            f"it holds exported versions; kerascnn predict takes one, such as "
+            f"{folder / newest}, and kerascnn serve all of them"
+        )
+    return "it has no config.json; kerascnn train makes one"
 
 
 def read_json(path: Path) -> dict:
