@@ -189,7 +189,7 @@ class _Counter:
         for layer in _listed(model):
             before = set(self.counted)
             rows.append(self.row(layer, parents, level))
-            if expand and _is_model(layer):
+            if expand and functional(layer):
                 # The row of the model holds the sum; its layers count theirs again.
                 after, self.counted = self.counted, before
                 rows += self.rows(layer, (*parents, layer), level + 1, expand)
@@ -207,7 +207,7 @@ class _Counter:
         outputs = [_shape(call.outputs) for call in calls]
         costs = [macs(call) for call in self.inner(layer, parents)]
         seen = most_pixels([self.fields[id(x)] for c in calls for x in c.outputs])
-        if _is_input(layer):
+        if type(layer).__name__ == "InputLayer":
             outputs = [tuple(layer.batch_shape[1:])]
             # A pixel is itself; what one of a nested model's inputs has seen depends
             # on the call.
@@ -241,12 +241,12 @@ class _Counter:
         """Calls of a layer or of a nested model, in the model that lists it."""
         if self.graph is None:
             return []
-        calls = self.graph.nested if _is_model(layer) else self.graph.calls
+        calls = self.graph.nested if functional(layer) else self.graph.calls
         return [c for c in calls if c.operation is layer and c.parents == parents]
 
     def inner(self, layer, parents: tuple) -> list[Call]:
         """Calls that a row stands for: of the layer, or of all layers of the model."""
-        if self.graph is None or not _is_model(layer):
+        if self.graph is None or not functional(layer):
             return self.calls(layer, parents)
         within = (*parents, layer)
         return [c for c in self.graph.calls if c.parents[: len(within)] == within]
@@ -254,7 +254,7 @@ class _Counter:
     def memory(self, layer, parents: tuple) -> int | None:
         if self.graph is None:
             return None
-        if _is_input(layer):
+        if type(layer).__name__ == "InputLayer":
             # The images that come in from outside; those of a nested model are the
             # output of the layer before it.
             one = len(self.graph.inputs) == 1
@@ -279,16 +279,6 @@ def _listed(model) -> list:
     listed = isinstance(model, keras.Sequential) or functional(model) is None
     # Bare operations, such as `x + y`, are among the operations.
     return list(model.layers if listed else model.operations)
-
-
-def _is_model(layer) -> bool:
-    return functional(layer) is not None
-
-
-def _is_input(layer) -> bool:
-    import keras
-
-    return isinstance(layer, keras.layers.InputLayer)
 
 
 def _size(weights) -> int:
@@ -321,7 +311,7 @@ def _expression(layer, new: dict, weights: list) -> str:
     """Where a layer's parameters come from, as a product of its weights' shapes."""
     if not new:
         return _COUNTED if weights else ""
-    if _is_model(layer):
+    if functional(layer):
         return ""  # the sum over its layers
     said = takes_part(layer) and hasattr(layer, "parameter_expression")
     if said and len(new) == len(weights):

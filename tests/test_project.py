@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import textwrap
 import tomllib
 import zipfile
 from pathlib import Path
@@ -121,6 +122,15 @@ def test_the_page_for_contributors_names_what_is_there():
     paths = set(re.findall(r"`((?:kerascnn|zoo|tests|docs|tutorials)/[\w./]*)`", page))
     assert len(paths) > 20
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_the_network_on_the_page_can_be_built():
+    (code,) = re.findall(r"```python\n(.*?)```", read("CONTRIBUTING.md"), re.DOTALL)
+    found = {}
+    exec(textwrap.dedent("   " + code.strip()).replace("@register\n", ""), found)
+    model = found["tiny_cnn"]()
+    assert model.count_params() == 3 * 3 * 3 * 32 + 32 + 32 * 10 + 10
+    assert (model.name, model.output_shape) == ("tiny_cnn", (None, 10))
 
 
 def test_every_room_says_where_to_begin():
