@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 
 # The networks are a package beside this one, whose name another may have taken.
 _zoo = importlib.util.find_spec("zoo")
-_places = list(_zoo.submodule_search_locations or [_zoo.origin]) if _zoo else []
+_places = list(_zoo.submodule_search_locations or [f"{_zoo.origin}"]) if _zoo else []
 if not any(Path(place, "lecture_cnn.toml").is_file() for place in _places):
     raise ImportError(
         "kerascnn needs the package `zoo` that it is installed with, and finds "

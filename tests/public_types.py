@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import assert_type
 
 import numpy as np
-from kerascnn.tuning.result import Tuning
 
 import kerascnn
 from kerascnn.comparison import Comparison
 from kerascnn.summary import Summary
 from kerascnn.training.run import Run
+from kerascnn.tuning import Tuning
 from kerascnn.twin import Twin
 
 model = kerascnn.build("lecture_cnn", classes=100)
