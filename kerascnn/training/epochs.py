@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from rich.progress import (
 from kerascnn.data import Augmentation, Data
 from kerascnn.training import checkpoint
 from kerascnn.training.feed import Feed, make_feed
+from kerascnn.training.network import (
+    borrowed,
+    compile_model,
+    fused_layers,
+    logits_model,
+)
 from kerascnn.training.optimizers import learning_rate
 from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import best_epoch, write_history
@@ -285,3 +292,79 @@ class TrainingProgress(keras.callbacks.Callback):
 def _accuracy(logs: dict) -> float:
     """Return the accuracy of the first output, whatever Keras named it."""
     return next(value for name, value in logs.items() if name.endswith("accuracy"))
+
+
+def train_epochs(
+    model,
+    data: Data,
+    recipe: Recipe,
+    config: dict,
+    folder: Path | None,
+    place: Place,
+    universum,
+    progress: bool,
+    callbacks,
+    saved: bytes | None = None,
+) -> list[dict]:
+    """Train a network until the end of its recipe; the history is returned.
+
+    Args:
+        model: the network, which has the weights that are kept in the end.
+        data: the data set.
+        recipe: the recipe.
+        config: what config.json holds.
+        folder: the run folder, None on another host than host 0.
+        place: the devices.
+        universum: the unlabelled images, or None.
+        progress: show a line an epoch.
+        callbacks: further ones.
+        saved: what `checkpoint.read` returned, of a training that is resumed.
+    """
+    if progress and folder:
+        print(f"{model.name} on {data.title}: {folder}", file=sys.stderr, flush=True)
+    ends, heads = logits_model(model)
+    feed = make_feed(
+        data.train,
+        1 if heads[0].units == 1 else data.classes,
+        recipe.batch_size,
+        seed=config["seed"],
+        augmentation=Augmentation(
+            recipe.flip,
+            recipe.crop,
+            recipe.crop_padding,
+            recipe.cutout,
+            recipe.affine,
+            recipe.color,
+        ),
+        alternate_flip=recipe.alternate_flip,
+        outputs=len(heads),
+        plain_from=recipe.epochs - recipe.plain_epochs,
+        universum=universum,
+        place=place,
+    )
+    judged = universum.labelled(ends) if universum else ends
+    with place.scope():
+        trained = place.spread(model, ends)
+        if universum:
+            trained = universum.extend(trained)
+        trained.sizes = place.sizes(len(data.train), recipe.batch_size)
+    with (
+        borrowed(trained, config["precision"]),
+        borrowed(ends, config["precision"]),
+        fused_layers(trained),
+    ):
+        with place.scope():
+            compile_model(trained, heads, recipe, universum, place, len(feed))
+        if judged is not trained:
+            compile_model(judged, heads, recipe, None)
+        epochs = Epochs(folder, data, recipe, feed, place)
+        epochs.begin(trained, judged, saved)
+        try:
+            epochs.run(progress, callbacks)
+        except KeyboardInterrupt:
+            if not folder:
+                raise
+            raise KeyboardInterrupt(
+                f"interrupted; continue with kerascnn train --resume {folder}"
+            ) from None
+    return epochs.history

@@ -231,7 +231,9 @@ def own_data(network) -> Data:
     return load_data(**origin)
 
 
-def measure(model, data: Data, recipe, config, history, folder: Path) -> Run:
+def measure(
+    model, data: Data, recipe, config, history, folder: Path, test: bool = True
+) -> Run:
     """Read the test images, once, and write what the run folder keeps.
 
     Args:
@@ -241,7 +243,10 @@ def measure(model, data: Data, recipe, config, history, folder: Path) -> Run:
         config: what config.json holds.
         history: rows of the epochs.
         folder: the run folder.
+        test: False to do neither.
     """
+    if not test:
+        return Run(folder, model.name, config, history, {}, data.labels, _model=model)
     temporary = folder / ".model.part.keras"  # Keras asks for the ending
     with writing(folder / "model.keras", temporary):
         model.save(temporary)

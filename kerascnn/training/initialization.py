@@ -372,6 +372,16 @@ def _walk(graph, tensors) -> list:
     return [values[id(x)] for x in graph.outputs]
 
 
+def prepare(model, data, recipe, seed: int) -> None:
+    """Adapt the layers of a named network, and initialise it as its recipe says."""
+    sample = data.train
+    if not isinstance(sample, Images):
+        sample = sample.take(IMAGES, seed=seed)
+    adapt_layers(model, sample.x)
+    if recipe.initialization == "lsuv":
+        lsuv(model, sample, seed=seed)
+
+
 def adapt_layers(model, images: np.ndarray) -> list[str]:
     """Adapt the layers of a new model that have the Keras method `adapt`.
 

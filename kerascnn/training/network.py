@@ -78,6 +78,29 @@ def check_options(model, names) -> None:
             )
 
 
+def check_recipe(model, recipe: Recipe) -> None:
+    """Check that a model that is built is not to be built by its recipe.
+
+    Raises:
+        ValueError: it is, or a named network lacks an option of the recipe.
+    """
+    if isinstance(model, str):
+        check_options(model, recipe.options)
+        return
+    if recipe.options:
+        raise ValueError(
+            f"the recipe builds {model.name} with {recipe.options}, which a model that "
+            "is given has or has not: train it by its name, or by a recipe without, "
+            "recipe_for(name, recipe).replace(options={})"
+        )
+    if recipe.initialization:
+        raise ValueError(
+            f"a model that is given, {model.name}, is trained from the weights that it "
+            "has: call kerascnn.lsuv(model, data.train) before, and train it with "
+            f'initialization=""; received initialization={recipe.initialization!r}'
+        )
+
+
 def data_for(model, source, **asked) -> Data:
     """Read images in the size that a network takes, unless another one is asked for.
 

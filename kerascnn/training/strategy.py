@@ -106,6 +106,20 @@ class Place:
         """Return what host 0 says, of JSON; every host has to call it."""
         return json.loads(bytes(self.broadcast(json.dumps(value).encode())))
 
+    def agree_on(self, data, precision: str) -> str:
+        """Return the precision of host 0.
+
+        Raises:
+            ValueError: this host has other images.
+        """
+        common = self.agree({"precision": precision, "data": data.fingerprint})
+        if common["data"] != data.fingerprint:
+            raise ValueError(
+                f"the hosts have different data: {data.title} has fingerprint "
+                f"{data.fingerprint} on host {self.host}, {common['data']} on host 0"
+            )
+        return common["precision"]
+
     def spread(self, model, ends):
         """Return what is trained, on all devices: of one device the network itself.
 
