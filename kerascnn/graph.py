@@ -6,6 +6,7 @@ each call once.
 """
 
 import contextlib
+import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,32 @@ def _walk(graph, inputs, parents, calls, nested):
     # by which Keras computes them, visits every call, in order.
     outputs = graph._run_through_graph(list(inputs), operation_fn=recorded)
     return tuple(keras.tree.flatten(outputs))
+
+
+def find_layer(name: str, names: Iterable[str]) -> str:
+    """Return which of a model's layers a name means.
+
+    Args:
+        name: of a layer; "encoder/conv1" for the layer "conv1" of a nested model, or
+            "conv1" alone where it is one layer only.
+        names: of all layers, each behind those of the models around it.
+
+    Raises:
+        ValueError: there is no such layer, or more than one.
+    """
+    names = list(names)
+    if name in names:
+        return name
+    ends = [other for other in names if other.endswith(f"/{name}")]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise ValueError(f"there are several layers {name!r}: say {', '.join(ends)}")
+    known, close = ", ".join(names), difflib.get_close_matches(name, names, 3, 0.5)
+    raise ValueError(
+        f"the model has no layer {name!r}: "
+        + (f"did you mean {' or '.join(close)}?" if close else f"it has {known}")
+    )
 
 
 @contextlib.contextmanager

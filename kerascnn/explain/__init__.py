@@ -16,14 +16,10 @@ from kerascnn.explain.cell import Cell
 from kerascnn.explain.convolution import Slide, Step, slide
 from kerascnn.explain.embedding import Embedding, embedding
 from kerascnn.explain.filters import Filters, filters
-from kerascnn.explain.gallery import gallery
-from kerascnn.explain.gradcam import gradcam
-from kerascnn.explain.heatmap import Heatmap
+from kerascnn.explain.heatmap import Heatmap, gradcam, occlusion, saliency
 from kerascnn.explain.maps import ActivationMaps, activation_maps
-from kerascnn.explain.mistakes import Confusion, Mistakes, confusion, mistakes
-from kerascnn.explain.occlusion import occlusion
+from kerascnn.explain.mistakes import Confusion, Mistakes, confusion, gallery, mistakes
 from kerascnn.explain.pixels import Pixels, pixels
-from kerascnn.explain.saliency import saliency
 from kerascnn.explain.trace import Stage, Trace, trace
 from kerascnn.explain.volumes import Volume, Volumes, volumes
 from kerascnn.explain.windows import Windows, windows

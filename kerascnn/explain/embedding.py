@@ -7,6 +7,7 @@ import numpy as np
 
 from kerascnn.explain.mistakes import images_of
 from kerascnn.explain.recording import batch, has_kernels, record
+from kerascnn.heads import SAMPLE, head
 from kerascnn.plotting.figures import save
 from kerascnn.plotting.style import CYCLE
 from kerascnn.tables import Column, Table
@@ -209,7 +210,9 @@ def _features(model, x, layer) -> tuple[np.ndarray, str]:
     else:
         able = range(len(seen.calls))
         if seen.connected:
-            able = sorted(seen.ancestors(seen.output(0)))
+            able = sorted(
+                seen.ancestors(seen.output(head(model, batch(model, x[:SAMPLE])).index))
+            )
         heavy = [i for i in able if has_kernels(seen.calls[i])]
         if not heavy:
             raise ValueError(f"{model.name} has no layer with weights: name a layer")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.graph import functional, trace
+from kerascnn.graph import find_layer, functional, trace
 from kerascnn.plotting.figures import (
     DIVERGING,
     grid,
@@ -176,8 +176,12 @@ def filters(model, layer=None) -> Filters:
     able = {name: found for name, found in layers.items() if _kernel(found) is not None}
     if not able:
         raise ValueError(f"{model.name} has no layer with filters")
-    name, found = _find(layers, able, layer)
-    kernel = _kernel(found)
+    if layer is None:
+        layer = next(iter(able))
+    elif not isinstance(layer, str):
+        layer = next((n for n, x in layers.items() if x is layer), layer.name)
+    name = find_layer(layer, layers)
+    found, kernel = layers[name], _kernel(layers[name])
     if kernel is None:
         raise ValueError(
             f"{name} ({type(found).__name__}) has no filters; those that have: "
@@ -204,26 +208,6 @@ def _layers(model) -> dict:
 
     walk(model, "")
     return found
-
-
-def _find(layers, able, wanted):
-    if wanted is None:
-        return next(iter(able.items()))
-    if not isinstance(wanted, str):
-        for name, layer in layers.items():
-            if layer is wanted:
-                return name, layer
-        wanted = getattr(wanted, "name", repr(wanted))
-    if wanted in layers:
-        return wanted, layers[wanted]
-    ends = [name for name in layers if name.endswith(f"/{wanted}")]
-    if len(ends) == 1:
-        return ends[0], layers[ends[0]]
-    if ends:
-        raise ValueError(f"there are several layers {wanted!r}: say {', '.join(ends)}")
-    raise ValueError(
-        f"the model has no layer {wanted!r}; those with filters: {', '.join(able)}"
-    )
 
 
 def _kernel(layer):

@@ -1,10 +1,23 @@
-"""A map over an image of what an answer depends on, as numbers, text and picture."""
+"""What in an image an answer depends on: Grad-CAM, saliency and occlusion."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.explain.recording import Head, Recording, head, numbers, record
+from kerascnn.explain.recording import (
+    Recording,
+    Score,
+    batch,
+    gradient,
+    last_maps,
+    numbers,
+    prepared,
+    record,
+    score,
+    shown_image,
+)
+from kerascnn.heads import Head
+from kerascnn.heads import head as find_head
 from kerascnn.plotting.figures import (
     DIVERGING,
     SEQUENTIAL,
@@ -159,38 +172,64 @@ def resized(values: np.ndarray, size) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class _Question:
     """A class of a model's answer to one image, which a map is to explain."""
 
+    images: np.ndarray  # (1, H, W, C) as the model takes them
     seen: Recording
     head: Head
+    score: Score
     target: int
     label: str
-    probability: float
+    column: int  # of the class among the probabilities
+
+    def probabilities(self, seen: Recording) -> np.ndarray:
+        """Return the probability of the class for each image of a recording."""
+        answers = [numbers(x) for x in seen.graph.outputs]
+        return self.head.probabilities(answers)[:, self.column]
+
+    def gradient(self, model, images, at: int | None = None) -> np.ndarray:
+        """Differentiate the class's score by images, or by the output of a call."""
+        single = self.head.units == 1
+        unit = 0 if single else self.column
+
+        def scores(seen):
+            return self.score.of(seen)[:, unit]
+
+        with self.score.without_activation():
+            slopes = gradient(model, images, scores, at=at)
+        # One unit speaks for class 1, and against class 0.
+        return -slopes if single and self.column == 0 else slopes
+
+    def heatmap(self, model, image, method: str, meaning: str, heat, **more) -> Heatmap:
+        return Heatmap(
+            method=method,
+            model=model.name,
+            image=shown_image(image),
+            heat=heat,
+            meaning=meaning,
+            target=self.target,
+            label=self.label,
+            probability=float(self.probabilities(self.seen)[0]),
+            **{"score": self.score.kind, "layer": None, "coarse": None, **more},
+        )
 
 
-def ask(model, images, target, output: int, labels) -> Question:
+def _ask(model, image, target, output: int | None, labels) -> _Question:
     """Run a model on one image; find the class to explain, and where its score is.
 
-    Args:
-        model: a Keras model.
-        images: (1, H, W, C) as `kerascnn.explain.recording.batch` returns it.
-        target: number or name of the class; None for the answer.
-        output: number of the model's output.
-        labels: names of the classes, or None.
-
-    Raises:
-        ValueError: there is no such class or output.
+    Without two labels, the one unit of a sigmoid is its only class.
     """
-    seen = record(model, images)
-    values = numbers(seen.output(output))
-    classes = values.shape[1]
+    images = prepared(model, image)
+    own = find_head(model, images, output)
     labels = [str(name) for name in labels] if labels is not None else None
+    classes = own.units if labels is None else own.classes
     if labels is not None and len(labels) != classes:
         raise ValueError(
             f"the model has {classes} classes; received {len(labels)} labels"
         )
-    answer = probabilities(values)[0]
+    seen = record(model, images)
+    answer = own.probabilities([numbers(x) for x in seen.graph.outputs])[0, -classes:]
     if target is None:
         target = int(answer.argmax())
     elif isinstance(target, str):
@@ -204,21 +243,221 @@ def ask(model, images, target, output: int, labels) -> Question:
     if not 0 <= target < classes:
         raise ValueError(f"target is a number below {classes}; received {target}")
     label = labels[target] if labels else f"class {target}"
-    return Question(seen, head(seen, output), int(target), label, float(answer[target]))
+    column = own.classes - classes + int(target)
+    return _Question(images, seen, own, score(seen, own), int(target), label, column)
 
 
-def probabilities(values: np.ndarray) -> np.ndarray:
-    """Return probabilities (N, classes) from probabilities or logits.
+def gradcam(
+    model, image, *, layer=None, target=None, output: int | None = None, labels=None
+) -> Heatmap:
+    """Show where a convolutional network sees a class.
 
-    What is not negative and adds up to 1 is taken for probabilities; a single value
-    between 0 and 1, as a sigmoid gives it, too.
+    The maps A of a layer are added up, each with the mean of the gradient of the
+    class's score as its weight, and what is negative is left out:
+    ReLU(Σ_k mean(∂y/∂A_k)·A_k). The score y is the one before the softmax, where the
+    model ends in one.
+
+    Args:
+        model: a Keras model of one image.
+        image: (H, W, C), pixels as the model takes them.
+        layer: name of a layer with feature maps; default: the last that is no pooling.
+        target: number of the class, or its name if there are labels; default: the
+            model's answer.
+        output: number of the output, for a model with several; default: the one that
+            answers, as `kerascnn.heads.head` says.
+        labels: names of the classes.
+
+    Returns:
+        A `Heatmap`, `.coarse` of the size of the layer's maps, `.heat` of the image's.
+
+    Raises:
+        ValueError: the model has no feature maps; no such layer, class or output; or
+            the image is not of the model's shape.
+
+    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
+    Gradient-based Localization" (ICCV 2017, arXiv 1610.02391), equations 1 and 2.
     """
-    values = np.asarray(values, np.float32)
-    if values.shape[1] == 1:
-        if values.min() >= 0 and values.max() <= 1:
-            return values
-        return 1 / (1 + np.exp(-values))
-    if values.min() < 0 or np.abs(values.sum(1) - 1).max() > 1e-2:
-        shifted = np.exp(values - values.max(1, keepdims=True))
-        return shifted / shifted.sum(1, keepdims=True)
-    return values
+    question = _ask(model, image, target, output, labels)
+    seen, kind = question.seen, question.score.kind
+    position = (
+        last_maps(seen, question.head.index) if layer is None else seen.find(layer)
+    )
+    maps = seen.values(position)
+    if maps.ndim != 4:
+        raise ValueError(
+            f"{seen.names[position]} has outputs of shape {maps.shape[1:]}; Grad-CAM "
+            "needs maps (rows, columns, channels)"
+        )
+    slopes = question.gradient(model, question.images, at=position)
+    if seen.channels_first:
+        slopes = np.moveaxis(slopes, 1, -1)
+    weights = slopes[0].mean((0, 1))  # (channels,)
+    coarse = np.maximum(maps[0] @ weights, 0)  # (rows, columns)
+    return question.heatmap(
+        model,
+        image,
+        "Grad-CAM",
+        f"weighted sum of the maps that raise the {kind}",
+        resized(coarse, shown_image(image).shape[:2]),
+        layer=seen.names[position],
+        coarse=coarse,
+    )
+
+
+def saliency(
+    model,
+    image,
+    *,
+    target=None,
+    output: int | None = None,
+    labels=None,
+    samples: int = 1,
+    noise: float = 0.1,
+    seed: int = 0,
+) -> Heatmap:
+    """Show which pixels change a class's score most.
+
+    A value is the greatest absolute gradient of the score over the channels of the
+    pixel: how much the score changes for one grey level, were the network linear. With
+    `samples` above 1 the gradients of noisy copies of the image are averaged
+    (SmoothGrad), which takes the speckle out of the map.
+
+    Args:
+        model: a Keras model of one image.
+        image: (H, W, C), pixels as the model takes them.
+        target: number of the class, or its name if there are labels; default: the
+            model's answer.
+        output: number of the output, for a model with several; default: the one that
+            answers, as `kerascnn.heads.head` says.
+        labels: names of the classes.
+        samples: copies of the image; 1 for the image itself, without noise.
+        noise: standard deviation of the noise, as a share of the image's range.
+        seed: of the noise.
+
+    Returns:
+        A `Heatmap`.
+
+    Raises:
+        ValueError: no such class or output, the image is not of the model's shape, or
+            a number is out of range.
+
+    Source: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks" (2014,
+    arXiv 1312.6034), section 3.1; Smilkov et al., "SmoothGrad: removing noise by
+    adding noise" (2017, arXiv 1706.03825), equation 1.
+    """
+    if samples < 1 or noise < 0:
+        raise ValueError(
+            f"samples is 1 or more, noise 0 or more; received samples={samples}, "
+            f"noise={noise}"
+        )
+    question = _ask(model, image, target, output, labels)
+    copies = question.images.astype(np.float32)
+    if samples > 1:
+        spread = noise * float(copies.max() - copies.min())
+        random = np.random.default_rng(seed)
+        copies = copies + random.normal(0, spread, (samples, *copies.shape[1:]))
+        copies = copies.astype(np.float32)
+    slopes = question.gradient(model, copies).mean(0)
+    if slopes.ndim == 2:  # images without an axis for their one channel
+        slopes = slopes[..., None]
+    elif question.seen.channels_first:
+        slopes = np.moveaxis(slopes, 0, -1)
+    return question.heatmap(
+        model,
+        image,
+        "saliency" if samples == 1 else f"saliency (mean of {samples})",
+        f"|change of the {question.score.kind}| for one unit of a pixel",
+        np.abs(slopes).max(-1),
+    )
+
+
+def occlusion(
+    model,
+    image,
+    *,
+    size: int | None = None,
+    stride: int | None = None,
+    fill=None,
+    target=None,
+    output: int | None = None,
+    labels=None,
+    batch_size: int = 64,
+) -> Heatmap:
+    """Hide one square of an image after the other, and see what that costs a class.
+
+    A value is the probability of the class less that with the square hidden, averaged
+    over the squares that lie on the pixel; below 0 the class is more probable with
+    the pixel hidden. It needs no gradients: any classifier will do.
+
+    Args:
+        model: a Keras model of one image.
+        image: (H, W, C), pixels as the model takes them.
+        size: height and width of the square, in pixels; default: a quarter of the
+            shorter side.
+        stride: pixels from one square to the next; default: a quarter of the size. The
+            last squares end at the border.
+        fill: what the square is filled with: a number, or one for each channel;
+            default: the image's mean, channel by channel.
+        target: number of the class, or its name if there are labels; default: the
+            model's answer.
+        output: number of the output, for a model with several; default: the one that
+            answers, as `kerascnn.heads.head` says.
+        labels: names of the classes.
+        batch_size: hidden images that are asked about at once.
+
+    Returns:
+        A `Heatmap`; `.coarse` has a value for each square.
+
+    Raises:
+        ValueError: no such class or output, the image is not of the model's shape, or
+            the square does not fit it.
+
+    Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks"
+    (ECCV 2014, arXiv 1311.2901), section 4.2.
+    """
+    shown = shown_image(image)
+    height, width, channels = shown.shape
+    size = max(1, min(height, width) // 4) if size is None else size
+    if not 1 <= size <= min(height, width):
+        raise ValueError(
+            f"the square is of 1 to {min(height, width)} pixels; received size={size}"
+        )
+    stride = max(1, size // 4) if stride is None else stride
+    if stride < 1:
+        raise ValueError(f"stride must be 1 or more; received {stride}")
+    question = _ask(model, image, target, output, labels)
+    whole = question.probabilities(question.seen)[0]
+    fill = shown.mean((0, 1)) if fill is None else fill
+    fill = np.broadcast_to(np.asarray(fill, np.float64), (channels,))
+    if np.issubdtype(shown.dtype, np.integer):
+        fill = np.rint(fill)
+    rows, columns = _starts(height, size, stride), _starts(width, size, stride)
+    places = [(r, c) for r in rows for c in columns]
+    drops = np.zeros(len(places))
+    for first in range(0, len(places), batch_size):
+        some = places[first : first + batch_size]
+        hidden = np.repeat(shown[None], len(some), 0)
+        for i, (r, c) in enumerate(some):
+            hidden[i, r : r + size, c : c + size] = fill
+        answers = question.probabilities(record(model, batch(model, hidden)))
+        drops[first : first + len(some)] = whole - answers
+    total, count = np.zeros((height, width)), np.zeros((height, width))
+    for (r, c), drop in zip(places, drops, strict=True):
+        total[r : r + size, c : c + size] += drop
+        count[r : r + size, c : c + size] += 1
+    return question.heatmap(
+        model,
+        image,
+        "occlusion",
+        f"drop of the probability with a {size}×{size} square hidden",
+        # Strides beyond the size leave pixels that are never hidden: they cost nothing.
+        (total / np.maximum(count, 1)).astype(np.float32),
+        score="probability",
+        coarse=drops.reshape(len(rows), len(columns)),
+        signed=True,
+    )
+
+
+def _starts(length: int, size: int, stride: int) -> list[int]:
+    """Where squares begin along an axis; the last ends at the border."""
+    return sorted({*range(0, length - size + 1, stride), length - size})

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.explain.recording import last_maps, prepared, record
-from kerascnn.explain.trace import shown_image
+from kerascnn.explain.recording import last_maps, prepared, record, shown_image
 from kerascnn.plotting.figures import (
     SEQUENTIAL,
     draw_image,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.data import Data, Images
-from kerascnn.explain.gallery import gallery
-from kerascnn.explain.heatmap import probabilities
 from kerascnn.explain.recording import batch
+from kerascnn.heads import SAMPLE, head
 from kerascnn.plotting.figures import save
+from kerascnn.plotting.style import GREEN, VERMILION
 from kerascnn.tables import Column, Table
 from kerascnn.training.evaluate import Evaluation, evaluate, predict_batches
 
@@ -193,26 +193,17 @@ class Mistakes:
         return figure
 
 
-class FirstOutput:
+class _Answers:
     """One output of a model, under the name that evaluation calls: `predict`."""
 
-    def __init__(self, model, output: int = 0):
-        self.model, self.output, self.name = model, output, model.name
+    def __init__(self, model, images, output: int | None):
+        self.model, self.name = model, model.name
+        self.head = head(model, batch(model, images[:SAMPLE]), output)
 
     def predict(self, x, batch_size=256, verbose=0) -> np.ndarray:
         """Return class probabilities (N, classes) for images (N, H, W, C)."""
-        from keras import tree
-
         answers = predict_batches(self.model, batch(self.model, x), batch_size)
-        answers = tree.flatten(answers)
-        if not 0 <= self.output < len(answers):
-            raise ValueError(
-                f"{self.name} has {len(answers)} outputs, the first is 0; received "
-                f"output={self.output}"
-            )
-        found = probabilities(answers[self.output])
-        # One value, of a sigmoid, is the probability of the second of two classes.
-        return found if found.shape[1] > 1 else np.concatenate([1 - found, found], 1)
+        return self.head.probabilities(answers)
 
 
 def images_of(data, part: str = "test") -> tuple[Images, tuple[str, ...] | None, str]:
@@ -264,7 +255,7 @@ class Pair:
 
 
 def confusion(
-    model, data, *, part: str = "test", labels=None, output: int = 0
+    model, data, *, part: str = "test", labels=None, output: int | None = None
 ) -> Confusion:
     """Count which classes a network takes for which.
 
@@ -273,7 +264,8 @@ def confusion(
         data: a `kerascnn.Data`, `kerascnn.Images`, or a pair of arrays (x, y).
         part: of a `Data`: "train", "validation" or "test".
         labels: names of the classes; default: the data's, else their numbers.
-        output: which output, for a model with several.
+        output: number of the output, for a model with several; default: the one that
+            answers, as `kerascnn.heads.head` says.
 
     Returns:
         A `Confusion`: `print` it, `.plot()` it.
@@ -283,12 +275,18 @@ def confusion(
         TypeError: the data are something else.
     """
     images, own, title = images_of(data, part)
-    found = evaluate(FirstOutput(model, output), images, labels=labels or own)
+    found = evaluate(_Answers(model, images.x, output), images, labels=labels or own)
     return Confusion(f"{model.name} on {title}", found)
 
 
 def mistakes(
-    model, data, count: int = 12, *, part: str = "test", labels=None, output: int = 0
+    model,
+    data,
+    count: int = 12,
+    *,
+    part: str = "test",
+    labels=None,
+    output: int | None = None,
 ) -> Mistakes:
     """Find the wrong answers of which a network is surest.
 
@@ -298,7 +296,8 @@ def mistakes(
         count: the most to return.
         part: of a `Data`: "train", "validation" or "test".
         labels: names of the classes; default: the data's, else their numbers.
-        output: which output, for a model with several.
+        output: number of the output, for a model with several; default: the one that
+            answers, as `kerascnn.heads.head` says.
 
     Returns:
         A `Mistakes`: `print` it, `.plot()` it.
@@ -310,7 +309,7 @@ def mistakes(
     if count < 1:
         raise ValueError(f"count must be 1 or more; received {count}")
     images, own, title = images_of(data, part)
-    found = FirstOutput(model, output).predict(images.x)
+    found = _Answers(model, images.x, output).predict(images.x)
     answers = found.argmax(1)
     wrong = np.flatnonzero(answers != images.y)
     sure = found[wrong, answers[wrong]]
@@ -326,3 +325,58 @@ def mistakes(
         wrong=len(wrong),
         total=len(images.y),
     )
+
+
+def gallery(images, classes, answers: dict, labels, *, title: str, columns: int = 6):
+    """Draw images with their true class and each network's answer below.
+
+    Right answers are marked with a tick and wrong ones with a cross, in colour too.
+
+    Args:
+        images: uint8 (N, height, width, channels) with 1 or 3 channels.
+        classes: int (N,), the true classes.
+        answers: by network name, its probabilities (N, classes).
+        labels: names of the classes.
+        title: of the figure.
+        columns: images a row.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        ValueError: there are no images, or not as many answers as images.
+    """
+    from matplotlib.figure import Figure
+
+    if not len(images):
+        raise ValueError("a gallery needs images; received none")
+    for name, probabilities in answers.items():
+        if len(probabilities) != len(images):
+            raise ValueError(
+                f"{name} has {len(probabilities)} answers for {len(images)} images"
+            )
+    rows = -(-len(images) // columns)
+    height = 1.75 + 0.2 * (len(answers) + 1)
+    figure = Figure(figsize=(1.75 * columns, height * rows + 0.5), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for i, (axes, image) in enumerate(zip(grid, images, strict=False)):
+        axes.imshow(image.squeeze(), cmap="gray", interpolation="nearest")
+        axes.set_title(labels[classes[i]], fontsize=9)
+        for line, (name, probabilities) in enumerate(answers.items(), start=1):
+            answer = int(np.argmax(probabilities[i]))
+            right = answer == classes[i]
+            mark = "✓" if right else "✗"
+            axes.text(
+                0.5,
+                -0.02 - 0.11 * (line - 1),
+                f"{mark} {name}: {labels[answer]} {probabilities[i][answer]:.0%}",
+                transform=axes.transAxes,
+                ha="center",
+                va="top",
+                fontsize=6.5,
+                color=GREEN if right else VERMILION,
+            )
+    return figure

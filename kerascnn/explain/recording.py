@@ -9,8 +9,8 @@ graph nobody knows, the layers are listened to while it runs.
 """
 
 import contextlib
-import difflib
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from kerascnn.costs import macs
-from kerascnn.graph import Call, Graph, functional
+from kerascnn.graph import Call, Graph, find_layer, functional
+from kerascnn.heads import Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,33 +56,20 @@ class Recording:
         Raises:
             ValueError: there is no such layer, or more than one.
         """
+        nested = {}
+        for call in self.graph.nested:
+            parts = (*call.parents, call.operation)
+            position = self.maker(call.outputs[0])
+            nested.setdefault("/".join(part.name for part in parts), position)
+            if call.operation is layer:
+                return position
         if not isinstance(layer, str):
             for position, call in enumerate(self.calls):
                 if call.operation is layer:
                     return position
-            if (position := self._nested(lambda call: call.operation is layer)) >= 0:
-                return position
             layer = getattr(layer, "name", repr(layer))
-        if layer in self.names:
-            return self.names.index(layer)
-        ends = [i for i, n in enumerate(self.names) if n.endswith(f"/{layer}")]
-        if len(ends) == 1:
-            return ends[0]
-        if len(ends) > 1:
-            several = ", ".join(self.names[i] for i in ends)
-            raise ValueError(f"there are several layers {layer!r}: say {several}")
-        if (position := self._nested(lambda call: call.operation.name == layer)) >= 0:
-            return position
-        close = difflib.get_close_matches(layer, self.names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(
-            f"the model has no layer {layer!r}: "
-            + (hint or f"it has {', '.join(self.names)}")
-        )
-
-    def _nested(self, wanted) -> int:
-        nested = next((call for call in self.graph.nested if wanted(call)), None)
-        return -1 if nested is None else self.maker(nested.outputs[0])
+        known = {**nested, **{name: i for i, name in enumerate(self.names)}}
+        return known[find_layer(layer, [*self.names, *nested])]
 
     def maker(self, tensor) -> int:
         """Return the position of the call that made a tensor; -1 for an input.
@@ -119,23 +107,8 @@ class Recording:
         return found
 
     def output(self, number: int = 0):
-        """Return one of the model's outputs, a tensor.
-
-        Raises:
-            ValueError: the model has not so many, or it is not (N, classes).
-        """
-        outputs = self.graph.outputs
-        if not 0 <= number < len(outputs):
-            raise ValueError(
-                f"the model has {len(outputs)} outputs, the first is 0; received "
-                f"output={number}"
-            )
-        if len(outputs[number].shape) != 2:
-            raise ValueError(
-                "a classifier's output is (images, classes); output "
-                f"{number} has the shape {tuple(outputs[number].shape)}"
-            )
-        return outputs[number]
+        """Return one of the model's outputs, a tensor."""
+        return self.graph.outputs[number]
 
 
 def numbers(tensor) -> np.ndarray:
@@ -199,6 +172,13 @@ def batch(model, images) -> np.ndarray:
             "brings an image to a size)"
         )
     return images.astype(str(graph.inputs[0].dtype))
+
+
+def shown_image(image) -> np.ndarray:
+    """Return an image as (H, W, C)."""
+    image = np.asarray(image)
+    image = image[0] if image.ndim == 4 else image
+    return image[..., None] if image.ndim == 2 else image
 
 
 def _agree(shape, own) -> bool:
@@ -376,14 +356,27 @@ def last_maps(seen: Recording, output: int = 0) -> int:
             continue
         if not any(word in kind for word in ("Pool", "Dropout", "Softmax")):
             return position
+    inside = [seen.names[i] for i in able if _has_convolutions(calls[i].operation)]
+    if inside:
+        raise ValueError(
+            f"the feature maps are inside of {', '.join(inside)}, whose calls are not "
+            "on record, as it is no functional model: explain it by itself, or build "
+            "it as keras.Model(inputs, outputs); saliency and occlusion take any"
+        )
     raise ValueError(
         "the model has no feature maps after a layer with weights: Grad-CAM needs a "
         "convolutional network; saliency and occlusion take any"
     )
 
 
+def _has_convolutions(layer) -> bool:
+    """Whether a layer, or subclassed model, has layers with kernels of its own."""
+    parts = getattr(layer, "_flatten_layers", lambda **_: ())(include_self=False)
+    return any(len(w.shape) > 2 for part in parts for w in part.weights)
+
+
 @dataclass(frozen=True, eq=False)
-class Head:
+class Score:
     """Where a model's scores are: the logits, where there is a softmax to leave out.
 
     Attributes:
@@ -399,12 +392,16 @@ class Head:
     fused: Any
     output: int
 
-    def scores(self, seen: Recording):
+    def of(self, seen: Recording):
         """Return the scores (N, classes) of a recording, a tensor."""
-        if self.kind == "output":
-            return seen.output(self.output)
-        call = seen.calls[self.call]
-        return call.outputs[0] if self.fused is not None else call.inputs[0]
+        from keras import ops
+
+        found = seen.output(self.output)
+        if self.kind == "logit":
+            call = seen.calls[self.call]
+            logits = call.outputs[0] if self.fused is not None else call.inputs[0]
+            found = ops.reshape(logits, found.shape)
+        return found
 
     @contextlib.contextmanager
     def without_activation(self) -> Iterator[None]:
@@ -422,25 +419,34 @@ class Head:
             self.fused.activation = kept
 
 
-def head(seen: Recording, output: int = 0) -> Head:
-    """Find the scores of an output: Grad-CAM and saliency look before the softmax."""
+def score(seen: Recording, head: Head) -> Score:
+    """Find the scores of an output: Grad-CAM and saliency look before the softmax.
+
+    Args:
+        seen: a recording of the model.
+        head: what `kerascnn.heads.head` says of the model.
+    """
     import keras
 
-    position = seen.maker(seen.output(output))
-    if position < 0:
-        return Head("output", position, None, output)
-    layer = seen.calls[position].operation
+    answer = seen.output(head.index)
+    position = seen.maker(answer)
+    if head.squash is not None:
+        calls = [i for i, c in enumerate(seen.calls) if c.operation is head.squash]
+        position = calls[-1] if calls else position
+    none = Score("output", -1, None, head.index)
+    if position < 0 or head.kind in ("logits", "logit"):
+        return none
+    call = seen.calls[position]
     squashing = (keras.activations.softmax, keras.activations.sigmoid)
-    activation = getattr(layer, "activation", None)
-    ends = isinstance(layer, keras.layers.Activation) and activation in squashing
-    ends = ends or isinstance(layer, keras.layers.Softmax)
-    # Bare operations: keras.ops.softmax(x).
-    ends = ends or type(layer).__name__ in ("Softmax", "Sigmoid")
-    if ends:
-        return Head("logit", position, None, output)
-    if activation in squashing:
-        return Head("logit", position, layer, output)
-    return Head("output", position, None, output)
+    activation = getattr(call.operation, "activation", None)
+    apart = type(call.operation).__name__ in ("Activation", "Softmax", "Sigmoid")
+    if not apart and activation not in squashing:
+        return none
+    # A mean of probabilities, over places or branches, has no logits.
+    tensor = call.inputs[0] if apart else call.outputs[0]
+    if math.prod(tensor.shape) != math.prod(answer.shape):
+        return none
+    return Score("logit", position, None if apart else call.operation, head.index)
 
 
 def gradient(

@@ -9,12 +9,10 @@ import numpy as np
 from kerascnn.data import read_image
 from kerascnn.explain.convolution import Slide, slide
 from kerascnn.explain.filters import filters
-from kerascnn.explain.gradcam import gradcam
+from kerascnn.explain.heatmap import gradcam, occlusion, saliency
 from kerascnn.explain.maps import activation_maps
-from kerascnn.explain.occlusion import occlusion
 from kerascnn.explain.pixels import pixels
 from kerascnn.explain.recording import numbers, prepared, record
-from kerascnn.explain.saliency import saliency
 from kerascnn.explain.trace import trace
 from kerascnn.training import open_network
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.explain.cell import Cell, cell_at
-from kerascnn.explain.recording import Recording, prepared, record
+from kerascnn.explain.recording import Recording, prepared, record, shown_image
 from kerascnn.plotting.figures import (
     SEQUENTIAL,
     number,
@@ -192,13 +192,6 @@ def trace(model, image, layer=None, cell=None, *, strongest: int = 3) -> Trace:
         _stage(seen, position, fields, strongest) for position in range(len(seen.calls))
     )
     return Trace(model.name, shown, stages, found)
-
-
-def shown_image(image) -> np.ndarray:
-    """Return an image as (H, W, C)."""
-    image = np.asarray(image)
-    image = image[0] if image.ndim == 4 else image
-    return image[..., None] if image.ndim == 2 else image
 
 
 def _stage(seen: Recording, position: int, fields, count: int) -> Stage:

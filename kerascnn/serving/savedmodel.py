@@ -1,14 +1,13 @@
 """A network as a TensorFlow SavedModel: for servers, and for other converters."""
 
 import contextlib
-import difflib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
 
-from kerascnn.graph import functional
+from kerascnn.graph import find_layer, functional
 from kerascnn.serving.formats import CHANNELS
 
 OUTPUTS = ("probabilities", "class_id", "label", "image")
@@ -202,18 +201,11 @@ def maps(model, names: Sequence[str]) -> Callable:
 def _owner(model, name: str):
     """Return the model that holds a layer, and the layer."""
     layers = {layer.name: layer for layer in model.layers}
-    if name in layers:
-        return model, layers[name]
     first, slash, rest = name.partition("/")
-    if slash and isinstance(layers.get(first), keras.Model):
+    if name not in layers and slash and isinstance(layers.get(first), keras.Model):
         _input(model, layers[first])
         return _owner(layers[first], rest)
-    close = difflib.get_close_matches(name, layers, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else ""
-    raise ValueError(
-        f"the model {model.name!r} has no layer {name!r}: "
-        + (hint or f"it has {', '.join(layers)}")
-    )
+    return model, layers[find_layer(name, layers)]
 
 
 def _output(model, layer):

@@ -249,3 +249,74 @@ def test_the_pictures_and_their_twins(models, image, method, tmp_path):
         assert f"the greatest at row {row}, column {column}" in text
         assert "@@" in text
     assert np.shape(found.to_dict()["heat"]) == (9, 8)
+
+
+@pytest.mark.parametrize("main", ["probabilities", "main", "zebra"])
+def test_a_dictionary_of_outputs_is_explained_by_the_one_that_answers(main):
+    """As it is served: "probabilities", else the first, not the first by alphabet."""
+    inputs = keras.Input((8, 8, 3))
+    maps = layers.Conv2D(4, 3, activation="relu")(inputs)
+    features = layers.GlobalAveragePooling2D()(maps)
+    right = layers.Dense(3, activation="softmax")(features)
+    wrong = layers.Dense(3, activation="softmax")(features)
+    model = keras.Model(inputs, {main: right, "aux": wrong})
+    alone = keras.Model(inputs, right)
+    image = np.random.default_rng(3).uniform(0, 1, (8, 8, 3)).astype("float32")
+    for method in (gradcam, saliency, occlusion):
+        found, wanted = method(model, image), method(alone, image)
+        assert found.target == wanted.target
+        np.testing.assert_allclose(found.heat, wanted.heat, atol=1e-6)
+
+
+def test_the_one_unit_of_a_sigmoid_tells_two_named_classes_apart():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
+    image = np.random.default_rng(3).uniform(0, 1, (8, 8, 3)).astype("float32")
+    probability = float(model(image[None])[0, 0])
+    alone = gradcam(model, image)
+    assert alone.target == 0 and alone.probability == pytest.approx(probability)
+    dog = gradcam(model, image, target="dog", labels=("cat", "dog"))
+    np.testing.assert_allclose(dog.heat, alone.heat, atol=1e-6)
+    cat = occlusion(model, image, target="cat", labels=("cat", "dog"))
+    assert cat.probability == pytest.approx(1 - probability, abs=1e-6)
+    opposite = occlusion(model, image, target="dog", labels=("cat", "dog"))
+    np.testing.assert_allclose(cat.heat, -opposite.heat, atol=1e-6)
+
+
+class _Net(keras.Model):
+    def __init__(self):
+        super().__init__(name="net")
+        self.conv, self.fc = layers.Conv2D(4, 3), layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.fc(keras.ops.mean(self.conv(x), (1, 2)))
+
+
+class _Block(layers.Layer):
+    def __init__(self):
+        super().__init__(name="block")
+        self.conv = layers.Conv2D(4, 3)
+
+    def build(self, shape):
+        self.conv.build(shape)
+
+    def call(self, x):
+        return keras.ops.mean(self.conv(x), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("inside", "name"),
+    [
+        (lambda x: _Net()(x), "net"),
+        (lambda x: layers.Dense(3)(_Block()(x)), "block"),
+        (lambda x: layers.Dense(3)(keras.Sequential([_Block()])(x)), "block"),
+    ],
+)
+def test_convolutions_that_are_not_on_record_are_not_denied(inside, name):
+    inputs = keras.Input((12, 12, 3))
+    model = keras.Model(inputs, inside(inputs))
+    image = np.ones((12, 12, 3), "float32")
+    with pytest.raises(ValueError, match=rf"inside of .*{name}, whose calls are not"):
+        gradcam(model, image)
+    assert occlusion(model, image).heat.shape == (12, 12)
