@@ -41,6 +41,7 @@ exclude_patterns = [
     "_build",
     "executed",
     "README.md",
+    "measured.md",
     "networks.md",  # for readers of the repository; the site has it with links
     "tutorials/*.download/*",
     "zoo/_*.md",

@@ -41,6 +41,8 @@ class Accuracy:
             text += f" ± {self.std:.2f}"
         if self.seeds is not None and self.seeds > 1:
             text += f" (n={self.seeds})"
+        if "(" in self.title:  # another copy of the images, whose pixels differ
+            text += f" {self.title[self.title.index('(') :]}"
         return text if self.confidence == "published" else f"{text} ({self.confidence})"
 
 
