@@ -17,6 +17,7 @@ FLOORS = {
     "kerascnn.quickstart": 4,
     "kerascnn.comparison": 3,
     "kerascnn.explain": 3,
+    "kerascnn.lab": 3,
     "kerascnn.record": 3,
     "kerascnn.serving": 3,
     "kerascnn.tuning": 3,

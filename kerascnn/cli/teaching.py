@@ -1,6 +1,8 @@
-"""Commands that show: explain, tutorial, quickstart."""
+"""Commands that show: explain, lab, tutorial, quickstart."""
 
 import sys
+import tempfile
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +58,33 @@ def explain(
             ) from None
     found = report(model, image, what, layer=layer, cell=place, target=target, out=out)
     say_json(found.data) if json else say(found)
+
+
+@app.command()
+def lab(
+    model: Annotated[
+        str, typer.Argument(help="Name, run folder or .keras file.")
+    ] = "lecture_cnn",
+    image: Annotated[
+        Path | None, typer.Argument(help="A JPEG or PNG file; default: samples.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; default: opened in a browser.")
+    ] = None,
+    json: Json = False,
+):
+    """Touch every value of a network: a page that computes it, from one file."""
+    load_keras()
+    from kerascnn.lab import write
+
+    file = out or Path(tempfile.mkdtemp(prefix="kerascnn-lab-")) / "lab.html"
+    write(model, file, image)
+    size = file.stat().st_size
+    say_json({"page": file, "bytes": size}) if json else say(
+        f"page: {file} ({size / 1000:,.0f} kB)"
+    )
+    if out is None:
+        webbrowser.open(file.resolve().as_uri())
 
 
 @app.command()

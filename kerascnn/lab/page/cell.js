@@ -1,0 +1,255 @@
+// One value taken apart: window, filter, products, sum, bias, activation.
+
+import { array, counted, extent, tiny, written } from "./arrays.js";
+import { activated, givenShape, spread, taps } from "./layers.js";
+
+const at = ([, width, channels], row, column, channel) =>
+  (row * width + column) * channels + channel;
+
+/** Take a cell of a call apart; `ran` is what `run` returned. */
+export function dissect(data, ran, number, [row, column, channel]) {
+  const call = data.calls[number];
+  const shape = extent(call.shape);
+  const inputs = call.inputs.map((n) => (n < 0 ? ran.image : ran.values[n]));
+  const cell = {
+    call,
+    number,
+    place: [row, column, channel],
+    value: ran.values[number][at(shape, row, column, channel)],
+    keras: array(call.keras)[at(shape, row, column, channel)],
+    region: region(call, row, column),
+    rows: [],
+    columns: [],
+  };
+  if (!inputs.length || call.op === "recorded") return cell;
+  const given = givenShape(data, call);
+  if (["convolution", "transposed", "pool"].includes(call.op)) {
+    const place = call.op === "transposed" ? spread : taps;
+    cell.rows = place(call, 0, row, given[0]);
+    cell.columns = place(call, 1, column, given[1]);
+  }
+  if (call.op === "pool") return pooled(cell, inputs[0], given);
+  if (call.filters) return summed(cell, inputs[0], given, ran);
+  if (call.op === "affine" || call.activation || call.op === "merge") {
+    cell.given = inputs.map((x) => x[at(shape, row, column, channel)]);
+    [cell.rows, cell.columns] = [[row], [column]];
+  }
+  if (call.activation === "softmax") {
+    const start = at(shape, row, column, 0);
+    cell.all = inputs[0].subarray(start, start + shape[2]);
+  }
+  return cell;
+}
+
+/** The pixels of the image that a place depends on: rows and columns. */
+export function region(call, row, column) {
+  if (!call.regions) return null;
+  const [rows, columns, exact] = call.regions;
+  const pick = (axis, n) => axis[Math.min(n, axis.length - 1)];
+  return { rows: pick(rows, row), columns: pick(columns, column), exact };
+}
+
+function inside(cell, given, i, j) {
+  const [r, c] = [cell.rows[i], cell.columns[j]];
+  const known = r !== null && c !== null;
+  return known && r >= 0 && c >= 0 && r < given[0] && c < given[1];
+}
+
+function pooled(cell, x, given) {
+  cell.met = cell.rows.map((r, i) =>
+    cell.columns.map((c, j) =>
+      inside(cell, given, i, j) ? x[at(given, r, c, cell.place[2])] : null,
+    ),
+  );
+  return cell;
+}
+
+/** The sum of a filter: every product, by channel. */
+function summed(cell, x, given) {
+  const { call, place } = cell;
+  const filter = place[2];
+  const share = given[2] / call.groups;
+  const first = Math.floor(filter / (call.filters / call.groups)) * share;
+  const kernel = array(call.kernel);
+  const grid = (value) =>
+    cell.rows.map((_, i) => cell.columns.map((__, j) => value(i, j)));
+  cell.sum = 0;
+  cell.count = cell.rows.length * cell.columns.length * share;
+  cell.zeros = grid((i, j) => !inside(cell, given, i, j));
+  cell.channels = Array.from({ length: share }, (_, k) => {
+    const patch = grid((i, j) =>
+      cell.zeros[i][j] ? 0 : x[at(given, cell.rows[i], cell.columns[j], first + k)],
+    );
+    const weights = grid((i, j) => {
+      const tap = i * cell.columns.length + j;
+      return kernel[(tap * share + k) * call.filters + filter];
+    });
+    const products = grid((i, j) => patch[i][j] * weights[i][j]);
+    const sum = products.flat().reduce((a, b) => a + b, 0);
+    cell.sum += sum;
+    return { channel: first + k, patch, weights, products, sum };
+  });
+  cell.bias = call.bias ? array(call.bias)[filter] : null;
+  const before = cell.sum + (cell.bias ?? 0);
+  cell.worked =
+    call.activation === "softmax"
+      ? null
+      : activated([before], call.activation, 1, call.slope)[0];
+  return cell;
+}
+
+/** The cell in one line, which a screen reader reads too. */
+export function sentence(data, cell, recorded) {
+  const { call, place } = cell;
+  const [row, column, channel] = place;
+  const spot =
+    call.shape.length === 3
+      ? `row ${row}, column ${column}, map ${channel}`
+      : `unit ${channel}${name(data, cell)}`;
+  const parts = [`${call.name}, ${spot}: ${written(cell.value)}.`, `${formula(cell)}.`];
+  if (cell.region) {
+    const { rows, columns, exact } = cell.region;
+    parts.push(
+      rows[1] < rows[0]
+        ? "It sees zeros of the padding alone."
+        : `It sees ${exact ? "" : "at most "}rows ${rows.join(" to ")} and columns ` +
+            `${columns.join(" to ")} of the image.`,
+    );
+  }
+  parts.push(`${proof(cell, recorded)}.`);
+  return parts.join(" ");
+}
+
+function name(data, { number, place }) {
+  const answers = data.labels && number === data.answer;
+  return answers ? ` (${data.labels[place[2]]})` : "";
+}
+
+/** How far the value is from Keras' own, where that is known. */
+export function proof(cell, recorded) {
+  if (cell.call.op === "recorded") return "Computed in Python, shown as recorded";
+  const value = cell.worked ?? cell.value;
+  if (!recorded) return "Computed in this page";
+  return `Equal to Keras within ${tiny(Math.abs(value - cell.keras))}`;
+}
+
+/** How a value comes about, in words and signs. */
+export function formula(cell) {
+  const { call } = cell;
+  const value = written(cell.value);
+  if (cell.channels) {
+    const bias = cell.bias === null ? "" : ` + bias ${written(cell.bias)}`;
+    const after = call.activation === "linear" ? "" : `, ${call.activation}`;
+    const sum = written(cell.sum);
+    if (!bias && !after) return `Sum of ${counted(cell.count)} products: ${value}`;
+    return `Sum of ${counted(cell.count)} products ${sum}${bias}${after}: ${value}`;
+  }
+  if (cell.met) {
+    const met = cell.met.flat().filter((v) => v !== null);
+    const which = call.by === "max" ? "Greatest" : "Mean";
+    const shown = met.slice(0, 9).map((v) => written(v, 3));
+    const more = met.length > 9 ? `, and ${met.length - 9} more` : "";
+    return `${which} of ${shown.join(", ")}${more} = ${value}`;
+  }
+  if (cell.all) {
+    return `e to the ${written(cell.given[0])}, over the sum of all, = ${value}`;
+  }
+  if (call.op === "affine") {
+    const scale = array(call.scale);
+    const bias = array(call.bias);
+    const k = cell.place[2];
+    const factor = written(scale[k % scale.length]);
+    return `${written(cell.given[0])} · ${factor} + ${written(bias[k % bias.length])} = ${value}`;
+  }
+  if (call.op === "merge") {
+    return `${call.by} of ${cell.given.map((v) => written(v)).join(" and ")} = ${value}`;
+  }
+  if (cell.given) return `${call.activation}(${written(cell.given[0])}) = ${value}`;
+  return `${call.kind} gives ${value}`;
+}
+
+function element(tag, text = "", className = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+/** A grid of numbers, tinted by sign and size; zeros of a padding are hatched. */
+export function grid(title, values, limit, zeros = null, mark = null) {
+  const figure = element("figure", "", "grid");
+  const table = element("table");
+  values.forEach((line, i) => {
+    const row = table.insertRow();
+    line.forEach((value, j) => {
+      const box = row.insertCell();
+      box.textContent = value === null ? "" : written(value, 2);
+      const share = Math.min(1, Math.abs(value ?? 0) / (limit || 1));
+      box.style.setProperty("--share", `${Math.round(share * 70)}%`);
+      box.className = (value ?? 0) < 0 ? "minus" : "plus";
+      if (value === null || zeros?.[i][j]) box.classList.add("zero");
+      if (mark !== null && value === mark) box.classList.add("chosen");
+    });
+  });
+  figure.append(element("figcaption", title), table);
+  return figure;
+}
+
+const most = (values) => values.flat().reduce((a, b) => Math.max(a, Math.abs(b ?? 0)), 0);
+
+/** Fill an element with the picture of a cell. */
+export function show(target, cell) {
+  const parts = [];
+  if (cell.channels && cell.rows.length * cell.columns.length === 1) {
+    parts.push(bars(cell));
+  } else if (cell.channels) {
+    const order = [...cell.channels].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+    const few = order.slice(0, 3);
+    const note =
+      order.length > 3 ? `The 3 strongest of ${order.length} channels 채널` : "";
+    if (note) parts.push(element("p", note, "note"));
+    const limits = ["patch", "weights", "products"].map((key) =>
+      Math.max(...few.map((part) => most(part[key]))),
+    );
+    for (const part of few) {
+      const line = element("div", "", "sum");
+      const end = element("span", `= ${written(part.sum, 3)}`, "total");
+      line.append(
+        grid(`patch, channel ${part.channel}`, part.patch, limits[0], cell.zeros),
+        element("span", "×", "sign"),
+        grid("filter 필터", part.weights, limits[1]),
+        element("span", "→", "sign"),
+        grid("products 곱", part.products, limits[2], cell.zeros),
+        end,
+      );
+      parts.push(line);
+    }
+    if (order.length > 3) {
+      const rest = order.slice(3).reduce((sum, part) => sum + part.sum, 0);
+      const others = `the other ${order.length - 3} channels: ${written(rest, 3)}`;
+      parts.push(element("p", others, "note"));
+    }
+  } else if (cell.met && cell.met.length <= 8) {
+    const mark = cell.call.by === "max" ? cell.value : null;
+    parts.push(grid("window 윈도우", cell.met, most(cell.met), null, mark));
+  }
+  target.replaceChildren(...parts);
+}
+
+/** The greatest products of a sum over a vector, as bars. */
+function bars(cell) {
+  const order = [...cell.channels].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+  const list = element("ol", "", "bars");
+  for (const part of order.slice(0, 10)) {
+    const item = element("li");
+    const share = Math.abs(part.sum) / (Math.abs(order[0].sum) || 1);
+    const bar = element("span", "", `bar ${part.sum < 0 ? "minus" : "plus"}`);
+    bar.style.setProperty("width", `${Math.round(share * 100)}%`);
+    const factors = [part.patch[0][0], part.weights[0][0], part.sum];
+    const [x, weight, product] = factors.map((v) => written(v, 3));
+    const text = `${part.channel}: ${x} · ${weight} = ${product}`;
+    item.append(element("span", text, "term"), bar);
+    list.append(item);
+  }
+  return list;
+}

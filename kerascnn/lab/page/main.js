@@ -1,0 +1,212 @@
+// The page: one network, one image, one layer, one cell.
+
+import { DATA, array, counted, extent, greatest, tiny, unpack, written } from "./arrays.js";
+import { bench } from "./bench.js";
+import { dissect, formula, proof, sentence, show } from "./cell.js";
+import { frozen, run } from "./layers.js";
+import { answer, brush, offer } from "./own.js";
+import { fitted } from "./resize.js";
+import { build, draw, drawImage, farthest, hit, mosaic, origin, spot } from "./strip.js";
+
+const byId = (id) => document.getElementById(id);
+const held = frozen(DATA);
+const state = { layer: 0, place: [0, 0, 0], pixels: null, sample: 0, ran: null };
+let strip = null;
+let tiles = null;
+let tilesBefore = null;
+
+/** Whether what is shown is what Keras recorded. */
+const recorded = () => state.sample === 0;
+
+function problem(text) {
+  byId("problem").textContent = text;
+  byId("problem").hidden = !text;
+}
+
+/** Run the network on an image, and show everything anew. */
+function take(pixels, name, sample) {
+  problem("");
+  const start = performance.now();
+  state.pixels = pixels;
+  state.sample = sample;
+  state.ran = run(DATA, pixels);
+  const took = performance.now() - start;
+  byId("image-name").textContent = name;
+  drawImage(strip.face, pixels, DATA.shape);
+  drawImage(byId("image"), pixels, DATA.shape);
+  answer(byId("answers"), DATA, state.ran.values[DATA.answer], took);
+  const stays = held[DATA.answer] && !recorded();
+  byId("stays").hidden = !stays;
+  choose(state.layer, state.place);
+}
+
+/** Show a layer; without a place its strongest cell. */
+function choose(number, place = null) {
+  state.layer = number;
+  const call = DATA.calls[number];
+  const values = state.ran.values[number];
+  strip.buttons.forEach((button, n) => {
+    button.setAttribute("aria-pressed", String(n === number));
+    button.classList.toggle("source", call.inputs.includes(n));
+  });
+  const button = strip.buttons[number];
+  const view = byId("strip");
+  view.scrollLeft = button.offsetLeft - view.clientWidth / 2;
+  byId("layer-name").textContent = `${call.name} · ${call.kind}`;
+  const facts = [`${call.shape.join("×")}, from ${origin(DATA, call)}`];
+  if (call.parameters) {
+    facts.push(`parameters 파라미터 ${call.expression} = ${counted(call.parameters)}`);
+  }
+  if (call.macs) facts.push(`multiply-accumulates ${counted(call.macs)}`);
+  if (held[number]) facts.push("computed in Python: stays as it was recorded");
+  byId("layer-facts").textContent = facts.join(" · ");
+  const wide = Math.min(560, byId("maps-frame").clientWidth - 4);
+  tiles = mosaic(call.shape, wide);
+  draw(byId("maps"), values, tiles);
+  const from = call.inputs[0];
+  const before = from === undefined ? null : from;
+  byId("before-figure").hidden = before === null || before < 0;
+  if (before !== null && before >= 0) {
+    tilesBefore = mosaic(DATA.calls[before].shape, wide);
+    draw(byId("before"), state.ran.values[before], tilesBefore);
+    byId("before-name").textContent = `its input 입력: ${DATA.calls[before].name}`;
+  }
+  const shape = extent(call.shape);
+  const fits = place?.every((p, i) => p < shape[i]);
+  point(fits ? place : greatest(values, call.shape));
+}
+
+/** Light up one cell: its window, its pixels of the image, its sum. */
+function point(place) {
+  state.place = place;
+  const cell = dissect(DATA, state.ran, state.layer, place);
+  frame(byId("maps"), byId("maps-mark"), spot(tiles, place), [tiles.scale, tiles.scale]);
+  windowOf(cell);
+  const { region } = cell;
+  const seen = byId("image-mark");
+  seen.hidden = !region || region.rows[1] < region.rows[0];
+  if (!seen.hidden) {
+    const [height, width] = DATA.shape;
+    const sizes = [region.rows, region.columns].map(([a, b]) => b - a + 1);
+    box(seen, region.columns[0] / width, region.rows[0] / height, sizes[1] / width, sizes[0] / height);
+  }
+  show(byId("terms"), cell);
+  byId("formula").textContent = formula(cell);
+  byId("value").textContent = written(cell.value);
+  byId("proof").textContent = proof(cell, recorded());
+  byId("sentence").textContent = sentence(DATA, cell, recorded());
+  const parts = [`layer=${encodeURIComponent(DATA.calls[state.layer].name)}`];
+  parts.push(`cell=${place.join(",")}`);
+  if (state.sample) parts.push(`sample=${state.sample}`);
+  history.replaceState(null, "", `#${parts.join("&")}`);
+}
+
+function box(mark, left, top, width, height) {
+  mark.hidden = false;
+  const sides = { left, top, width, height };
+  for (const [side, share] of Object.entries(sides)) {
+    mark.style.setProperty(side, `${100 * share}%`);
+  }
+}
+
+function frame(canvas, mark, [left, top], [width, height]) {
+  const { width: w, height: h } = canvas;
+  box(mark, left / w, top / h, width / w, height / h);
+}
+
+/** The window of a cell in the maps before it, on the map that weighs most. */
+function windowOf(cell) {
+  const mark = byId("before-mark");
+  const rows = cell.rows.filter((r) => r !== null);
+  const columns = cell.columns.filter((c) => c !== null);
+  mark.hidden = byId("before-figure").hidden || !rows.length || !columns.length;
+  if (mark.hidden) return;
+  let map = cell.place[2];
+  if (cell.channels) {
+    const strongest = [...cell.channels].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+    map = strongest[0].channel;
+  }
+  const clip = (list, size) => {
+    const inside = list.filter((p) => p >= 0 && p < size);
+    return [Math.min(...inside), Math.max(...inside)];
+  };
+  const [top, bottom] = clip(rows, tilesBefore.height);
+  const [left, right] = clip(columns, tilesBefore.width);
+  const { scale } = tilesBefore;
+  const size = [(right - left + 1) * scale, (bottom - top + 1) * scale];
+  frame(byId("before"), mark, spot(tilesBefore, [top, left, map]), size);
+}
+
+function keys(event) {
+  const [height, width, maps] = extent(DATA.calls[state.layer].shape);
+  const [row, column, map] = state.place;
+  const flat = height * width === 1;
+  const moves = {
+    ArrowUp: flat ? [0, 0, map - tiles.across] : [row - 1, column, map],
+    ArrowDown: flat ? [0, 0, map + tiles.across] : [row + 1, column, map],
+    ArrowLeft: flat ? [0, 0, map - 1] : [row, column - 1, map],
+    ArrowRight: flat ? [0, 0, map + 1] : [row, column + 1, map],
+    PageUp: [row, column, map - 1],
+    PageDown: [row, column, map + 1],
+    Home: greatest(state.ran.values[state.layer], DATA.calls[state.layer].shape),
+  };
+  const to = moves[event.key];
+  if (!to) return;
+  event.preventDefault();
+  const inside = to.every((p, i) => p >= 0 && p < [height, width, maps][i]);
+  if (inside) point(to);
+}
+
+function hover(event) {
+  const canvas = byId("maps");
+  const bounds = canvas.getBoundingClientRect();
+  const x = ((event.clientX - bounds.left) / bounds.width) * canvas.width;
+  const y = ((event.clientY - bounds.top) / bounds.height) * canvas.height;
+  const place = hit(tiles, x, y);
+  if (place && place.join() !== state.place.join()) point(place);
+}
+
+/** What a link says: layer, cell, sample. */
+function linked() {
+  const told = new URLSearchParams(location.hash.slice(1));
+  const layer = DATA.calls.findIndex((call) => call.name === told.get("layer"));
+  const place = (told.get("cell") ?? "").split(",").map(Number);
+  const whole = place.length === 3 && place.every((p) => Number.isInteger(p) && p >= 0);
+  const sample = Number(told.get("sample") ?? 0);
+  return {
+    layer,
+    place: whole ? place : null,
+    sample: DATA.samples[sample] ? sample : 0,
+  };
+}
+
+async function start() {
+  await unpack();
+  document.title = `${DATA.name} – lab`;
+  byId("network").textContent = DATA.name;
+  byId("total").textContent = `${counted(DATA.parameters)} parameters 파라미터`;
+  strip = build(byId("strip"), DATA, choose);
+  const { layer, place, sample } = linked();
+  const first = DATA.calls.findIndex((call) => call.window);
+  state.layer = layer >= 0 ? layer : Math.max(0, first);
+  state.place = layer >= 0 ? place : null;
+  const zero = run(DATA, array(DATA.samples[0].pixels));
+  const most = farthest(DATA, zero.values);
+  byId("equal").textContent =
+    `All ${counted(zero.values.reduce((sum, v) => sum + v.length, 0))} values of the first ` +
+    `image are Keras' own within ${tiny(most)} of each layer's greatest.`;
+  take(array(DATA.samples[sample].pixels), DATA.samples[sample].name, sample);
+  const maps = byId("maps");
+  maps.addEventListener("pointermove", hover);
+  maps.addEventListener("pointerdown", hover);
+  maps.addEventListener("keydown", keys);
+  offer(DATA, take, problem);
+  brush(byId("image"), DATA, () => state.pixels, take);
+  addEventListener("resize", () => choose(state.layer, state.place));
+  bench();
+  document.body.dataset.ready = "yes";
+}
+
+// For tests, and for the curious in the browser's console.
+window.lab = { DATA, array, run, dissect, fitted, state, take, choose, point };
+start().catch((error) => problem(`The page did not start: ${error.message}`));

@@ -1,0 +1,323 @@
+"""The lab's page, in Chromium, against Keras, `cell_at` and Pillow."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from kerascnn.lab import pack, write
+from kerascnn.lab.pack import MODULES, script
+
+keras = pytest.importorskip("keras")
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync = pytest.importorskip(
+        "playwright.sync_api", reason="extra [browser] is absent"
+    )
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with sync.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page from disk; it may write no error and ask for nothing."""
+    pages, wrong = [], []
+
+    def go(file, fragment="", **options):
+        page = browser.new_page(**options)
+        pages.append(page)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda told: wrong.append(told.text))
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"file://{file}{fragment}")
+        page.wait_for_selector("body[data-ready]", timeout=60_000)
+        assert [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
+        return page
+
+    yield go
+    for page in pages:
+        page.close()
+    assert wrong == []
+
+
+def everything():
+    """A small network with each kind of layer that the page computes."""
+    from keras import layers
+
+    from zoo.layers.ceil_max_pooling import CeilMaxPooling2D
+    from zoo.layers.identity_shortcut import IdentityShortcut
+    from zoo.layers.local_response_normalization import LocalResponseNormalization
+    from zoo.layers.patch_whitening import PatchWhitening2D
+
+    keras.utils.set_random_seed(3)
+    image = keras.Input((13, 12, 3))
+    x = layers.Rescaling([1 / 127, 1 / 100, 1 / 90], offset=-1.0)(image)
+    a = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    b = layers.Conv2D(8, 4, dilation_rate=2, padding="same", activation="elu")(x)
+    b = CeilMaxPooling2D(2)(b)
+    b = layers.Conv2D(8, 3, groups=4, padding="same", use_bias=False)(b)
+    b = layers.BatchNormalization(
+        beta_initializer="random_normal",
+        gamma_initializer="random_uniform",
+        moving_mean_initializer="random_normal",
+        moving_variance_initializer=keras.initializers.RandomUniform(0.5, 2),
+    )(b)
+    b = layers.Activation("gelu")(b)
+    x = layers.Add()([a, b])
+    x = layers.Concatenate()([x, layers.Multiply()([a, b])])
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, activation="silu")(x)
+    x = layers.SeparableConv2D(6, 3, padding="same", activation="tanh")(x)
+    x = layers.Conv2DTranspose(5, 3, strides=2, padding="same", activation="selu")(x)
+    x = layers.ZeroPadding2D(((1, 2), (0, 1)))(x)
+    x = PatchWhitening2D(2)(x)
+    x = LocalResponseNormalization(3, alpha=0.5, kappa=2.0)(x)
+    x = layers.AveragePooling2D(3, 2, padding="same")(x)
+    x = layers.LeakyReLU(0.1)(layers.LayerNormalization()(x))
+    x = IdentityShortcut(50, strides=2)(x)
+    x = layers.MaxPooling2D(2, padding="same")(layers.Dropout(0.5)(x))
+    inner = keras.Sequential([layers.Dense(7, "softplus")], name="inner")
+    x = inner(x)
+    y = layers.Maximum()([x, layers.ReLU()(layers.Average()([x, x]))])
+    y = layers.Subtract()([y, layers.Activation("sigmoid")(x)])
+    both = layers.Concatenate()(
+        [layers.GlobalMaxPooling2D()(y), layers.Flatten()(y)],
+    )
+    means = layers.GlobalAveragePooling2D()(y)
+    z = layers.Dense(4)(layers.Concatenate()([both, means]))
+    return keras.Model(image, layers.Softmax()(z), name="everything")
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    file = tmp_path_factory.mktemp("lab") / "kinds.html"
+    return write(everything(), file)
+
+
+def test_every_kind_of_layer_is_keras_own(visit, kinds):
+    page = visit(kinds)
+    apart = page.evaluate(
+        """() => {
+          const { DATA, array, state } = window.lab;
+          return DATA.calls.map((call, n) => {
+            const own = array(call.keras);
+            let most = 0;
+            own.forEach((v, i) => {
+              const far = Math.abs(v - state.ran.values[n][i]);
+              most = Math.max(most, far / Math.max(1, Math.abs(v)));
+            });
+            const same = own.length === state.ran.values[n].length;
+            return [call.kind, call.op, same ? most : Infinity];
+          });
+        }"""
+    )
+    assert {op for _, op, _ in apart}.isdisjoint({"recorded"}), apart
+    assert len({kind for kind, _, _ in apart}) >= 25
+    assert [a for a in apart if not a[2] <= 1e-5] == []
+
+
+@pytest.mark.parametrize("source", ["lecture_cnn", "kinds", "resnet20"])
+def test_cells_and_regions_are_those_of_python(source, visit, tmp_path):
+    import zoo
+    from kerascnn.explain.cell import cell_at
+    from kerascnn.explain.receptive_field import region
+    from kerascnn.explain.recording import prepared, record
+
+    model = everything() if source == "kinds" else zoo.load(source)
+    data, arrays = pack(model)
+    page = visit(write(model, tmp_path / "lab.html"))
+    height, width, channels = data["shape"]
+    at = data["samples"][0]["pixels"]["at"]
+    image = np.frombuffer(arrays, np.uint8, height * width * channels, at)
+    seen = record(model, prepared(model, image.reshape(height, width, channels)))
+    rng = np.random.default_rng(5)
+    # `cell_at` knows Keras' own layers alone.
+    calls = enumerate(data["calls"])
+    able = [n for n, c in calls if "filters" in c and c["kind"] != "PatchWhitening2D"]
+    for number in rng.choice(able, 40):
+        shape = data["calls"][number]["shape"]
+        place = [int(rng.integers(n)) for n in shape]
+        cell = cell_at(seen, int(number), place)
+        full = place if len(place) == 3 else [0, 0, *place]
+        found = page.evaluate(
+            """([number, place]) => {
+              const { DATA, state, dissect } = window.lab;
+              const { sum, bias, value, region, count } =
+                dissect(DATA, state.ran, number, place);
+              return { sum, bias, value, region, count };
+            }""",
+            [int(number), full],
+        )
+        size = np.abs(cell.products).sum() + 1
+        assert found["count"] == cell.patch.size
+        assert abs(found["sum"] - cell.total) <= 1e-5 * size
+        assert abs(found["value"] - cell.model_value) <= 1e-5 * size
+        expected = region(seen, int(number), *full[:2])
+        assert tuple(found["region"]["rows"]) == expected.rows
+        assert tuple(found["region"]["columns"]) == expected.columns
+
+
+@pytest.mark.parametrize("size", [(50, 70), (31, 12), (200, 90), (13, 12)])
+def test_resizing_is_pillows(size, visit, kinds):
+    from PIL import Image, ImageOps
+
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    page = visit(kinds)
+    found = page.evaluate(
+        """([pixels, height, width]) => {
+          const canvas = document.createElement("canvas");
+          [canvas.width, canvas.height] = [width, height];
+          const context = canvas.getContext("2d");
+          const picture = context.createImageData(width, height);
+          for (let i = 0; i < width * height; i++) {
+            const rgb = pixels.slice(3 * i, 3 * i + 3);
+            picture.data.set([...rgb, 255], 4 * i);
+          }
+          context.putImageData(picture, 0, 0);
+          return [...window.lab.fitted(canvas, [13, 12, 3])];
+        }""",
+        [pixels.ravel().tolist(), *size],
+    )
+    right = ImageOps.fit(Image.fromarray(pixels), (12, 13), Image.Resampling.BICUBIC)
+    apart = np.array(found).reshape(13, 12, 3) - np.asarray(right).astype(int)
+    assert np.abs(apart).max() <= 1
+
+
+def test_a_file_a_brush_and_a_sample_change_the_answer(visit, kinds, tmp_path):
+    from PIL import Image
+
+    page = visit(kinds)
+    first = page.inner_text("#answers")
+    Image.new("RGB", (40, 40), (250, 40, 10)).save(tmp_path / "<b>red<i>.png")
+    page.set_input_files("#file", tmp_path / "<b>red<i>.png")
+    page.wait_for_function("document.getElementById('image-name').innerText[0] == '<'")
+    assert page.inner_text("#answers") != first
+    assert page.inner_text("#proof") == "Computed in this page"
+    assert page.evaluate("window.lab.state.pixels[0]") == 250
+    page.check("#brush")
+    page.evaluate("document.getElementById('colour').value = '#0000ff'")
+    page.click("#image", position={"x": 5, "y": 5})
+    assert page.evaluate("[...window.lab.state.pixels.slice(0, 3)]") == [0, 0, 255]
+    page.click("#samples button >> nth=0")
+    assert page.inner_text("#answers") == first
+    (tmp_path / "no.png").write_text("no image")
+    page.set_input_files("#file", tmp_path / "no.png")
+    page.wait_for_selector("#problem:visible")
+    assert "no.png is no image" in page.inner_text("#problem")
+
+
+def test_hover_keys_and_links_lead_to_cells(visit, kinds):
+    page = visit(kinds, "#layer=conv2d&cell=1,2,3", has_touch=True)
+    name = page.evaluate("window.lab.DATA.calls[1].name")
+    page = visit(kinds, f"#layer={name}&cell=1,2,3", has_touch=True)
+    assert page.evaluate("window.lab.state.place") == [1, 2, 3]
+    assert f"{name}, row 1, column 2, map 3" in page.inner_text("#sentence")
+    page.focus("#maps")
+    for key in ("ArrowDown", "ArrowRight", "PageUp"):
+        page.keyboard.press(key)
+    assert page.evaluate("window.lab.state.place") == [2, 3, 2]
+    page.locator("#maps").tap(position={"x": 3, "y": 3})
+    assert page.evaluate("window.lab.state.place") == [0, 0, 0]
+    page.hover("#maps", position={"x": 40, "y": 3})
+    assert page.evaluate("window.lab.state.place[1]") > 0
+    assert page.inner_text("#proof").startswith("Equal to Keras within")
+
+
+def test_the_bench_begins_at_four_and_tells_what_does_not_fit(visit, kinds):
+    from kerascnn.arithmetic import output_size
+
+    page = visit(kinds)
+    assert page.inner_text("#bench-sum").endswith("= 4")
+    sums = "".join(page.locator("#bench-map td").all_inner_texts())
+    assert sums == "431143114"
+    page.select_option("#stride", "3")
+    assert "this stride does not fit, 2 left over" in page.inner_text("#bench-size")
+    assert page.locator("#bench-image .unread").count() > 0
+    for size in ("5", "6", "7"):
+        page.select_option("#bench-pixels", size)
+        for stride in ("1", "2", "3"):
+            page.select_option("#stride", stride)
+            for padding in ("valid", "same", "1", "2"):
+                page.select_option("#padding", padding)
+                told = padding if padding.isalpha() else int(padding)
+                right = int(output_size(int(size), 3, int(stride), told))
+                assert page.locator("#bench-map tr").count() == right
+
+
+def test_what_the_page_lacks_is_shown_as_recorded(visit, tmp_path):
+    from keras import layers
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3),
+            layers.GroupNormalization(2),
+            layers.Flatten(),
+            layers.Dense(3, name="<script><b>dense"),
+        ]
+    )
+    page = visit(write(model, tmp_path / "lab.html"))
+    ops = page.evaluate("window.lab.DATA.calls.map((call) => call.op)")
+    assert ops == ["convolution", "recorded", "same", "convolution"]
+    assert page.locator("#strip .mark").all_inner_texts() == ["as recorded"]
+    assert page.locator("#strip .name").last.inner_text() == "<script><b>dense"
+    page.click("#samples button >> nth=1")
+    assert page.locator("#stays").is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_width_scrolls_sideways(width, scheme, visit, kinds):
+    page = visit(kinds, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_lecture_cnn_is_small_and_fast(visit, tmp_path):
+    file = write("lecture_cnn", tmp_path / "lab.html")
+    assert file.stat().st_size < 400_000
+    page = visit(file)
+    shapes = page.evaluate("window.lab.DATA.calls.map((call) => call.shape)")
+    maps = [[32, 32, 3], [32, 32, 32], [16, 16, 32], [16, 16, 16], [8, 8, 16]]
+    assert shapes == [*maps, [8, 8, 32], [4, 4, 32], [512], [10], [10]]
+    assert "5·5·3·32 = 2,400" in page.inner_text("#strip")
+    assert page.inner_text("#total") == "33,120 parameters 파라미터"
+    hover = """() => {
+      const start = performance.now();
+      for (let n = 0; n < 20; n++) window.lab.point([n, n, n]);
+      return (performance.now() - start) / 20;
+    }"""
+    assert page.evaluate(hover) < 50
+
+
+def test_the_network_is_refused_clearly(tmp_path):
+    flat = keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=re.escape("takes (7,)")):
+        write(flat, tmp_path / "lab.html")
+    assert not (tmp_path / "lab.html").exists()
+
+
+def test_modules_are_short_and_whole():
+    from importlib import resources
+
+    folder = resources.files("kerascnn.lab") / "page"
+    found = {p.name.removesuffix(".js") for p in folder.iterdir() if p.suffix == ".js"}
+    assert found == set(MODULES)
+    for name in MODULES:
+        assert len((folder / f"{name}.js").read_text().splitlines()) < 400
+    assert not re.search(r"^(import|export)\b", script(), re.MULTILINE)
