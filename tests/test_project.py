@@ -153,6 +153,7 @@ def test_forms_and_workflows_can_be_read(file):
 
 @pytest.mark.slow
 def test_wheel_and_source_have_what_they_should(tmp_path):
+    pytest.importorskip("build")
     build = [sys.executable, "-m", "build", "-q", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True)
     (wheel,) = tmp_path.glob("*.whl")

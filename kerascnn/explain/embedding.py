@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerascnn.costs import weighted
 from kerascnn.explain.mistakes import images_of
-from kerascnn.explain.recording import batch, has_kernels, record
+from kerascnn.explain.recording import batch, record
 from kerascnn.heads import SAMPLE, head
 from kerascnn.plotting.figures import save
 from kerascnn.plotting.style import CYCLE
@@ -213,7 +214,7 @@ def _features(model, x, layer) -> tuple[np.ndarray, str]:
             able = sorted(
                 seen.ancestors(seen.output(head(model, batch(model, x[:SAMPLE])).index))
             )
-        heavy = [i for i in able if has_kernels(seen.calls[i])]
+        heavy = [i for i in able if weighted(seen.calls[i])]
         if not heavy:
             raise ValueError(f"{model.name} has no layer with weights: name a layer")
         values = seen.array(seen.calls[heavy[-1]].inputs[0])

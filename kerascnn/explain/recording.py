@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kerascnn.costs import macs
+from kerascnn.costs import weighted
 from kerascnn.graph import Call, Graph, find_layer, functional
 from kerascnn.heads import Head
 
@@ -327,12 +327,6 @@ def _names(calls) -> Iterator[str]:
         yield name if counts[name] == 1 else f"{name}:{counts[name]}"
 
 
-def has_kernels(call: Call) -> bool:
-    """Whether a call is of a layer with kernels: convolution, dense, or unknown."""
-    weights = getattr(call.operation, "weights", None) or ()
-    return any(len(w.shape) > 1 for w in weights) and macs(call) != 0
-
-
 def last_maps(seen: Recording, output: int = 0) -> int:
     """Return the position of the last feature maps before an output.
 
@@ -346,7 +340,7 @@ def last_maps(seen: Recording, output: int = 0) -> int:
     able = range(len(calls))
     if seen.connected:
         able = sorted(seen.ancestors(seen.output(output)))
-    able = list(itertools.dropwhile(lambda i: not has_kernels(calls[i]), able))
+    able = list(itertools.dropwhile(lambda i: not weighted(calls[i]), able))
     for position in reversed(able):
         call = calls[position]
         kind = type(call.operation).__name__

@@ -60,7 +60,7 @@ class Volumes:
             Column("layers", "Layers", right=False),
             Column("parameters", "Parameters", "{:,}".format),
             Column("parameter_share", "of all", _percent),
-            Column("macs", "MACs", "{:,}".format),
+            Column("macs", "MACs", "{:,}".format, unknown="?"),
             Column("mac_share", "of all", _percent),
         )
         rows = [
