@@ -8,15 +8,17 @@ import numpy as np
 from kerascnn.arithmetic import output_size
 from kerascnn.explain.receptive_field import Region, region
 from kerascnn.explain.recording import Recording
-from kerascnn.plotting.figures import (
+from kerascnn.plotting.style import (
+    BLUE,
+    VERMILION,
+    canvas,
     draw_image,
     draw_matrix,
+    drawn,
     exact,
     number,
     rectangle,
-    save,
 )
-from kerascnn.plotting.style import BLUE, VERMILION
 from kerascnn.receptive_field import cut_before
 
 # How far the sum may be from the model's value, as a share of the sum of the terms'
@@ -198,27 +200,20 @@ class Cell:
         sums = np.abs(self.products.sum((0, 1)))
         return [int(c) for c in np.argsort(-sums, kind="stable")[:count]]
 
-    def plot(self, path=None):
+    @drawn
+    def plot(self):
         """Draw the receptive field on the image, and patch times filter.
 
         Of more than three channels those three are drawn whose products amount to
         most.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
         """
-        from matplotlib.figure import Figure
-
         few = len(self.channels) <= _STRONGEST
         shown = list(range(len(self.channels))) if few else self.strongest(_STRONGEST)
         flat = self.patch.shape[:2] == (1, 1)
         if flat:
             shown = shown[:1]
         count = len(shown)
-        figure = Figure(figsize=(12, 1.6 + 2.5 * max(count, 1.4)), layout="constrained")
+        figure = canvas(12, 1.6 + 2.5 * max(count, 1.4))
         left, right = figure.subfigures(1, 2, width_ratios=(1, 1.9))
         axes = left.subplots()
         draw_image(axes, self.image, "receptive field on the image")
@@ -232,7 +227,6 @@ class Cell:
             self._plot_channels(right, shown)
         names = ", ".join(map(str, self.place))
         figure.suptitle(f"{self.layer} at ({names}): {self._equation()}", fontsize=11)
-        save(figure, path, str(self))
         return figure
 
     def _equation(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.arithmetic import OutputSize, output_size
-from kerascnn.plotting.figures import (
+from kerascnn.plotting.style import (
     CHANNELS,
     SEQUENTIAL,
     draw_image,

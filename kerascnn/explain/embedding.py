@@ -9,8 +9,7 @@ from kerascnn.costs import weighted
 from kerascnn.explain.mistakes import images_of
 from kerascnn.explain.recording import batch, record
 from kerascnn.heads import SAMPLE, head
-from kerascnn.plotting.figures import save
-from kerascnn.plotting.style import CYCLE
+from kerascnn.plotting.style import CYCLE, canvas, drawn
 from kerascnn.tables import Column, Table
 
 METHODS = ("auto", "tsne", "pca")
@@ -102,18 +101,10 @@ class Embedding:
             "rows": [dict(row) for row in self.table.rows],
         }
 
-    def plot(self, path=None):
-        """Draw the points, a colour and a marker for each class.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
-        """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.5, 7), layout="constrained")
+    @drawn
+    def plot(self):
+        """Draw the points, a colour and a marker for each class."""
+        figure = canvas(9.5, 7)
         axes = figure.subplots()
         for k, label in enumerate(self.labels):
             own = self.classes == k
@@ -135,7 +126,6 @@ class Embedding:
         )
         if len(self.labels) <= 30:
             figure.legend(loc="outside right center", frameon=False, title="class")
-        save(figure, path, str(self))
         return figure
 
 

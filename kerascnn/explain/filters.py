@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.graph import find_layer, functional, trace
-from kerascnn.plotting.figures import (
+from kerascnn.plotting.style import (
     DIVERGING,
+    canvas,
+    drawn,
     grid,
     matrix_text,
     number,
-    save,
     shape_text,
     tiles,
 )
@@ -110,7 +111,8 @@ class Filters:
         c = self.channel(k)
         return weights[..., c], f"{k}" if channels == 1 else f"{k}: channel {c}"
 
-    def plot(self, path=None, *, most: int = 64):
+    @drawn
+    def plot(self, *, most: int = 64):
         """Draw the filters: in colour where they see an RGB image, else by sign.
 
         Filters over three channels are drawn as pictures, each with its weights from
@@ -118,20 +120,12 @@ class Filters:
         is 0. Of others, the channel in which the filter is longest is drawn.
 
         Args:
-            path: where to write it too: .png, .svg or .pdf.
             most: the most filters to draw.
-
-        Returns:
-            A matplotlib Figure.
         """
-        from matplotlib.figure import Figure
-
         _, _, channels, count = self.filters.shape
         shown = range(min(count, most))
         rows, columns = grid(len(shown))
-        figure = Figure(
-            figsize=(1.6 + 1.2 * columns, 1.5 + 1.35 * rows), layout="constrained"
-        )
+        figure = canvas(1.6 + 1.2 * columns, 1.5 + 1.35 * rows)
         axes = figure.subplots()
         limit = float(np.abs(self.filters).max()) or 1.0
         cells = [self._tile(k) for k in shown]
@@ -154,7 +148,6 @@ class Filters:
             fontsize=10,
             wrap=True,
         )
-        save(figure, path, str(self))
         return figure
 
 

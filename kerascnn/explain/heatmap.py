@@ -18,14 +18,15 @@ from kerascnn.explain.recording import (
 )
 from kerascnn.heads import Head
 from kerascnn.heads import head as find_head
-from kerascnn.plotting.figures import (
+from kerascnn.plotting.style import (
     DIVERGING,
     SEQUENTIAL,
+    canvas,
     draw_image,
+    drawn,
     number,
     picture,
     place,
-    save,
     shades,
 )
 
@@ -123,18 +124,10 @@ class Heatmap:
             "heat": np.round(self.heat.astype(float), 8).tolist(),
         }
 
-    def plot(self, path=None):
-        """Draw the image, the map, and the map over the image.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
-        """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(13, 4.6), layout="constrained")
+    @drawn
+    def plot(self):
+        """Draw the image, the map, and the map over the image."""
+        figure = canvas(13, 4.6)
         first, second, third = figure.subplots(1, 3)
         draw_image(first, self.image, "image")
         most = float(np.abs(self.heat).max()) or 1.0
@@ -152,11 +145,12 @@ class Heatmap:
         below = picture(self.image)
         below = below if below.ndim == 2 else below[..., :3] @ (0.299, 0.587, 0.114)
         third.imshow(below, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        third.imshow(self.heat, alpha=0.55, interpolation="nearest", **scale)
+        # The picture shows through where the map is near 0.
+        alpha = 0.8 * np.clip(np.abs(self.scaled), 0, 1)
+        third.imshow(self.heat, alpha=alpha, interpolation="nearest", **scale)
         third.set_title("over the image")
         third.set_xlabel("column (pixels)")
         figure.suptitle(self._head())
-        save(figure, path, str(self))
         return figure
 
 

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.explain.recording import last_maps, prepared, record, shown_image
-from kerascnn.plotting.figures import (
+from kerascnn.plotting.style import (
+    BLUE,
     SEQUENTIAL,
+    canvas,
     draw_image,
+    drawn,
     grid,
     number,
     place,
-    save,
     shades,
     shape_text,
     tiles,
 )
-from kerascnn.plotting.style import BLUE
 from kerascnn.tables import Column, Table
 
 _LISTED = 12
@@ -105,53 +106,43 @@ class ActivationMaps:
             "maps": [dict(row) for row in self.table.rows],
         }
 
-    def plot(self, path=None, *, most: int = 48):
-        """Draw the maps beside the image, the strongest first, on one scale.
+    @drawn
+    def plot(self, *, most: int = 48):
+        """Draw the maps beside the image, the strongest first, each on its own scale.
 
         Args:
-            path: where to write it too: .png, .svg or .pdf.
             most: the most maps to draw.
-
-        Returns:
-            A matplotlib Figure.
         """
-        from matplotlib.figure import Figure
-
         shown = self.strongest[:most]
         if self.maps.ndim == 1:
-            return self._plot_units(shown, path)
+            return self._plot_units(shown)
         rows, columns = grid(len(shown))
-        figure = Figure(
-            figsize=(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows)),
-            layout="constrained",
-        )
+        figure = canvas(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows))
         left, right = figure.subfigures(1, 2, width_ratios=(3.2, 1.25 * columns))
         draw_image(left.subplots(), self.image, "image")
-        axes = right.subplots()
-        low, high = float(self.maps.min()), float(self.maps.max())
-        cells = [(self.maps[..., k], f"map {k}") for k in shown]
-        drawn = tiles(
-            axes,
+        cells = []
+        for k in shown:
+            ends = (number(f(self.maps[..., k])) for f in (np.min, np.max))
+            cells.append((self.maps[..., k], f"{k}: {' … '.join(ends)}"))
+        tiles(
+            right.subplots(),
             [cells[i * columns : (i + 1) * columns] for i in range(rows)],
             cmap=SEQUENTIAL,
-            vmin=low,
-            vmax=high if high > low else low + 1,
         )
-        right.colorbar(drawn, ax=axes, label="activation", shrink=0.8)
         count = self.maps.shape[-1]
         some = f", the {len(shown)} strongest" if len(shown) < count else ""
         figure.suptitle(
             f"{self.layer} ({self.kind}) of {self.model}: {count} maps of "
-            f"{shape_text(self.maps.shape[:2])}{some}"
+            f"{shape_text(self.maps.shape[:2])}{some}; each from its least (dark) "
+            "to its greatest value",
+            fontsize=10,
+            wrap=True,
         )
-        save(figure, path, str(self))
         return figure
 
-    def _plot_units(self, shown, path):
-        from matplotlib.figure import Figure
-
+    def _plot_units(self, shown):
         shown = np.sort(shown)
-        figure = Figure(figsize=(11, 4), layout="constrained")
+        figure = canvas(11, 4)
         left, axes = figure.subplots(1, 2, width_ratios=(1, 2.4))
         draw_image(left, self.image, "image")
         axes.bar(range(len(shown)), self.maps[shown], color=BLUE)
@@ -163,7 +154,6 @@ class ActivationMaps:
         figure.suptitle(
             f"{self.layer} ({self.kind}) of {self.model}: {len(self.maps)} units{some}"
         )
-        save(figure, path, str(self))
         return figure
 
 

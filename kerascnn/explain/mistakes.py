@@ -7,8 +7,7 @@ import numpy as np
 from kerascnn.data import Data, Images
 from kerascnn.explain.recording import batch
 from kerascnn.heads import SAMPLE, head
-from kerascnn.plotting.figures import save
-from kerascnn.plotting.style import GREEN, VERMILION
+from kerascnn.plotting.style import GREEN, VERMILION, canvas, drawn
 from kerascnn.tables import Column, Table
 from kerascnn.training.evaluate import Evaluation, evaluate, predict_batches
 
@@ -90,17 +89,10 @@ class Confusion:
             "confusion": self.matrix.tolist(),
         }
 
-    def plot(self, path=None):
-        """Draw the matrix.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
-        """
+    @drawn
+    def plot(self):
+        """Draw the matrix."""
         figure = self.evaluation.plot(self.title)
-        save(figure, path, str(self))
         return figure
 
 
@@ -167,14 +159,9 @@ class Mistakes:
             "mistakes": [dict(row) for row in self.table.rows],
         }
 
-    def plot(self, path=None):
+    @drawn
+    def plot(self):
         """Draw the images with their classes and answers.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
 
         Raises:
             ValueError: there are no mistakes to draw.
@@ -189,7 +176,6 @@ class Mistakes:
             title=f"{self.title}: the surest of {self.wrong:,} wrong answers\n"
             "(above the true class, below the answer and its probability)",
         )
-        save(figure, path, str(self))
         return figure
 
 
@@ -346,8 +332,6 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
     Raises:
         ValueError: there are no images, or not as many answers as images.
     """
-    from matplotlib.figure import Figure
-
     if not len(images):
         raise ValueError("a gallery needs images; received none")
     for name, probabilities in answers.items():
@@ -357,7 +341,7 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
             )
     rows = -(-len(images) // columns)
     height = 1.75 + 0.2 * (len(answers) + 1)
-    figure = Figure(figsize=(1.75 * columns, height * rows + 0.5), layout="constrained")
+    figure = canvas(1.75 * columns, height * rows + 0.5)
     figure.suptitle(title)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:

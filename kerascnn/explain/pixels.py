@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerascnn.plotting.figures import (
+from kerascnn.plotting.style import (
     CHANNELS,
+    canvas,
     draw_image,
+    drawn,
     matrix_text,
     number,
     picture,
     rectangle,
-    save,
     shape_text,
     whole_ticks,
 )
@@ -78,19 +79,11 @@ class Pixels:
             lines.append(f"the pixel at row {row}, column {column} is ({values})")
         return "\n".join(lines)
 
-    def plot(self, path=None):
-        """Draw the picture, and its numbers by channel.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
-        """
-        from matplotlib.figure import Figure
-
+    @drawn
+    def plot(self):
+        """Draw the picture, and its numbers by channel."""
         count = 1 + len(self.names)
-        figure = Figure(figsize=(4.2 * count, 4.6), layout="constrained")
+        figure = canvas(4.2 * count, 4.6)
         panels = figure.subplots(1, count)
         draw_image(panels[0], self.image, f"the image, {shape_text(self.image.shape)}")
         row, column, height, width = self.window
@@ -126,7 +119,6 @@ class Pixels:
             axes.set_xlabel("column (pixels)")
         panels[1].set_ylabel("row (pixels)")
         figure.suptitle("An image is numbers: one for each pixel and channel")
-        save(figure, path, str(self))
         return figure
 
 

@@ -6,11 +6,12 @@ import numpy as np
 
 from kerascnn.explain.cell import Cell, cell_at
 from kerascnn.explain.recording import Recording, prepared, record, shown_image
-from kerascnn.plotting.figures import (
+from kerascnn.plotting.style import (
     SEQUENTIAL,
+    canvas,
+    drawn,
     number,
     picture,
-    save,
     shape_text,
     tiles,
 )
@@ -103,19 +104,14 @@ class Trace:
             "cell": None if self.cell is None else self.cell.to_dict(),
         }
 
-    def plot(self, path=None, *, most: int = 16):
+    @drawn
+    def plot(self, *, most: int = 16):
         """Draw the image and the strongest maps of the layers, a row for each layer.
 
         Args:
-            path: where to write it too: .png, .svg or .pdf.
             most: the most layers to draw; of more, those with kernels and the last
                 of each size are chosen evenly.
-
-        Returns:
-            A matplotlib Figure.
         """
-        from matplotlib.figure import Figure
-
         stages = [s for s in self.stages if s.maps is not None]
         if len(stages) > most:
             chosen = np.linspace(0, len(stages) - 1, most).round().astype(int)
@@ -134,16 +130,13 @@ class Trace:
                 ends = f"{number(values.min())} … {number(values.max())}"
                 row.append((values, f"map {k}: {ends}"))
             rows.append(row)
-        figure = Figure(
-            figsize=(1.6 + 1.3 * columns, 0.6 + 1.5 * len(rows)), layout="constrained"
-        )
+        figure = canvas(1.6 + 1.3 * columns, 0.6 + 1.5 * len(rows))
         tiles(figure.subplots(), rows, heads=heads, cmap=SEQUENTIAL)
         figure.suptitle(
             f"The strongest maps of {self.model},\neach from its least value (dark) to "
             "its greatest (bright)",
             fontsize=10,
         )
-        save(figure, path, str(self.table))
         return figure
 
 

@@ -5,9 +5,17 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kerascnn.graph import Graph, trace
-from kerascnn.plotting.figures import save
-from kerascnn.plotting.figures import shape_text as _shape_text
-from kerascnn.plotting.style import BLUE, INK, ORANGE, PALE, SKY, VERMILION
+from kerascnn.plotting.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    PALE,
+    SKY,
+    VERMILION,
+    canvas,
+    drawn,
+)
+from kerascnn.plotting.style import shape_text as _shape_text
 from kerascnn.summary import Row, Summary, summarize
 from kerascnn.tables import Column, Table
 
@@ -112,19 +120,11 @@ class Volumes:
             "of each."
         )
 
-    def plot(self, path=None):
-        """Draw the volumes as boxes, and below each what it costs.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
-        """
-        from matplotlib.figure import Figure
-
+    @drawn
+    def plot(self):
+        """Draw the volumes as boxes, and below each what it costs."""
         count = len(self.volumes)
-        figure = Figure(figsize=(max(7.0, 1.3 + 1.1 * count), 6.2))
+        figure = canvas(max(7.0, 1.3 + 1.1 * count), 6.2, layout=None)
         # Fixed places: to lay them out takes longer than all the rest.
         sides = {"left": 0.75 / figure.get_figwidth(), "right": 0.985}
         panels = figure.subplots(
@@ -162,7 +162,6 @@ class Volumes:
             fontsize=8,
             color=INK,
         )
-        save(figure, path, self.description)
         return figure
 
 

@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 
 from kerascnn.arithmetic import OutputSize, output_size, pooling_size
-from kerascnn.plotting.figures import save
-from kerascnn.plotting.style import BLUE, INK, ORANGE, PALE, SKY, VERMILION
+from kerascnn.plotting.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    PALE,
+    SKY,
+    VERMILION,
+    canvas,
+    drawn,
+)
 
 _MANY = 12  # windows that are shown one by one; of more, the first and the last
 _ENDS = 4
@@ -94,24 +102,14 @@ class Windows:
             "windows": [list(taps) for taps in p.windows],
         }
 
-    def plot(self, path=None):
-        """Draw the pixels, the zeros, the windows one below the other, what is left.
-
-        Args:
-            path: where to write it too: .png, .svg or .pdf.
-
-        Returns:
-            A matplotlib Figure.
-        """
-        from matplotlib.figure import Figure
+    @drawn
+    def plot(self):
+        """Draw the pixels, the zeros, the windows one below the other, what is left."""
         from matplotlib.patches import Patch, Rectangle
 
         p, shown = self.placed, self.shown
         wide = p.size + p.before + p.after
-        figure = Figure(
-            figsize=(min(max(5.0, 2.2 + 0.36 * wide), 16), 2.2 + 0.34 * len(shown)),
-            layout="constrained",
-        )
+        figure = canvas(min(max(5.0, 2.2 + 0.36 * wide), 16), 2.2 + 0.34 * len(shown))
         axes = figure.subplots()
         end = p.windows[-1][-1] if p.windows else -1
         kinds = {
@@ -182,7 +180,6 @@ class Windows:
             handles=handles, loc="outside lower center", ncols=2, frameon=False
         )
         figure.suptitle(f"Output size: {p}", fontsize=11, wrap=True)
-        save(figure, path, str(self))
         return figure
 
 

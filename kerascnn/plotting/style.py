@@ -1,6 +1,254 @@
-"""The colours of every picture: Okabe and Ito's, which the colour-blind tell apart."""
+"""One style for every picture: colours, images, matrices, files, and twins in text."""
 
+import functools
+import inspect
+import math
+
+import numpy as np
+
+# Okabe and Ito's colours, which the colour-blind tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
 INK, PALE = "#333333", "#DDDDDD"
 CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, "#000000")
+
+CHANNELS = {1: ("grey",), 3: ("red", "green", "blue"), 4: ("red", "green", "blue", "α")}
+SHADES = " .:-=+*#%@"
+# From dark to light, and from one colour to another through white; both read the same
+# to the colour-blind, the first in grey too.
+SEQUENTIAL, DIVERGING = "viridis", "PuOr"
+_WIDEST = 32  # columns of a map in text
+
+
+def picture(image) -> np.ndarray:
+    """Bring an image (H, W, C) to what matplotlib draws: 0…1, of 1, 3 or 4 channels.
+
+    Numbers outside of 0…1 and 0…255 are stretched from the least to the greatest;
+    other numbers of channels are averaged.
+    """
+    image = np.asarray(image, np.float32)
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 255:
+        image = (image - low) / (high - low or 1)
+    elif high > 1:
+        image = image / 255
+    if image.shape[-1] not in (1, 3, 4):
+        image = image.mean(-1, keepdims=True)
+    return image[..., 0] if image.shape[-1] == 1 else image
+
+
+def draw_image(axes, image, title="", *, ticks=True, grey="gray") -> None:
+    """Draw an image (H, W, C) with its rows and columns counted from 0."""
+    axes.imshow(picture(image), cmap=grey, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title)
+    if ticks:
+        whole_ticks(axes)
+        axes.set_xlabel("column (pixels)")
+        axes.set_ylabel("row (pixels)")
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+
+def draw_numbers(axes, values, *, size=7, form=None, colours="black") -> None:
+    """Write each number of a matrix in its cell.
+
+    Args:
+        axes: that show the matrix.
+        values: the numbers (rows, columns).
+        size: of the letters, in points.
+        form: from a number to its text.
+        colours: one colour, or a function from row and column to one.
+    """
+    for row, column in np.ndindex(*values.shape):
+        axes.text(
+            column,
+            row,
+            (form or number)(values[row, column]),
+            ha="center",
+            va="center",
+            fontsize=size,
+            color=colours(row, column) if callable(colours) else colours,
+        )
+
+
+def draw_matrix(axes, values, title, *, limit=None, numbers=True, **image):
+    """Draw a matrix of numbers around 0: orange below, purple above, white is 0."""
+    limit = limit or float(np.abs(values).max()) or 1.0
+    # Softened at both ends, so that black letters are readable on every cell.
+    shown = axes.imshow(
+        values, cmap=DIVERGING, vmin=-limit * 1.6, vmax=limit * 1.6, **image
+    )
+    if numbers and max(values.shape) <= 9:
+        draw_numbers(axes, values, size=7 if max(values.shape) <= 5 else 5.5)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=9)
+    return shown
+
+
+def rectangle(axes, top, left, height, width, colour=VERMILION, **style) -> None:
+    """Frame a rectangle of pixels: whole ones, so from half a pixel before."""
+    from matplotlib.patches import Rectangle
+
+    style = {"lw": 2, "fill": False, "edgecolor": colour, **style}
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, **style))
+
+
+def whole_ticks(axes) -> None:
+    """Count rows and columns in whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def tiles(axes, rows, *, heads=(), size=7.5, gap=0.12, **image):
+    """Draw small pictures in rows on one axes: many times quicker than one axes each.
+
+    Args:
+        axes: to draw on.
+        rows: of pairs (array, title); a picture is one wide and one high.
+        heads: a text to the left of each row.
+        size: of the letters, in points.
+        gap: between pictures, as a share of their size.
+        **image: arguments of `imshow`.
+
+    Returns:
+        What `imshow` returned for the last picture, for a colour bar.
+    """
+    shown = None
+    columns = max(len(row) for row in rows)
+    step, line = 1 + gap, 1 + gap + 0.18  # with room for a title
+    for i, row in enumerate(rows):
+        if i < len(heads):
+            axes.text(-0.12, i * line + 0.5, heads[i], ha="right", va="center", size=8)
+        for j, (values, title) in enumerate(row):
+            left, top = j * step, i * line
+            extent = (left, left + 1, top + 1, top)
+            own = dict(image)
+            if np.ndim(values) == 3:
+                own = {}
+            shown = axes.imshow(values, extent=extent, interpolation="nearest", **own)
+            axes.text(
+                left + 0.5, top - 0.03, title, ha="center", va="bottom", fontsize=size
+            )
+    axes.set_xlim(-0.05, columns * step)
+    axes.set_ylim(len(rows) * line - 0.1, -0.3)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    return shown
+
+
+def grid(count: int, most: int = 8) -> tuple[int, int]:
+    """Return rows and columns for so many small pictures."""
+    columns = min(most, max(1, math.ceil(math.sqrt(count))))
+    return -(-count // columns), columns
+
+
+def canvas(width: float, height: float, **options):
+    """Return an empty matplotlib Figure, in inches, that lays out what is drawn."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), **{"layout": "constrained", **options})
+
+
+def drawn(draw):
+    """Make a method `plot(path=None, …)` of one that draws and returns a Figure.
+
+    Where there is a path, the figure is written there, with its text twin: the object's
+    `description` where it has one, else itself as text.
+    """
+
+    @functools.wraps(draw)
+    def plot(self, path=None, **options):
+        figure = draw(self, **options)
+        if path is not None:
+            save(figure, path, getattr(self, "description", None) or str(self))
+        return figure
+
+    own = inspect.signature(draw)
+    path = inspect.Parameter(
+        "path", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None
+    )
+    first, *options = own.parameters.values()
+    plot.__signature__ = own.replace(parameters=[first, path, *options])
+    plot.__doc__ += _PLOTTED
+    return plot
+
+
+_PLOTTED = """
+        `path` says where to write it too: .png, .svg or .pdf. Returns a matplotlib
+        Figure.
+        """
+
+
+def save(figure, path, text="") -> None:
+    """Write a figure where there is a path, with its text twin in the file.
+
+    Args:
+        figure: a matplotlib Figure.
+        path: a .png, .svg or .pdf file, or None to write nothing.
+        text: what the figure shows, in words; kept in PNG and SVG files.
+    """
+    if path is None:
+        return
+    kept = str(path).lower().endswith((".png", ".svg"))
+    figure.savefig(path, dpi=150, metadata={"Description": text} if kept else None)
+
+
+def number(value) -> str:
+    """Write a number in about three digits; whole ones whole; -0 is 0."""
+    value = float(value)
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    if 100 <= abs(value) < 1e6:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.2g}"
+
+
+def exact(value) -> str:
+    """Write a number of a sum: six digits, in parentheses below 0."""
+    text = f"{float(value):.6g}"
+    return f"({text})" if text.startswith("-") else text
+
+
+def matrix_text(values, form=number, indent="  ") -> str:
+    """Lay out a matrix of numbers in columns."""
+    cells = [[form(v) for v in row] for row in values]
+    width = max(len(cell) for row in cells for cell in row)
+    return "\n".join(indent + " ".join(c.rjust(width) for c in row) for row in cells)
+
+
+def shades(values, *, low=None, high=None, indent="  ") -> str:
+    """Draw a map (H, W) in letters: a space is the least value, @ the greatest.
+
+    Maps wider than 32 columns are averaged down; a value takes two letters, so that
+    it is about as wide as high.
+    """
+    values = np.asarray(values, np.float64)
+    step = -(-max(values.shape) // _WIDEST)
+    if step > 1:
+        height, width = (-(-side // step) for side in values.shape)
+        sums, counts = np.zeros((height, width)), np.zeros((height, width))
+        places = tuple(np.indices(values.shape) // step)
+        np.add.at(sums, places, values)
+        np.add.at(counts, places, 1)
+        values = sums / counts
+    low = values.min() if low is None else low
+    high = values.max() if high is None else high
+    share = (values - low) / ((high - low) or 1)
+    levels = np.clip((share * len(SHADES)).astype(int), 0, len(SHADES) - 1)
+    return "\n".join(
+        (indent + "".join(SHADES[i] * 2 for i in row)).rstrip() for row in levels
+    )
+
+
+def place(values) -> tuple[int, ...]:
+    """Return the indices of the greatest value."""
+    return tuple(int(i) for i in np.unravel_index(np.argmax(values), values.shape))
+
+
+def shape_text(shape) -> str:
+    """Write a shape: "32×32×3"."""
+    return "×".join("?" if n is None else str(n) for n in shape)
