@@ -18,8 +18,9 @@ import numpy as np
 from kerascnn.arithmetic import output_size
 from kerascnn.costs import macs
 from kerascnn.data import read_image, shapes
-from kerascnn.explain.receptive_field import cut_before, region
+from kerascnn.explain.receptive_field import region
 from kerascnn.explain.recording import prepared, record
+from kerascnn.receptive_field import cut_before
 from kerascnn.summary import summarize
 from kerascnn.training.run import open_network
 
