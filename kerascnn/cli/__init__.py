@@ -49,6 +49,10 @@ EXAMPLES = {
         "kerascnn explain runs/mine cat.jpg",
         "kerascnn explain runs/mine cat.jpg --what gradcam --target cat",
     ),
+    "lab": (
+        "kerascnn lab",
+        "kerascnn lab resnet20 cat.jpg --out lab.html",
+    ),
     "tutorial": ("kerascnn tutorial", "kerascnn tutorial 7 --notebook"),
     "quickstart": ("kerascnn quickstart --set epochs=2",),
     "export": (

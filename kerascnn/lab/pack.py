@@ -149,8 +149,12 @@ def _regions(seen, position, shape) -> list | None:
         found = region(seen, position, *at)
         if found is None:
             return None
-        rows.append(list(found.rows))
-        columns.append(list(found.columns))
+        across, down = found, found
+        if not found.height:  # zeros of a padding: of the row, or of the column?
+            across = region(seen, position, at[0], shape[1] // 2)
+            down = region(seen, position, shape[0] // 2, at[1])
+        rows.append(list(across.rows))
+        columns.append(list(down.columns))
         exact = exact and found.exact
     return [rows[: shape[0]], columns[: shape[1]], exact]
 

@@ -46,7 +46,10 @@ export function region(call, row, column) {
   if (!call.regions) return null;
   const [rows, columns, exact] = call.regions;
   const pick = (axis, n) => axis[Math.min(n, axis.length - 1)];
-  return { rows: pick(rows, row), columns: pick(columns, column), exact };
+  const seen = [pick(rows, row), pick(columns, column)];
+  // Zeros of a padding along one axis are zeros whatever the other says.
+  const none = seen.some(([first, last]) => last < first);
+  return { rows: none ? [0, -1] : seen[0], columns: none ? [0, -1] : seen[1], exact };
 }
 
 function inside(cell, given, i, j) {
