@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascnn.data import cifar10
-from kerascnn.data.dataset import Data, DataError, Images, assemble, fingerprint
+from kerascnn.data.dataset import Data, DataError, Images, assemble
 
 CHANNELS = (1, 2, 3, 4)  # what images have in the last axis
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
@@ -105,12 +105,8 @@ def load_arrays(path, *, validation=None, seed=0) -> Data:
     labels = tuple(str(label) for label in labels)
     name = str(arrays.get("name", re.sub(r"[^\w.-]+", "-", path.stem)))
     title = str(arrays.get("title", path.stem))
-    mark = None
-    if cifar10.looks_like(labels, train, test):
-        mark = fingerprint(labels, train, test)
-        name, title = "cifar10", cifar10.title(train, mark)
-    return assemble(
-        name, title, labels, train, test, validation=validation, seed=seed, mark=mark
+    return cifar10.recognize(
+        assemble(name, title, labels, train, test, validation=validation, seed=seed)
     )
 
 

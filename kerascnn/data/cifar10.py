@@ -1,16 +1,16 @@
-"""CIFAR-10 as tensorflow-datasets has prepared it, and which copy of it that is.
+"""What is known of CIFAR-10, and which copy of it some images are.
 
 Source: A. Krizhevsky, Learning multiple layers of features from tiny images, technical
 report, University of Toronto, 2009: 50,000 training and 10,000 test images, 32x32x3.
 """
 
-import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from kerascnn.data.dataset import Data, DataError, Images, assemble, fingerprint
-from kerascnn.data.tfds import data_dirs, find_prepared, import_tfds
+from kerascnn.data.dataset import Data, DataError, Images
+from kerascnn.data.tfds import data_dirs, find_prepared
 
 LABELS = (
     "airplane",
@@ -39,35 +39,6 @@ COPIES = {
 }
 
 
-def load_cifar10(data_dir=None, *, validation=None, seed=0) -> Data:
-    """Read CIFAR-10 from where tensorflow-datasets has prepared it; no network.
-
-    Args:
-        data_dir: data directory of tensorflow-datasets; see `data_dirs`.
-        validation: training images to hold out; None for 5,000, 500 a class.
-        seed: of their choice.
-
-    Returns:
-        Data named "cifar10", the images in their original order.
-
-    Raises:
-        DataError: it is not prepared, is damaged, or TensorFlow is not installed.
-    """
-    folder = find(data_dir)
-    labels, train, test = read_prepared(folder)
-    mark = fingerprint(labels, train, test)
-    return assemble(
-        "cifar10",
-        title(train, mark),
-        labels,
-        train,
-        test,
-        validation=validation,
-        seed=seed,
-        mark=mark,
-    )
-
-
 def find(data_dir=None) -> Path:
     """Return the folder of the newest prepared CIFAR-10.
 
@@ -87,72 +58,30 @@ def find(data_dir=None) -> Path:
         ) from None
 
 
-def looks_like(labels, train: Images, test: Images) -> bool:
-    """Whether images have the classes, the number and the size of CIFAR-10's."""
-    return (
-        tuple(labels) == LABELS
-        and train.x.shape == (TRAIN, 32, 32, 3)
-        and test.x.shape == (TEST, 32, 32, 3)
-    )
+def recognize(data: Data) -> Data:
+    """Name a data set CIFAR-10, and its copy, if its classes, sizes and numbers are."""
+    whole = len(data.train) + len(data.validation), len(data.test), data.input_shape
+    if data.labels != LABELS or whole != (TRAIN, TEST, (32, 32, 3)):
+        return data
+    copy = title(data.train, data.fingerprint, data.validation)
+    return replace(data, name="cifar10", title=copy)
 
 
-def title(train: Images, mark: str) -> str:
+def title(train: Images, mark: str, *held: Images) -> str:
     """Say which copy of CIFAR-10 images are.
 
     Args:
-        train: the 50,000 training images.
+        train: the training images, 50,000 with those held out.
         mark: the fingerprint of all 60,000.
+        *held: the images held out of training.
 
     Returns:
         "CIFAR-10" where the means of the channels are the published ones to 1e-6, the
         name of a known copy, or "CIFAR-10 (altered copy)".
     """
-    sums = train.x.reshape(-1, 3).sum(axis=0, dtype=np.int64)
-    means = sums / (train.x.size / 3 * 255)
+    parts = [part.x.reshape(-1, 3) for part in (train, *held)]
+    sums = sum(pixels.sum(axis=0, dtype=np.int64) for pixels in parts)
+    means = sums / (255 * sum(map(len, parts)))
     if np.allclose(means, CHANNEL_MEANS, rtol=0, atol=1e-6):
         return "CIFAR-10"
     return COPIES.get(mark, "CIFAR-10 (altered copy)")
-
-
-def read_prepared(folder):
-    """Read what tensorflow-datasets has prepared, in the original order.
-
-    Args:
-        folder: of one version, "…/cifar10/3.0.2".
-
-    Returns:
-        The names of the classes, and Images to train and to test on.
-
-    Raises:
-        DataError: the files are damaged or incomplete, or TensorFlow is missing.
-    """
-    tf, tfds = import_tfds(folder)
-    try:
-        builder = tfds.builder_from_directory(os.fspath(folder))
-        train = _read_split(tfds, builder, "train", TRAIN)
-        test = _read_split(tfds, builder, "test", TEST)
-    except (tf.errors.OpError, KeyError, ValueError, OSError) as error:
-        raise DataError(
-            f"the CIFAR-10 in {folder} is damaged: {error}; remove that folder and "
-            "prepare it anew with `kerascnn data download` or `kerascnn data import`"
-        ) from error
-    return tuple(builder.info.features["label"].names), train, test
-
-
-def _read_split(tfds, builder, split, number):
-    # Straight into arrays of bytes: 184 MB in all, and no list of 60,000 images. The
-    # files are shuffled; the number in the id is the place in the original order.
-    x = np.empty((number, 32, 32, 3), np.uint8)
-    y = np.full(number, -1, np.int64)
-    read = tfds.ReadConfig(try_autocache=False)
-    batches = builder.as_dataset(
-        split=split, batch_size=500, shuffle_files=False, read_config=read
-    )
-    for batch in tfds.as_numpy(batches):
-        places = [int(name.decode().rpartition("_")[2]) for name in batch["id"]]
-        if max(places) >= number:
-            raise ValueError(f"image {max(places)} of {number} in {split}")
-        x[places], y[places] = batch["image"], batch["label"]
-    if missing := int((y < 0).sum()):
-        raise ValueError(f"{missing:,} of {number:,} {split} images are missing")
-    return Images(x, y)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascnn.data import cifar10
-from kerascnn.data.dataset import Data, DataError, Images, assemble, fingerprint
+from kerascnn.data.dataset import Data, DataError, Images, assemble
 
 BATCH = 10_000  # images in each file of an archive
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -166,17 +166,9 @@ def load_archive(path, *, validation=None, seed=0) -> Data:
         ValueError: more validation images than there are to hold out.
     """
     labels, train, test = read_archive(path)
-    mark = fingerprint(labels, train, test)
-    title = cifar10.title(train, mark)
-    return assemble(
-        "cifar10",
-        title,
-        labels,
-        train,
-        test,
-        validation=validation,
-        seed=seed,
-        mark=mark,
+    options = {"validation": validation, "seed": seed}
+    return cifar10.recognize(
+        assemble("cifar10", "CIFAR-10", labels, train, test, **options)
     )
 
 

@@ -223,7 +223,7 @@ def divide(images, held):
 
 
 def assemble(
-    name, title, labels, train, test, *, validation=None, seed=0, mark=None, notes=()
+    name, title, labels, train, test, *, validation=None, seed=0, notes=()
 ) -> Data:
     """Make a data set of a source's parts, and hold validation images out.
 
@@ -236,7 +236,6 @@ def assemble(
         validation: how many training images to hold out; None for a tenth; or the
             source's own validation Images.
         seed: of the choice of validation images.
-        mark: the fingerprint, where it is known already.
         notes: sentences for the reader.
 
     Raises:
@@ -244,6 +243,11 @@ def assemble(
         DataError: the parts disagree on the size of the images, or on the classes.
     """
     labels = tuple(str(label) for label in labels)
+    if len(set(labels)) < max(2, len(labels)):
+        raise DataError(
+            f"{title} needs two classes or more, each with a name of its own; received "
+            f"{_shorten(labels)}"
+        )
     own = isinstance(validation, Images)
     parts = {"train": train, "test": test} | ({"validation": validation} if own else {})
     for part, images in parts.items():
@@ -268,7 +272,7 @@ def assemble(
             f"labels go from {train.y.min()} to {train.y.max()}: number the classes "
             "from 0 without gaps, and name no class that has no images"
         )
-    mark = mark or fingerprint(labels, *parts.values())
+    mark = fingerprint(labels, *parts.values())
     held = None
     if not own:
         number = len(train) // 10 if validation is None else validation

@@ -92,10 +92,10 @@ def _load(source, *, validation, seed, image_size, data_dir, images) -> Data:
     _refuse(name, images=images)
     if name == "cifar10":
         _fixed("CIFAR-10", (32, 32), image_size)
-        return cifar10.load_cifar10(data_dir, **options)
+        return cifar10.recognize(load_prepared(cifar10.find(data_dir), **options))
     if folder := _prepared(source, data_dir):
         size = None if image_size is None else _size(image_size)
-        return load_prepared(folder, image_size=size, **options)
+        return cifar10.recognize(load_prepared(folder, image_size=size, **options))
     _refuse(name, data_dir=data_dir)
     if path.is_dir():
         return load_folder(path, image_size=_size(image_size), **options)
@@ -254,6 +254,6 @@ def available(data_dir=None, *, check: bool = False) -> list[Source]:
         return [*found, Source("cifar10", "CIFAR-10", False, where, *numbers)]
     title = "CIFAR-10 (not checked)"
     if check:
-        title = cifar10.load_cifar10(data_dir).title
+        title = load_data("cifar10", data_dir=data_dir).title
     size = sum(file.stat().st_size for file in folder.iterdir())
     return [*found, Source("cifar10", title, True, str(folder), *numbers, size)]

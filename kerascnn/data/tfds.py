@@ -246,6 +246,8 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
     folder = Path(folder)
     tfds = import_tfds(folder)[1]
     try:
+        for file in ("dataset_info.json", "features.json"):
+            _check_json(folder / file)
         builder = tfds.builder_from_directory(os.fspath(folder))
         splits = dict(builder.info.splits)
         features = builder.info.features
@@ -301,7 +303,7 @@ def load_prepared(folder, *, validation=None, seed=0, image_size=None) -> Data:
     """Read what tensorflow-datasets has prepared into memory.
 
     The arguments are those of `open_stream`; held-out images are of every class in
-    proportion here.
+    proportion here, and CIFAR-10 is in its original order.
     """
     stream = open_stream(
         folder, validation=validation, seed=seed, image_size=image_size
@@ -312,8 +314,7 @@ def load_prepared(folder, *, validation=None, seed=0, image_size=None) -> Data:
         stream.name,
         stream.title,
         stream.labels,
-        _in_memory(whole),
-        _in_memory(stream.test),
+        *(_in_memory(part, stream.name == "cifar10") for part in (whole, stream.test)),
         validation=_in_memory(stream.validation) if own else validation,
         seed=seed,
         notes=stream.notes[1:],
@@ -537,13 +538,42 @@ def _fingerprint(labels, name, readers) -> str:
     return digest.hexdigest()[:16]
 
 
-def _in_memory(part: Shards) -> Images:
-    """Read a whole part, in the order in which it is stored."""
+def _check_json(path: Path) -> None:
+    """Raise ValueError that names a file that is broken; one may be missing."""
+    try:
+        json.loads(path.read_bytes()) if path.exists() else None
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _original_places(reader) -> np.ndarray:
+    """Where each stored image was before tfds shuffled them: "train_00042" is the 42nd.
+
+    Raises:
+        DataError: images are missing, or have other ids.
+    """
+    tf = import_tfds(reader.folder)[0]
+    spec = {"id": tf.io.FixedLenFeature((), tf.string)}
+    try:
+        records = tf.data.TFRecordDataset(reader.files).batch(1000)
+        ids = [tf.io.parse_example(batch, spec)["id"].numpy() for batch in records]
+        places = [int(name.rpartition(b"_")[2]) for batch in ids for name in batch]
+    except (tf.errors.OpError, ValueError) as error:
+        raise reader._broken(_first_line(error)) from error
+    if sorted(places) != list(range(reader.number)):
+        raise reader._broken("images are missing, or there twice, by their ids")
+    return np.array(places)
+
+
+def _in_memory(part: Shards, original: bool = False) -> Images:
+    """Read a whole part, in the order in which it is stored, or its original one."""
+    places = _original_places(part._reader) if original else np.arange(len(part))
     x = np.empty((len(part), *part.image_shape), np.uint8)
     y = np.empty(len(part), np.int64)
     done = 0
     for chunk in part.chunks(1000):
-        x[done : done + len(chunk)], y[done : done + len(chunk)] = chunk.x, chunk.y
+        where = places[done : done + len(chunk)]
+        x[where], y[where] = chunk.x, chunk.y
         done += len(chunk)
     return Images(x, y)
 

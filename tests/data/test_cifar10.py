@@ -71,7 +71,9 @@ def test_a_damaged_copy_is_named(tmp_path):
     folder = tmp_path / "cifar10" / "3.0.2"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
-    with pytest.raises(DataError, match=r"3\.0\.2 is damaged: .*prepare it anew"):
+    with pytest.raises(
+        DataError, match=r"3\.0\.2 cannot be read as prepared.*prepare it anew"
+    ):
         load_data("cifar10", data_dir=tmp_path)
 
 

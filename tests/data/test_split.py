@@ -103,3 +103,10 @@ def test_the_fingerprint_sees_everything_but_the_memory_layout():
         fingerprint(("a", "b"), Images(train.x.reshape(3, 1, 4, 3), train.y), test),
     ]
     assert len({mark, *others}) == 7
+
+
+@pytest.mark.parametrize("labels", [("a",), ("a", "a"), ("a", "b", "b")])
+def test_classes_are_two_or_more_with_names_of_their_own(labels):
+    y = np.arange(12) % len(labels)
+    with pytest.raises(DataError, match="needs two classes or more, each with a name"):
+        assemble("n", "t", labels, numbered(y), numbered(y))

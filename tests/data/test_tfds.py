@@ -189,9 +189,12 @@ def test_what_cannot_be_streamed_is_told(tmp_path, folder):
         load_data(folder, stream=True, images=100)
     with pytest.raises(ValueError, match="0 to 39 can be held out"):
         load_data(folder, stream=True, validation=40)
-    (tmp_path / "dataset_info.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read as prepared"):
-        load_data(tmp_path, stream=True)
+    for name in ("features.json", "dataset_info.json"):
+        (tmp_path / "dataset_info.json").write_text("{}")
+        (tmp_path / name).write_text("{")
+        match = f"cannot be read as prepared by tensorflow-datasets: {name}: "
+        with pytest.raises(DataError, match=match):
+            load_data(tmp_path, stream=True)
 
 
 def test_missing_and_damaged_shards_are_named(tmp_path):
