@@ -1,4 +1,4 @@
-"""The pictures of trainings: loss and accuracy against the epoch."""
+"""The pictures of trainings: loss and accuracy against the epoch, and confusion."""
 
 from kerascnn.plotting.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
@@ -17,6 +17,39 @@ def plot_history(history: list[dict], *, title: str):
         A matplotlib Figure.
     """
     return _plot({"": history}, title)
+
+
+def plot_confusion(evaluation, title: str):
+    """Draw the confusion matrix of an `Evaluation`; returns a matplotlib Figure."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    n = len(evaluation.labels)
+    side = 3 + 0.45 * n
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    # Shares of a row, so that classes of unequal size can be compared.
+    counts = evaluation.confusion
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shown = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
+    if n <= 20:
+        for row, column in np.ndindex(n, n):
+            if count := counts[row, column]:
+                # cividis is dark below about a half.
+                colour = "black" if share[row, column] > 0.5 else "white"
+                axes.text(column, row, count, ha="center", va="center", color=colour)
+        axes.set_xticks(
+            range(n), evaluation.labels, rotation=45, ha="right", parse_math=False
+        )
+        axes.set_yticks(range(n), evaluation.labels, parse_math=False)
+    axes.set_xlabel("answer of the network")
+    axes.set_ylabel("true class")
+    axes.set_title(
+        f"{title}: {evaluation.accuracy:.2f} % of {evaluation.images:,} images right",
+        parse_math=False,
+    )
+    figure.colorbar(shown, ax=axes, label="share of the true class")
+    return figure
 
 
 def plot_comparison(runs: dict, *, title: str):

@@ -50,11 +50,6 @@ def copy(sources, targets) -> None:
         target.assign(value)
 
 
-def exists(folder: Path) -> bool:
-    """Tell whether a training was saved in a folder."""
-    return any((folder / name).exists() for name in (NAME, BEFORE))
-
-
 def remove(folder: Path) -> None:
     """Remove what a finished training does not need any more."""
     for name in (NAME, BEFORE, "architecture.json"):
@@ -67,13 +62,6 @@ def save(folder: Path, model, optimizer, history: list[dict], best=None) -> None
     """Write weights, optimizer, random states and history, whole or not at all.
 
     The state before stays beside it, one epoch older.
-
-    Args:
-        folder: the run folder.
-        model: the model in training.
-        optimizer: its built optimizer.
-        history: rows of the epochs so far.
-        best: arrays of the best epoch's weights, where they are to be kept.
 
     Raises:
         OSError: the state cannot be written; what was there is kept.

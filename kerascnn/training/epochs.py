@@ -64,13 +64,7 @@ class Epochs(keras.callbacks.Callback):
         self.best: list[np.ndarray] = []
 
     def begin(self, model, judged, saved: bytes | None = None) -> None:
-        """Take up the saved state, or save the first one.
-
-        Args:
-            model: the model that is trained.
-            judged: the model that is validated.
-            saved: what `checkpoint.read` returned.
-        """
+        """Take up the saved state, or save the first one."""
         self.trained = model
         self.judged = judged
         if saved:
@@ -219,11 +213,6 @@ class TrainingProgress(keras.callbacks.Callback):
     """A line an epoch and, on a terminal, a bar with the time left for all of them.
 
     On standard error, so that a program can read what a command prints.
-
-    Args:
-        recipe: the recipe.
-        steps: of an epoch.
-        done: number of epochs done before, where a training is resumed.
     """
 
     def __init__(self, recipe: Recipe, steps: int, done: int = 0):
@@ -306,20 +295,7 @@ def train_epochs(
     callbacks,
     saved: bytes | None = None,
 ) -> list[dict]:
-    """Train a network until the end of its recipe; the history is returned.
-
-    Args:
-        model: the network, which has the weights that are kept in the end.
-        data: the data set.
-        recipe: the recipe.
-        config: what config.json holds.
-        folder: the run folder, None on another host than host 0.
-        place: the devices.
-        universum: the unlabelled images, or None.
-        progress: show a line an epoch.
-        callbacks: further ones.
-        saved: what `checkpoint.read` returned, of a training that is resumed.
-    """
+    """Train a network until the end of its recipe; the history is returned."""
     if progress and folder:
         print(f"{model.name} on {data.title}: {folder}", file=sys.stderr, flush=True)
     ends, heads = logits_model(model)

@@ -14,7 +14,7 @@ import numpy as np
 from kerascnn.data import Data, Images, Shards, load_data, read_image, steps
 from kerascnn.data.tfds import keras_dataset
 from kerascnn.heads import Head, head
-from kerascnn.plotting.curves import plot_history
+from kerascnn.plotting.curves import plot_confusion, plot_history
 from kerascnn.prediction import Prediction, ranked
 from kerascnn.statistics import calibration_error, wilson
 from kerascnn.training import checkpoint
@@ -85,40 +85,12 @@ class Evaluation:
         return {**vars(self), "confusion": self.confusion.tolist()}
 
     def plot(self, title: str = "Confusion"):
-        """Draw the confusion matrix; returns a matplotlib Figure.
+        """Draw the confusion matrix under the name of the network and the data.
 
-        Args:
-            title: name the network and the data, on which the figures hold.
+        Returns:
+            A matplotlib Figure.
         """
-        from matplotlib.figure import Figure
-
-        n = len(self.labels)
-        side = 3 + 0.45 * n
-        figure = Figure(figsize=(side + 1, side), layout="constrained")
-        axes = figure.subplots()
-        # Shares of a row, so that classes of unequal size can be compared.
-        share = self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
-        shown = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
-        if n <= 20:
-            for row, column in np.ndindex(n, n):
-                if count := self.confusion[row, column]:
-                    # cividis is dark below about a half.
-                    colour = "black" if share[row, column] > 0.5 else "white"
-                    axes.text(
-                        column, row, count, ha="center", va="center", color=colour
-                    )
-            axes.set_xticks(
-                range(n), self.labels, rotation=45, ha="right", parse_math=False
-            )
-            axes.set_yticks(range(n), self.labels, parse_math=False)
-        axes.set_xlabel("answer of the network")
-        axes.set_ylabel("true class")
-        axes.set_title(
-            f"{title}: {self.accuracy:.2f} % of {self.images:,} images right",
-            parse_math=False,
-        )
-        figure.colorbar(shown, ax=axes, label="share of the true class")
-        return figure
+        return plot_confusion(self, title)
 
 
 def evaluate(
@@ -234,17 +206,7 @@ def own_data(network) -> Data:
 def measure(
     model, data: Data, recipe, config, history, folder: Path, test: bool = True
 ) -> Run:
-    """Read the test images, once, and write what the run folder keeps.
-
-    Args:
-        model: the trained network.
-        data: the data set.
-        recipe: the recipe, whose views and passes are the protocol.
-        config: what config.json holds.
-        history: rows of the epochs.
-        folder: the run folder.
-        test: False to do neither.
-    """
+    """Read the test images, once, and write what the run folder keeps."""
     if not test:
         return Run(folder, model.name, config, history, {}, data.labels, _model=model)
     temporary = folder / ".model.part.keras"  # Keras asks for the ending

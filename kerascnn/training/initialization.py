@@ -286,12 +286,6 @@ def _orthonormal(layer, kernel, pieces, rng) -> np.ndarray:
 def orthonormal(number, rows, columns, rng: np.random.Generator) -> np.ndarray:
     """Draw matrices with orthonormal columns; of more columns than rows, rows.
 
-    Args:
-        number: of matrices.
-        rows: of each.
-        columns: of each.
-        rng: where the random numbers come from.
-
     Returns:
         float32 (number, rows, columns), each uniform over all such matrices.
     """
@@ -389,11 +383,6 @@ def adapt_layers(model, images: np.ndarray) -> list[str]:
     what the adapted layers before it make. A layer without variables was given its
     values by the builder (`keras.layers.Normalization(mean=…, variance=…)`) and is
     left alone.
-
-    Args:
-        model: a functional model.
-        images: uint8 (N, height, width, channels), training images; the first 5,000
-            are used.
 
     Returns:
         The names of the adapted layers.

@@ -102,13 +102,7 @@ def check_recipe(model, recipe: Recipe) -> None:
 
 
 def data_for(model, source, **asked) -> Data:
-    """Read images in the size that a network takes, unless another one is asked for.
-
-    Args:
-        model: a Keras model, or a name, whose network is built for the images.
-        source: what `load_data` takes.
-        **asked: further arguments of `load_data`; None for its default.
-    """
+    """Read images in the size that a network takes, unless another one is asked for."""
     inputs = getattr(model, "inputs", None) or ()
     size = tuple(inputs[0].shape[1:3]) if len(inputs) == 1 else (None,)
     if None not in size and len(size) == 2 and asked.get("image_size") is None:
@@ -232,11 +226,7 @@ def answering_model(model, data: Data, recipe: Recipe):
 
 
 class Right(keras.metrics.MeanMetricWrapper):
-    """The share of right answers of one unit, a logit or a probability of class 1.
-
-    Args:
-        threshold: above which the answer is class 1.
-    """
+    """The share of right answers of one unit, a logit or a probability of class 1."""
 
     def __init__(self, threshold, name="accuracy", **kwargs):
         def right(truth, answer):
@@ -247,16 +237,7 @@ class Right(keras.metrics.MeanMetricWrapper):
 
 
 def compile_model(model, heads, recipe: Recipe, universum, place=None, steps=0):
-    """Give a model its losses and its accuracy; for a training an optimizer too.
-
-    Args:
-        model: what is trained, or validated.
-        heads: what `logits_model` returned.
-        recipe: the recipe.
-        universum: the unlabelled images among those it is given, or None.
-        place: the devices of a training.
-        steps: of an epoch of a training; 0 to validate.
-    """
+    """Give a model its losses and its accuracy; for a training an optimizer too."""
     first = "accuracy"
     if universum:
         first = LabelledAccuracy(universum.classes)
@@ -362,9 +343,6 @@ def fused_layers(model):
 
     It takes a quarter of the time of Keras' operations, or less. The layers are as they
     were afterwards.
-
-    Args:
-        model: a Keras model; the graph of its training is built inside the context.
     """
     layers = []
     if not compiled_by_xla():

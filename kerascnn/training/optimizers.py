@@ -20,13 +20,7 @@ NORMALIZATION = (
 
 @keras.saving.register_keras_serializable(package="kerascnn")
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Grow the rate linearly from 0 to the peak, then follow another schedule.
-
-    Args:
-        after: the schedule to follow, its step 0 being the end of the warm-up.
-        peak: the learning rate that the warm-up reaches.
-        steps: length of the warm-up, in steps of the optimizer.
-    """
+    """Grow the rate linearly from 0 to the peak, then follow another schedule."""
 
     def __init__(self, after, peak, steps):
         super().__init__()
@@ -56,12 +50,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="kerascnn")
 class Points(keras.optimizers.schedules.LearningRateSchedule):
-    """Straight lines between points; constant before the first and after the last.
-
-    Args:
-        steps: where the points are, in steps of the optimizer, increasing.
-        rates: the learning rate at each of them.
-    """
+    """Straight lines between points; constant before the first and after the last."""
 
     def __init__(self, steps, rates):
         super().__init__()
@@ -252,10 +241,6 @@ class _ScaledRate:
 
         With TensorFlow Keras clips the part of the gradient that a device computed,
         and adds up the parts after that.
-
-        Args:
-            add_up: takes the gradients of a device, returns the sum over all devices.
-            devices: how many there are.
         """
         self.add_up = add_up
         self.devices = devices
@@ -379,11 +364,6 @@ class Lookahead:
 
     The slow weights are variables of the optimizer: they are saved and restored with
     its state. Make it when the optimizer is built and the weights are initialised.
-
-    Args:
-        model: a compiled model.
-        every: steps of the optimizer between two blendings.
-        total: T, the steps of the whole training.
     """
 
     def __init__(self, model, every: int, total: int):

@@ -275,10 +275,6 @@ def write_file(path: Path, content, *, before: Path | None = None) -> None:
 def writing(path: Path, temporary: Path):
     """Say what to do where a file of a run folder cannot be written.
 
-    Args:
-        path: of the file.
-        temporary: what is written and renamed; removed where that fails.
-
     Raises:
         OSError: in words, in the place of that of the block.
     """
@@ -405,9 +401,6 @@ class FolderInUseError(RuntimeError):
 def locked(folder: Path | None) -> Iterator[None]:
     """Hold a run folder for this process, until it lets go or ends, however it ends.
 
-    Args:
-        folder: that exists; None for a host that keeps none.
-
     Raises:
         FolderInUseError: another process, or another training of this one, holds it.
     """
@@ -453,16 +446,6 @@ def describe(model, network, data, recipe, seed, place, precision, universum):
 
     Everything that may fail for a model, its data or this machine fails here, before
     there is a folder.
-
-    Args:
-        model: the network that is built and trained.
-        network: the network that the run leaves, which is the model but for a dustbin.
-        data: the data set.
-        recipe: the recipe.
-        seed: of the run.
-        place: the devices.
-        precision: the dtype policy of the training.
-        universum: the unlabelled images, or None.
 
     Returns:
         What config.json holds, and the bytes of each file by name.

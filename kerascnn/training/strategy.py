@@ -121,12 +121,7 @@ class Place:
         return common["precision"]
 
     def spread(self, model, ends):
-        """Return what is trained, on all devices: of one device the network itself.
-
-        Args:
-            model: the network.
-            ends: what `logits_model` made of it.
-        """
+        """Return what is trained, on all devices: of one device the network itself."""
         return ends
 
     def hand_over(self) -> None:

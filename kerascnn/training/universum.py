@@ -70,11 +70,6 @@ class Universum:
     def mix(self, x, labels, rng: np.random.Generator):
         """Put unlabelled images in the place of some training images.
 
-        Args:
-            x: uint8 (batch, height, width, channels); left as it is.
-            labels: int64 (batch,), their classes.
-            rng: where the random numbers come from; one state gives one result.
-
         Returns:
             x and labels, in which unlabelled images have the label k.
         """
@@ -86,9 +81,6 @@ class Universum:
 
     def extend(self, model):
         """Join the constant logit to every output of the model that is trained.
-
-        Args:
-            model: a functional model that ends in logits (N, k).
 
         Returns:
             A model of the same class and layers, with outputs (N, k + 1); of "uniform"
@@ -104,11 +96,7 @@ class Universum:
         return type(model)(model.inputs[0], _one_or_all(outputs))
 
     def labelled(self, model):
-        """Return the model that is trained, of the same layers, with k logits alone.
-
-        Args:
-            model: what `extend` returned.
-        """
+        """Return the model that is trained, of the same layers, with k logits alone."""
         if self.kind == "uniform":
             return model
         outputs = [logits[:, : self.classes] for logits in model.outputs]
@@ -117,13 +105,6 @@ class Universum:
 
 def open_universum(recipe: Recipe, data: Data, images=None) -> Universum | None:
     """Read the unlabelled images of a training.
-
-    Args:
-        recipe: its `universum`, `universum_share`, `universum_logit` and, where
-            `images` is None, `universum_data`.
-        data: the labelled images.
-        images: a `Data`, whose training images are taken, `Images`, or a uint8 array
-            (N, height, width, channels).
 
     Returns:
         The universum, None where the recipe has none.
@@ -197,13 +178,6 @@ def _load(recipe: Recipe, data: Data) -> Data:
 def reopen_universum(recipe: Recipe, data: Data, before: dict | None, images=None):
     """Read the unlabelled images of a training that is resumed.
 
-    Args:
-        recipe: as in `open_universum`.
-        data: as in `open_universum`.
-        before: what `describe` returned when the training was started.
-        images: as in `open_universum`, or what `load_data` takes; needed where
-            `load_data` had not made the images.
-
     Returns:
         The universum, None where the recipe has none.
 
@@ -235,11 +209,6 @@ def reopen_universum(recipe: Recipe, data: Data, before: dict | None, images=Non
 def without_dustbin(model, trained, classes: int):
     """Return a network that answers with the first classes alone.
 
-    Args:
-        model: a network of k + 1 classes.
-        trained: the same network without its softmax, if that is a layer.
-        classes: k.
-
     Returns:
         A functional `keras.Model` of the same name and layers; each output is the
         first k logits and, where `model` has one, a softmax over them.
@@ -257,12 +226,7 @@ def without_dustbin(model, trained, classes: int):
 
 @keras.saving.register_keras_serializable(package="kerascnn")
 class LabelledAccuracy(keras.metrics.Mean):
-    """The share of right answers among the first k, over labelled images alone.
-
-    Args:
-        classes: k.
-        name: of the metric.
-    """
+    """The share of right answers among the first k, over labelled images alone."""
 
     def __init__(self, classes, name="accuracy", **kwargs):
         super().__init__(name=name, **kwargs)

@@ -109,10 +109,6 @@ def space_from(table: Mapping[str, Any]) -> Space:
 def parse_space(pairs: Mapping[str, str]) -> dict[str, Any]:
     """Read a space as the command line has it.
 
-    Args:
-        pairs: from keys to `low:high`, `low:high:log`, or choices with strokes
-            between them: `adam/sgd`.
-
     Returns:
         A table for `space_from`.
 
@@ -158,11 +154,6 @@ def default_space(recipe: Recipe, input_shape: tuple[int, int, int]) -> dict[str
     The learning rate, a factor of ten to either side; what limits overfitting: weight
     cost, label smoothing, crop and flip; with "sgd" the momentum. The recipe's own
     values are mostly among it.
-
-    Args:
-        recipe: where the search starts.
-        input_shape: height, width and channels of the images: small ones are shifted
-            by less.
     """
     rate = recipe.learning_rate
     space: dict[str, Any] = {"learning_rate": [rate / 10, rate * 10, "log"]}
@@ -186,11 +177,6 @@ def starting_point(space: Space, recipe: Recipe, options: Mapping) -> dict[str, 
     """Return those of the recipe's and the builder's own values that the space holds.
 
     The first trial has them, so that the best is compared with what there was.
-
-    Args:
-        space: what is searched.
-        recipe: the recipe that the search starts from.
-        options: values of the builder's options, the defaults included.
     """
     found = {}
     for key, entry in space.items():

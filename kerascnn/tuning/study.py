@@ -63,9 +63,6 @@ class SeededTPE(BaseSampler):
     processes with one seed do not try the same, and a study that was broken off goes on
     as if it had not been. Trials that other processes run count as poor ones, so that
     their neighbourhood is left to them.
-
-    Args:
-        seed: of the study.
     """
 
     def __init__(self, seed: int):
@@ -113,13 +110,6 @@ def _quiet(level: int = logging.WARNING):
 
 class SharedStudy:
     """A study in a folder; each process that works at it has an object of its own.
-
-    Args:
-        folder: of the study; made where it is not there.
-        setup: all that makes trials comparable, as JSON can hold it; "seed" and
-            "space" among it.
-        start: values of the first trial, as many as are known.
-        epochs: of a trial, for the pruning.
 
     Raises:
         FileExistsError: the folder holds something else.
@@ -200,11 +190,6 @@ class SharedStudy:
 
         The sampler learns from it, other than from a failed one: where a loss diverged
         there is nothing to find.
-
-        Args:
-            trial: the trial.
-            end: "pruned", "diverged" or "impossible".
-            why: in a sentence, for people.
         """
         self._tell(trial, TrialState.PRUNED, end, why)
 
@@ -359,10 +344,6 @@ class _Known(BaseImportanceEvaluator):
 
 def pictures(trials, importances: dict[str, float]):
     """Draw the history of a search and its importances, as Optuna draws them.
-
-    Args:
-        trials: the trials.
-        importances: the share of each value.
 
     Returns:
         Two matplotlib Figures.
