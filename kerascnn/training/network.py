@@ -10,14 +10,19 @@ import contextlib
 import difflib
 import functools
 import inspect
+import json
 import math
 import re
+import tempfile
+from pathlib import Path
 
 import keras
 
 import zoo
 from kerascnn.data import Data, load_data
+from kerascnn.environment import commit, hardware, versions
 from kerascnn.heads import Head, head
+from kerascnn.summary import summarize
 from kerascnn.training.initialization import normalizations
 from kerascnn.training.optimizers import (
     Lookahead,
@@ -26,8 +31,8 @@ from kerascnn.training.optimizers import (
     penalize,
     set_precision,
 )
-from kerascnn.training.recipe import Recipe
-from kerascnn.training.run import mend_name
+from kerascnn.training.recipe import Recipe, recipe_for
+from kerascnn.training.run import json_bytes, mend_name
 from kerascnn.training.universum import LabelledAccuracy, without_dustbin
 from zoo.layers.compiling import compiled_by_xla
 
@@ -78,27 +83,32 @@ def check_options(model, names) -> None:
             )
 
 
-def check_recipe(model, recipe: Recipe) -> None:
-    """Check that a model that is built is not to be built by its recipe.
+def settle_recipe(model, recipe, options: dict, overrides: dict) -> Recipe:
+    """Return the recipe of a training, which also has the options of the builder.
 
     Raises:
-        ValueError: it is, or a named network lacks an option of the recipe.
+        ValueError: unknown name, recipe, option or value; or a model that is built
+            already is to be built by its recipe.
     """
+    check_options(model, options)  # wrong names are told first
+    name = model if isinstance(model, str) else model.name
+    recipe = recipe_for(name, recipe).replace(**overrides)
     if isinstance(model, str):
         check_options(model, recipe.options)
-        return
+        return recipe.replace(options={**recipe.options, **options})
     if recipe.options:
         raise ValueError(
-            f"the recipe builds {model.name} with {recipe.options}, which a model that "
-            "is given has or has not: train it by its name, or by a recipe without, "
+            f"the recipe builds {name} with {recipe.options}, which a model that is "
+            "given has or has not: train it by its name, or by a recipe without, "
             "recipe_for(name, recipe).replace(options={})"
         )
     if recipe.initialization:
         raise ValueError(
-            f"a model that is given, {model.name}, is trained from the weights that it "
+            f"a model that is given, {name}, is trained from the weights that it "
             "has: call kerascnn.lsuv(model, data.train) before, and train it with "
             f'initialization=""; received initialization={recipe.initialization!r}'
         )
+    return recipe
 
 
 def data_for(model, source, **asked) -> Data:
@@ -223,6 +233,68 @@ def answering_model(model, data: Data, recipe: Recipe):
     if recipe.universum == "dustbin":
         return without_dustbin(model, logits_model(model)[0], data.classes)
     return model
+
+
+def check_savable(model) -> None:
+    """Find out, before a training, whether its result can be kept.
+
+    Raises:
+        ValueError: Keras cannot write the model to a file.
+    """
+    try:
+        model.to_json()
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "model.keras")
+    except OSError:  # of the temporary folder
+        return
+    except Exception as error:  # whatever a layer of the user's own raises
+        raise ValueError(
+            f"{model.name} cannot be written to a file, so that nothing would be left "
+            f"of its training: {error}"
+        ) from error
+
+
+def describe(model, data, recipe, seed, place, precision, universum):
+    """Return the files that say of a training what it is, before it begins.
+
+    Everything that may fail for a model, its data or this machine fails here, before
+    there is a folder.
+
+    Returns:
+        What config.json holds, and the bytes of each file by name.
+    """
+    config = {
+        "model": {"name": model.name, "parameters": model.count_params()},
+        "data": {
+            "name": data.name,
+            "origin": data.origin,
+            "title": data.title,
+            "fingerprint": data.fingerprint,
+            "input_shape": list(data.input_shape),
+            "labels": list(data.labels),
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
+            "notes": list(data.notes),
+        },
+        **({"universum": universum.describe()} if universum else {}),
+        "recipe": vars(recipe),
+        "precision": precision,
+        "seed": seed,
+        **place.describe(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "commit": commit(),
+    }
+    summary = summarize(answering_model(model, data, recipe)).to_text(
+        width=160, ascii=False
+    )
+    files = {
+        "architecture.json": model.to_json().encode(),
+        "summary.txt": f"{summary}\n".encode(),
+        "config.json": json_bytes(config),
+    }
+    return json.loads(files["config.json"]), files
 
 
 class Right(keras.metrics.MeanMetricWrapper):

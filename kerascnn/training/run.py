@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 import zoo
-from kerascnn.environment import commit, hardware, versions
-from kerascnn.summary import summarize
 
 COLUMNS = (
     "epoch",
@@ -307,10 +304,11 @@ def _keep(path: Path, before: Path) -> None:
 
 def write_json(path: Path, value) -> None:
     """Write a value as indented JSON, whole or not at all."""
-    write_file(path, _json(value))
+    write_file(path, json_bytes(value))
 
 
-def _json(value) -> bytes:
+def json_bytes(value) -> bytes:
+    """Return a value as indented JSON."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -422,61 +420,18 @@ def locked(folder: Path | None) -> Iterator[None]:
         (folder / ".lock").unlink(missing_ok=True)
 
 
-def check_savable(model) -> None:
-    """Find out, before a training, whether its result can be kept.
+@contextlib.contextmanager
+def new_run(folder, runs, name: str, files: dict[str, bytes]) -> Iterator[Path]:
+    """Make and hold the folder of a run, with the files that describe it.
 
-    Raises:
-        ValueError: Keras cannot write the model to a file.
+    Args:
+        folder: which; None for the next free one, `<runs>/<name>-<number>`.
+        runs: where those are made.
+        name: of them.
+        files: their contents by name.
     """
-    try:
-        model.to_json()
-        with tempfile.TemporaryDirectory() as folder:
-            model.save(Path(folder) / "model.keras")
-    except OSError:  # of the temporary folder
-        return
-    except Exception as error:  # whatever a layer of the user's own raises
-        raise ValueError(
-            f"{model.name} cannot be written to a file, so that nothing would be left "
-            f"of its training: {error}"
-        ) from error
-
-
-def describe(model, network, data, recipe, seed, place, precision, universum):
-    """Return the files that say of a training what it is, before it begins.
-
-    Everything that may fail for a model, its data or this machine fails here, before
-    there is a folder.
-
-    Returns:
-        What config.json holds, and the bytes of each file by name.
-    """
-    config = {
-        "model": {"name": model.name, "parameters": model.count_params()},
-        "data": {
-            "name": data.name,
-            "origin": data.origin,
-            "title": data.title,
-            "fingerprint": data.fingerprint,
-            "input_shape": list(data.input_shape),
-            "labels": list(data.labels),
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "test": len(data.test),
-            "notes": list(data.notes),
-        },
-        **({"universum": universum.describe()} if universum else {}),
-        "recipe": vars(recipe),
-        "precision": precision,
-        "seed": seed,
-        **place.describe(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "commit": commit(),
-    }
-    summary = summarize(network).to_text(width=160, ascii=False)
-    files = {
-        "architecture.json": model.to_json().encode(),
-        "summary.txt": f"{summary}\n".encode(),
-        "config.json": _json(config),
-    }
-    return json.loads(files["config.json"]), files
+    folder = make_folder(folder, runs, name)
+    with locked(folder):
+        for file, content in files.items():
+            write_file(folder / file, content)
+        yield folder

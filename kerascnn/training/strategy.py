@@ -20,6 +20,7 @@ import numpy as np
 
 from kerascnn.training import checkpoint
 from kerascnn.training.network import logits_model
+from kerascnn.training.optimizers import resolve_precision
 
 PIECE = 2**26  # bytes that go from host to host at a time
 SIMULATE = {
@@ -107,11 +108,12 @@ class Place:
         return json.loads(bytes(self.broadcast(json.dumps(value).encode())))
 
     def agree_on(self, data, precision: str) -> str:
-        """Return the precision of host 0.
+        """Return the precision to train in, resolved by host 0.
 
         Raises:
             ValueError: this host has other images.
         """
+        precision = resolve_precision(precision)
         common = self.agree({"precision": precision, "data": data.fingerprint})
         if common["data"] != data.fingerprint:
             raise ValueError(

@@ -7,6 +7,7 @@ described in a folder (`train`), trained (`train_epochs`) and measured (`measure
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,13 @@ from kerascnn.training.initialization import measure_statistics, prepare
 from kerascnn.training.network import (
     answering_model,
     check_fit,
-    check_options,
-    check_recipe,
-    data_for,
-)
-from kerascnn.training.optimizers import resolve_precision
-from kerascnn.training.recipe import Recipe, recipe_for
-from kerascnn.training.run import (
-    Run,
     check_savable,
+    data_for,
     describe,
-    load_run,
-    locked,
-    make_folder,
-    read_json,
-    write_file,
+    settle_recipe,
 )
+from kerascnn.training.recipe import Recipe, recipe_for
+from kerascnn.training.run import Run, load_run, locked, new_run, read_json
 from kerascnn.training.strategy import open_place
 from kerascnn.training.universum import open_universum, reopen_universum
 
@@ -104,12 +96,9 @@ def train(
     """
     place = open_place(devices, hosts, host_id)
     named = isinstance(model, str)
-    check_options(model, options or {})  # wrong names are told before images are read
     if isinstance(universum_data, str | os.PathLike):
         overrides["universum_data"], universum_data = str(universum_data), None
-    recipe = recipe_for(model if named else model.name, recipe).replace(**overrides)
-    check_recipe(model, recipe)
-    recipe = recipe.replace(options={**recipe.options, **(options or {})})
+    recipe = settle_recipe(model, recipe, options or {}, overrides)
     data = data if isinstance(data, Data) else data_for(model, data)
     universum = open_universum(recipe, data, universum_data)
     keras.utils.set_random_seed(seed)
@@ -121,16 +110,11 @@ def train(
         prepare(model, data, recipe, seed)
     else:
         check_savable(model)
-    precision = place.agree_on(data, resolve_precision(recipe.precision))
-    left = answering_model(model, data, recipe)
-    config, files = describe(
-        model, left, data, recipe, seed, place, precision, universum
-    )
+    precision = place.agree_on(data, recipe.precision)
+    config, files = describe(model, data, recipe, seed, place, precision, universum)
     name = f"{model.name}-{data.name}"
-    folder = make_folder(folder, runs, name) if place.first else None
-    with locked(folder):
-        for name, content in files.items() if folder else ():
-            write_file(folder / name, content)
+    own = new_run(folder, runs, name, files) if place.first else nullcontext()
+    with own as folder:
         training = (model, data, recipe, config, folder, place, universum)
         history = train_epochs(*training, progress, callbacks)
         return _finish(*training[:-1], history, test)

@@ -398,7 +398,7 @@ def test_a_resumed_run_is_not_initialised_again(data, tmp_path, monkeypatch):
             progress=False,
             callbacks=[Stop()],
         )
-    monkeypatch.setattr(sys.modules["kerascnn.training.train"], "lsuv", None)
+    monkeypatch.setattr(sys.modules["kerascnn.training.initialization"], "lsuv", None)
     run = kerascnn.resume(tmp_path / "b", data=data, progress=False)
     for one, other in zip(whole.model.weights, run.model.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
