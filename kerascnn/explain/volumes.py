@@ -20,6 +20,7 @@ from kerascnn.summary import Row, Summary, summarize
 from kerascnn.tables import Column, Table
 
 _LINES = 4  # of kinds of layers, below a volume
+_FEW = 12  # layers, of which each that changes the shape makes a volume
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,8 @@ def volumes(model, *, summary: Summary | None = None) -> Volumes:
 
     A pooling or a stride begins a volume, which holds the layers up to the next: a
     block of branches is part of one, however many layers it has. Fully-connected
-    layers make one each.
+    layers make one each; of a network without branches of up to 12 layers, each layer
+    that changes the shape does.
 
     Args:
         model: a functional or Sequential `keras.Model` of images, as every network of
@@ -203,7 +205,9 @@ def volumes(model, *, summary: Summary | None = None) -> Volumes:
         layer.name: _greatest(getattr(layer, "strides", 1))
         for layer in model.operations
     }
-    found = tuple(map(_volume, _grouped(way, strides)))
+    computing = sum(bool(row.macs) or _pools(row) for row in way)
+    apart = computing <= _FEW and all(len(call.inputs) < 2 for call in graph.calls)
+    found = tuple(map(_volume, _grouped(way, strides, apart)))
     aside = summary.parameters - sum(v.parameters for v in found)
     return Volumes(model.name, found, aside)
 
@@ -221,11 +225,12 @@ def _way(graph: Graph) -> set[str]:
     return names
 
 
-def _grouped(rows: list[Row], strides: dict[str, int]) -> list[list[Row]]:
+def _grouped(rows: list[Row], strides: dict[str, int], apart: bool) -> list[list[Row]]:
     """Put rows together that make one volume.
 
     A pooling, or a stride, that reaches a new size opens a volume. What a convolution
-    without padding cuts off, or padding adds, does not.
+    without padding cuts off, or padding adds, does not; unless each layer that changes
+    the shape is to stand apart.
     """
     groups: list[list[Row]] = [[]]
     places: dict[tuple, list[Row]] = {}  # group of each size that was met
@@ -242,10 +247,12 @@ def _grouped(rows: list[Row], strides: dict[str, int]) -> list[list[Row]]:
             if row.macs or size not in places or places[size] is not groups[-1]:
                 groups.append([])
                 places[size] = groups[-1]
-        elif size not in places:
+        elif size not in places or (apart and computes):
             last = _size(groups[-1][0])
+            changed = row.output_shape != groups[-1][-1].output_shape
             opens = (
                 not begun
+                or (apart and computes and changed)
                 or len(last) < 2
                 or _pools(row)
                 or strides.get(row.name, 1) > 1
