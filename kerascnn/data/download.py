@@ -15,7 +15,7 @@ from kerascnn.data.cifar10_archive import (
     verify,
 )
 from kerascnn.data.dataset import DataError
-from kerascnn.data.progress import progress_bar
+from kerascnn.environment import progress_bar
 
 HOST = "https://www.cs.toronto.edu/~kriz/"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascnn.data.dataset import Data, DataError, Images, assemble, choose, divide
-from kerascnn.data.progress import progress_bar
+from kerascnn.environment import progress_bar
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png")
 SUFFIXES += (".tif", ".tiff", ".webp")
