@@ -16,68 +16,48 @@ from kerascnn.cli import serving, server  # noqa: F401
 # isort: on
 from kerascnn.cli.common import DEBUG, INTERRUPTED, MODULE, app
 
-EXAMPLES = {
-    "models": ('kerascnn models "vgg*"', "kerascnn models --measured"),
-    "summary": (
-        "kerascnn summary lecture_cnn",
-        "kerascnn summary vgg16 --size 64 --classes 7 --csv",
-    ),
-    "compare": (
-        "kerascnn compare lecture_cnn dense_mlp vgg19 --plot accuracy.png",
-        "kerascnn compare lecture_cnn my_network.keras runs/lecture_cnn-shapes-1",
-    ),
-    "record": ("kerascnn record runs/lenet5-cifar10-* --recipe default",),
-    "import": ("kerascnn data import cifar-10-python.tar.gz",),
-    "download": ("kerascnn data download --data-dir ~/tensorflow_datasets",),
-    "train": (
-        "kerascnn train lecture_cnn",
-        "kerascnn train resnet20 --data my_photos --epochs 20 --seed 1",
-        "kerascnn train my_network.keras --data my_photos --folder runs/mine",
-        "kerascnn train --resume runs/mine",
-    ),
-    "tune": (
-        "kerascnn tune lecture_cnn --trials 20 --epochs 5",
-        "kerascnn tune lenet5 --space learning_rate=0.001:0.1:log",
-    ),
-    "evaluate": ("kerascnn evaluate runs/mine --plot confusion.png",),
-    "predict": (
-        "kerascnn predict runs/mine cat.jpg dog.png",
-        "kerascnn predict served/mine/1 cat.jpg",
-        "kerascnn predict mine cat.jpg --server http://127.0.0.1:8501",
-    ),
-    "explain": (
-        "kerascnn explain runs/mine cat.jpg",
-        "kerascnn explain runs/mine cat.jpg --what gradcam --target cat",
-    ),
-    "lab": (
-        "kerascnn lab",
-        "kerascnn lab resnet20 cat.jpg --out lab.html",
-    ),
-    "tutorial": ("kerascnn tutorial", "kerascnn tutorial 7 --notebook"),
-    "quickstart": ("kerascnn quickstart --set epochs=2",),
-    "export": (
-        "kerascnn export runs/mine served/mine",
-        "kerascnn export runs/mine served/mine --format onnx",
-    ),
-    "versions": ("kerascnn versions served/mine",),
-    "rollback": (
-        "kerascnn rollback served/mine",
-        "kerascnn rollback served/mine --to 3",
-    ),
-    "prune": ("kerascnn prune served/mine --keep 3",),
-    "verify": ("kerascnn verify served/mine/2",),
-    "serve": (
-        "kerascnn serve served",
-        "kerascnn serve served/mine --host 0.0.0.0 --port 8501",
-    ),
-}
+# Shown in the help of their command.
+EXAMPLES = """\
+kerascnn models "vgg*"
+kerascnn models --measured
+kerascnn summary lecture_cnn
+kerascnn summary vgg16 --size 64 --classes 7 --csv
+kerascnn compare lecture_cnn dense_mlp vgg19 --plot accuracy.png
+kerascnn compare lecture_cnn my_network.keras runs/lecture_cnn-shapes-1
+kerascnn record runs/lenet5-cifar10-* --recipe default
+kerascnn data import cifar-10-python.tar.gz
+kerascnn data download --data-dir ~/tensorflow_datasets
+kerascnn train lecture_cnn
+kerascnn train resnet20 --data my_photos --epochs 20 --seed 1
+kerascnn train my_network.keras --data my_photos --folder runs/mine
+kerascnn train --resume runs/mine
+kerascnn tune lecture_cnn --trials 20 --epochs 5
+kerascnn tune lenet5 --space learning_rate=0.001:0.1:log
+kerascnn evaluate runs/mine --plot confusion.png
+kerascnn predict runs/mine cat.jpg dog.png
+kerascnn predict served/mine/1 cat.jpg
+kerascnn predict mine cat.jpg --server http://127.0.0.1:8501
+kerascnn explain runs/mine cat.jpg
+kerascnn explain runs/mine cat.jpg --what gradcam --target cat
+kerascnn lab
+kerascnn lab resnet20 cat.jpg --out lab.html
+kerascnn tutorial
+kerascnn tutorial 7 --notebook
+kerascnn quickstart --set epochs=2
+kerascnn export runs/mine served/mine
+kerascnn export runs/mine served/mine --format onnx
+kerascnn versions served/mine
+kerascnn rollback served/mine
+kerascnn rollback served/mine --to 3
+kerascnn prune served/mine --keep 3
+kerascnn verify served/mine/2
+kerascnn serve served
+kerascnn serve served/mine --host 0.0.0.0 --port 8501
+""".splitlines()
 for command in (*app.registered_commands, *networks.data_app.registered_commands):
-    name = command.name or command.callback.__name__
-    if name in EXAMPLES:
-        # \b keeps the lines as they are.
-        command.epilog = "\n".join(
-            ["\b", "Examples:", *map("  {}".format, EXAMPLES[name])]
-        )
+    word = f" {command.name or command.callback.__name__} "
+    if own := [f"  {line}" for line in EXAMPLES if word in f"{line} "[:24]]:
+        command.epilog = "\n".join(["\b", "Examples:", *own])  # \b keeps the lines
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def lab(
     ] = None,
     json: Json = False,
 ):
-    """Touch every value of a network: a page that computes it, from one file."""
+    """Touch every value of a network, on a page that computes it."""
     load_keras()
     from kerascnn.lab import write
 

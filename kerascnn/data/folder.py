@@ -138,6 +138,8 @@ def load_folder(
         quotas = np.maximum(1, np.rint(counts / 5).astype(int))
         train, test = divide(train, choose(train.y, quotas, seed=seed))
         notes.append("Without a test folder, a fifth of every class is the test part.")
+    size = "x".join(map(str, image_size))
+    notes.append(f"Images are turned upright, cut to their centre, resized to {size}.")
     resolved = folder.resolve()
     return assemble(
         re.sub(r"[^\w.-]+", "-", resolved.name) or "folder",

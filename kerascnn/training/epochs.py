@@ -297,7 +297,13 @@ def train_epochs(
 ) -> list[dict]:
     """Train a network until the end of its recipe; the history is returned."""
     if progress and folder:
-        print(f"{model.name} on {data.title}: {folder}", file=sys.stderr, flush=True)
+        told = [
+            f"{model.name} on {data.title}: {folder}",
+            f"  train {len(data.train):,}, validation {len(data.validation):,}, test "
+            f"{len(data.test):,} images of {data.classes} classes",
+            *(f"  {note}" for note in data.notes),
+        ]
+        print("\n".join(told), file=sys.stderr, flush=True)
     ends, heads = logits_model(model)
     feed = make_feed(
         data.train,

@@ -199,7 +199,8 @@ def test_train_test_and_validation_folders(tmp_path):
     data = load_data(tmp_path, validation=6)
     parts = (data.train, data.validation, data.test)
     assert [len(part) for part in parts] == [24, 6, 9]
-    (note,) = data.notes  # the parts of this test are made alike
+    note, read = data.notes  # the parts of this test are made alike
+    assert read == "Images are turned upright, cut to their centre, resized to 32x32."
     assert "9 of 9 test images are among the training images" in note
     fill(tmp_path / "val", number=2)
     data = load_data(tmp_path)
