@@ -11,16 +11,17 @@ import tensorflow as tf
 RED, GREEN, BLUE, HALF = 19595, 38470, 7471, 1 << 15
 
 EXIF = b"Exif\0\0"
-EXIF_WITHIN = 65536  # bytes; the segment stands at the beginning of a JPEG file
+XMP = b"http://ns.adobe.com/xap/1.0/\0"
 ORIENTATION = 0x0112
+ENTRIES = 512  # of a TIFF directory; a camera's first has about a dozen
 
 
 def decode(encoded, shape: tuple[int, int, int]):
     """Decode one JPEG or PNG file into the pixels that a network takes.
 
-    The image is turned upright (EXIF); transparency becomes white, or stays where the
-    network has four channels; the largest window of the network's aspect ratio is cut
-    from the centre and resized, bicubic with antialiasing.
+    The image is turned upright (EXIF, XMP); transparency becomes white, or stays where
+    the network has four channels; the largest window of the network's aspect ratio is
+    cut from the centre and resized, bicubic with antialiasing.
 
     Args:
         encoded: scalar string tensor, the bytes of the file.
@@ -31,13 +32,12 @@ def decode(encoded, shape: tuple[int, int, int]):
         uint8 tensor of that shape.
     """
     if shape[2] == 4:
-        pixels = _png(encoded)
-    else:
-        pixels = tf.cond(
-            tf.io.is_jpeg(encoded),
-            lambda: _jpeg(encoded),
-            lambda: _on_white(_png(encoded)),
-        )
+        return _fit_transparent(_png(encoded), shape)
+    pixels = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: _jpeg(encoded),
+        lambda: _on_white(_png(encoded)),
+    )
     if shape[2] == 1:
         pixels = _grey(pixels)
     return _fit(pixels, shape)
@@ -50,19 +50,121 @@ def _jpeg(encoded):
     off Pillow's; this one agrees with it exactly.
     """
     pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-    return _upright(pixels, _orientation(encoded))
+    return _upright(pixels, _orientation(*_jpeg_metadata(encoded)))
 
 
 def _png(encoded):
-    """Decode a PNG file: (height, width, 4)."""
+    """Decode a PNG file: (height, width, 4), upright."""
     rgba = tf.io.decode_png(encoded, channels=4)
-    # An image without transparency and of 1, 2 or 4 bits a pixel gets the alpha 1, 3
-    # or 15 from TensorFlow, the largest value of so many bits, instead of 255.
-    depth = _bytes(tf.strings.substr(encoded, 24, 1))[0]  # in the header, IHDR
-    largest = tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1
-    opaque = tf.reduce_all(tf.cast(rgba[..., 3], tf.int32) == largest)
-    alpha = tf.where(opaque, tf.constant(255, tf.uint8), rgba[..., 3:])
-    return tf.concat([rgba[..., :3], alpha], axis=-1)
+    exif, xmp, transparent = _png_metadata(encoded)
+    depth, kind = tf.unstack(_bytes(tf.strings.substr(encoded, 24, 2)), 2)
+    # Of grey images Pillow compares the pixel, 0…255, with the transparent level of so
+    # many bits, and leaves 16 bits out. What has no transparency and 1, 2 or 4 bits,
+    # gets the alpha 1, 3 or 15 from TensorFlow, instead of 255.
+    level = tf.where(depth == 1, tf.minimum(transparent * 255, 255), transparent)
+    clear = (tf.cast(rgba[..., :1], tf.int32) == level) & (depth < 16)
+    grey = tf.where((transparent >= 0) & clear, tf.constant(0, tf.uint8), 255)
+    own = (kind >= 4) | (transparent >= 0)  # 4 and 6: each pixel has its alpha
+    alpha = tf.where(kind == 0, grey, tf.where(own, rgba[..., 3:], 255))
+    return _upright(tf.concat([rgba[..., :3], alpha], axis=-1), _orientation(exif, xmp))
+
+
+def _jpeg_metadata(encoded):
+    """Walk through a JPEG file's segments: its EXIF, a TIFF file, and its XMP."""
+    size = tf.strings.length(encoded)
+
+    def step(place, exif, xmp):
+        marker = _number(encoded, place, 2)
+        kind = marker - 0xFF00
+        fill = kind == 0xFF  # a byte that only fills
+        bare = (kind == 1) | ((kind >= 0xD0) & (kind <= 0xD9))  # no segment follows
+        length = tf.where(fill, -1, tf.where(bare, 0, _number(encoded, place + 2, 2)))
+        # Pixels follow the marker 0xDA, and no metadata them.
+        end = (kind < 0) | (kind == 0xDA) | (length < -1)
+        body = tf.where(
+            kind == 0xE1, _part(encoded, place + 4, tf.maximum(length - 2, 0)), b""
+        )
+        # One that is longer than a segment goes on in the next.
+        exif = tf.where(_starts(body, EXIF), exif + _part(body, 6, size), exif)
+        xmp = tf.where(_starts(body, XMP), _part(body, len(XMP), size), xmp)
+        return tf.where(end, size, place + 2 + length), exif, xmp
+
+    empty = tf.constant(b"")
+    _, exif, xmp = tf.while_loop(
+        lambda place, *_: place + 4 <= size, step, (2, empty, empty)
+    )
+    return exif, xmp
+
+
+def _png_metadata(encoded):
+    """Walk through a PNG file's chunks: its EXIF, XMP, and transparent level or -1.
+
+    They stand before or behind the pixels, and EXIF as its bytes or as their
+    hexadecimal digits in a text.
+    """
+    size = tf.strings.length(encoded)
+    empty = tf.constant(b"")
+    names = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+
+    def text(kind, body, name):
+        """Return the text of this name in a chunk of text; empty if it has another."""
+        rest = _part(body, len(name), size)
+        plain = kind == b"tEXt"
+        packed = kind == b"zTXt"
+        flags = _bytes(rest + b"\0\0")
+        # iTXt: whether it is packed, how, language, zero, translated name, zero.
+        parts = tf.strings.split(_part(rest, 2, size), b"\0", maxsplit=2)
+        long = tf.concat([parts, [b"", b"", b""]], axis=0)[2]
+        packed |= (kind == b"iTXt") & (flags[0] == 1)
+        rest = tf.where(
+            plain, rest, tf.where(kind == b"zTXt", _part(rest, 1, size), long)
+        )
+        found = _starts(body, name) & (plain | (kind == b"zTXt") | (kind == b"iTXt"))
+        return tf.cond(
+            found & packed,
+            lambda: tf.io.decode_compressed(rest, "ZLIB"),
+            lambda: tf.where(found, rest, empty),
+        )
+
+    def step(place, exif, profile, xmp, transparent):
+        length = _number(encoded, place, 4)
+        kind = _part(encoded, place + 4, 4)
+        is_text = (kind == b"tEXt") | (kind == b"zTXt") | (kind == b"iTXt")
+        wanted = is_text | (kind == b"eXIf")
+        body = tf.where(wanted, _part(encoded, place + 8, length), b"")
+        profile, xmp = tf.cond(
+            is_text,
+            lambda: tuple(
+                tf.where(given == b"", old, given)
+                for old, given in zip(
+                    (profile, xmp), [text(kind, body, n) for n in names], strict=True
+                )
+            ),
+            lambda: (profile, xmp),
+        )
+        exif = tf.where(kind == b"eXIf", body, exif)
+        # Below zero is a length beyond 31 bits: no such chunk.
+        after = tf.where((length < 0) | (length > size), size, place + 12 + length)
+        level = _number(encoded, place + 8, 2)
+        transparent = tf.where(kind == b"tRNS", level, transparent)
+        return after, exif, profile, xmp, transparent
+
+    _, exif, profile, xmp, transparent = tf.while_loop(
+        lambda place, *_: place + 12 <= size,
+        step,
+        (8, empty, empty, empty, -1),
+    )
+    # Three lines precede the digits: nothing, "exif", the number of bytes.
+    lines = tf.strings.split(profile, b"\n")[3:]
+    digits = _bytes(tf.strings.reduce_join(lines) + b"")
+    digits = tf.where(digits <= ord("9"), digits - ord("0"), (digits & 31) + 9)
+    digits = tf.reshape(digits[: tf.size(digits) // 2 * 2], (-1, 2))
+    codes = tf.gather(BYTES, tf.clip_by_value(digits[:, 0] * 16 + digits[:, 1], 0, 255))
+    return (
+        tf.where(exif == b"", tf.strings.reduce_join(codes), exif),
+        xmp,
+        transparent,
+    )
 
 
 def _on_white(rgba):
@@ -87,28 +189,57 @@ def _fit(pixels, shape: tuple[int, int, int]):
     out = tf.constant(shape[:2], tf.float32)
     size = tf.cast(tf.shape(pixels)[:2], tf.float32)
     scale = tf.reduce_max(out / size)  # the shorter side fits, the longer is cut
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=pixels[tf.newaxis],
-        size=shape[:2],
-        scale=tf.stack([scale, scale]),
-        translation=(out - size * scale) / 2,  # centre to centre
-        kernel_type="keyscubic",
-        antialias=True,  # without it a photograph made small keeps one pixel in many
-    )[0]
-    # Bicubic overshoots at edges; grey levels, as a client would send them.
-    levels = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-    return tf.ensure_shape(levels, shape)
+    shift = (out - size * scale) / 2  # centre to centre
+
+    def pass_(pixels, size, scale, shift):
+        resized = tf.raw_ops.ScaleAndTranslate(
+            images=tf.cast(pixels, tf.float32)[tf.newaxis],
+            size=size,
+            scale=scale,
+            translation=shift,
+            kernel_type="keyscubic",
+            antialias=True,  # otherwise a photograph made small keeps one pixel in many
+        )[0]
+        # Bicubic overshoots at edges; Pillow cuts that off after each direction.
+        return tf.clip_by_value(tf.round(resized), 0, 255)
+
+    rows = pass_(
+        pixels,
+        tf.stack([tf.shape(pixels)[0], shape[1]]),
+        tf.stack([1.0, scale]),
+        tf.stack([0.0, shift[1]]),
+    )
+    levels = pass_(rows, shape[:2], tf.stack([scale, 1.0]), tf.stack([shift[0], 0.0]))
+    return tf.ensure_shape(tf.cast(levels, tf.uint8), shape)
 
 
-def _orientation(encoded):
-    """Read the orientation, 1…8, from the EXIF segment of a JPEG file; 1 if none.
+def _fit_transparent(rgba, shape: tuple[int, int, int]):
+    """Do as `_fit`, with colours weighted by their opacity, as Pillow has them.
 
-    Source: CIPA DC-008 (Exif 2.32), 4.6.2 (image file directory) and 4.6.4, tag 274.
+    The colours of transparent pixels are not seen, and do not bleed into others.
     """
-    head = tf.strings.substr(encoded, 0, EXIF_WITHIN)
-    tiff = tf.concat([tf.strings.split(head, EXIF, maxsplit=1), [b""]], axis=0)[1]
+
+    colour, alpha = tf.split(tf.cast(rgba, tf.int32), [3, 1], axis=-1)
+    same = tf.reduce_all(tf.equal(tf.shape(rgba)[:2], shape[:2]))  # nothing is resized
+    weight = tf.where(same, 255, alpha)
+    product = colour * weight + 128
+    product = tf.bitwise.right_shift(tf.bitwise.right_shift(product, 8) + product, 8)
+    fitted = _fit(tf.concat([product, alpha], -1), shape)
+    colour, alpha = tf.split(tf.cast(fitted, tf.int32), [3, 1], axis=-1)
+    weight = tf.where(same | (alpha == 0), 255, alpha)
+    colour = tf.minimum(255 * colour // weight, 255)
+    return tf.cast(tf.concat([colour, alpha], -1), tf.uint8)
+
+
+def _orientation(exif, xmp):
+    """Return the orientation, 1…8, that EXIF, otherwise XMP, tells; 1 if none does.
+
+    Source: CIPA DC-008 (Exif 2.32), 4.6.2 (image file directory) and 4.6.4, tag 274;
+    XMP as `PIL.Image.getexif` reads it.
+    """
     # Zeros behind the bytes: what a damaged file points to is no orientation then.
-    data = tf.concat([_bytes(tiff), tf.zeros([16], tf.int32)], axis=0)
+    begin = tf.where(_starts(exif, EXIF), 6, 0)
+    data = _bytes(_part(exif, begin, tf.strings.length(exif)) + bytes(16))
     big = data[0] == ord("M")  # "MM" is big-endian, "II" little-endian
 
     def number(place, length):
@@ -117,11 +248,30 @@ def _orientation(encoded):
         places = tf.clip_by_value(place[..., None] + digits, 0, tf.size(data) - 1)
         return tf.reduce_sum(tf.gather(data, places) * 256**powers, axis=-1)
 
-    directory = tf.clip_by_value(number(tf.constant(4), 4), 0, EXIF_WITHIN)
-    # 64 entries at most: a camera's first directory has about a dozen.
-    entries = directory + 2 + 12 * tf.range(64)
-    wanted = (number(entries, 2) == ORIENTATION) & (tf.range(64) < number(directory, 2))
-    value = tf.reduce_max(tf.where(wanted, number(entries + 8, 2), 0))
+    directory = tf.clip_by_value(number(tf.constant(4), 4), 0, tf.size(data))
+    rows = tf.range(ENTRIES)
+    entries = directory + 2 + 12 * rows
+    wanted = (number(entries, 2) == ORIENTATION) & (rows < number(directory, 2))
+    kind = number(entries + 2, 2)
+    short = (kind == 3) | (kind == 8)  # unsigned and signed; 4, 9 and 13 have 4 bytes
+    long = (kind == 4) | (kind == 9) | (kind == 13)
+    values = tf.where(short, number(entries + 8, 2), number(entries + 8, 4))
+    # Of several values, and of several entries, the first counts.
+    count = number(entries + 4, 4)
+    known = (count == 1) & (short | long) | (count == 2) & short
+    told = tf.boolean_mask(tf.where(known, values, 0), wanted)
+
+    marks = tf.strings.split(xmp, b"tiff:Orientation")[1:] + b"\0\0\0"
+    attribute = tf.strings.substr(marks, 0, 2) == b'="'
+    element = tf.strings.substr(marks, 0, 1) == b">"
+    digit = tf.where(
+        attribute, tf.strings.substr(marks, 2, 1), tf.strings.substr(marks, 1, 1)
+    )
+    digit = tf.boolean_mask(digit, attribute | element)
+    levels = _bytes(tf.strings.reduce_join(digit) + b"") - ord("0")
+    levels = tf.boolean_mask(levels, (levels >= 0) & (levels <= 9))  # the first one
+
+    value = tf.concat([told[:1], levels[:1], [1]], axis=0)[0]
     return tf.where((value >= 1) & (value <= 8), value, 1)
 
 
@@ -138,6 +288,25 @@ def _upright(pixels, orientation):
     return tf.reverse(pixels, tf.boolean_mask(tf.constant([0, 1]), reverse))
 
 
+BYTES = [bytes([number]) for number in range(256)]
+
+
 def _bytes(string):
     """Return the bytes of a scalar string tensor as int32 (length,)."""
     return tf.cast(tf.io.decode_raw(string, tf.uint8), tf.int32)
+
+
+def _part(string, place, length):
+    """Return a part of a string, shorter where it ends, empty behind its end."""
+    place = tf.minimum(place, tf.strings.length(string))
+    return tf.strings.substr(string, place, length)
+
+
+def _starts(string, prefix: bytes):
+    return _part(string, 0, len(prefix)) == prefix
+
+
+def _number(string, place, length: int):
+    """Return the big-endian number in so many bytes of a string; int32."""
+    part = _bytes(_part(string, place, length) + bytes(length))[:length]
+    return tf.reduce_sum(part * [256**n for n in reversed(range(length))])

@@ -96,8 +96,8 @@ def export(
 
     Raises:
         ValueError: the source or the format is unknown, the source is no network for
-            images of a fixed size, its outputs are neither probabilities nor, beyond
-            doubt, logits, the labels do not fit the classes, or there is no such
+            images of a fixed size, channels last, its outputs are not understood (see
+            `kerascnn.heads`), the labels do not fit the classes, or there is no such
             layer.
         TypeError: the source is of another type.
         ModuleNotFoundError: the format needs a package that is not installed.
@@ -133,11 +133,23 @@ def export(
         activations = savedmodel.check_names(model, activations)
         with staging(folder) as staged:
             job = (model, staged, reference, labels, made, activations)
-            if here:
-                formats.write(*job)
-                proof = verification.prove(staged, reference, labels, made, tolerance)
-            else:
-                proof = tensorflow_process.build(*job, tolerance)
+            try:
+                if here:
+                    formats.write(*job)
+                    told = (reference, labels, made, tolerance)
+                    proof = verification.prove(staged, *told)
+                else:
+                    proof = tensorflow_process.build(*job, tolerance)
+            except formats.ExportError as error:
+                if not half or made.name in ("savedmodel", "keras"):
+                    raise
+                # The converters blame layers that they know in float32.
+                raise formats.ExportError(
+                    f"the network computes in half precision, float16 or bfloat16, "
+                    f"which is hardly known to {made.title} and its converter: export "
+                    "it as a SavedModel, or set its weights into a network of float32 "
+                    f"({error})"
+                ) from error
             differences, answer = proof
             about |= _describe(reference, labels, made, activations)
             about["parity"] = {"images": len(reference.images), **differences}
