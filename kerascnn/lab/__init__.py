@@ -1,6 +1,6 @@
 """The lab: a network that one can touch, as one HTML file.
 
-Begin with `pack`: it records a network on an image and lowers each call to what the
+Begin with `pack.py`: it records a network on an image and says of each call what the
 page's JavaScript computes; `write` puts that and the modules of `page/` into one file.
 """
 

@@ -236,7 +236,7 @@ def test_hover_keys_and_links_lead_to_cells(visit, kinds):
     assert page.evaluate("window.lab.state.place") == [0, 0, 0]
     page.hover("#maps", position={"x": 40, "y": 3})
     assert page.evaluate("window.lab.state.place[1]") > 0
-    assert page.inner_text("#proof").startswith("Equal to Keras within")
+    assert page.inner_text("#proof").startswith("Equal to Keras")
 
 
 def test_the_bench_begins_at_four_and_tells_what_does_not_fit(visit, kinds):

@@ -133,6 +133,7 @@ export function proof(cell, recorded) {
   if (cell.call.op === "recorded") return "Computed in Python, shown as recorded";
   const value = cell.worked ?? cell.value;
   if (!recorded) return "Computed in this page";
+  if (value === cell.keras) return "Equal to Keras, to the last bit";
   return `Equal to Keras within ${tiny(Math.abs(value - cell.keras))}`;
 }
 
