@@ -40,7 +40,13 @@ def serve(
     stop_delay: Annotated[
         float, option("Seconds between SIGTERM and the closed port.", min=0)
     ] = 0.0,
-    access_log: Annotated[bool, option("Log each request.")] = True,
+    access_log: Annotated[
+        bool | None, option("Log each request, or none; default: 20 a second.")
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        option("Origin whose pages may ask, https://example.org, or *. Repeatable."),
+    ] = None,
     ray: Annotated[bool, option("Serve on Ray Serve, with replicas.")] = False,
     replicas: Annotated[int, option("Servers side by side, with --ray.", min=1)] = 1,
 ):
@@ -80,6 +86,7 @@ def serve(
         "versions": versions,
         "poll": poll,
         "access_log": access_log,
+        "cors": cors,
     }
     if ray:
         from kerascnn.serving.ray_serve import serve_on_ray

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,6 +22,7 @@ from kerascnn.serving.http.scan import check_label
 
 QUIET = ("/metrics", "/monitoring/", "/v2/health/")  # asked for every few seconds
 DISCONNECTED = 499  # nginx's code for a client that has gone
+SAMPLED = 20  # lines of the log for the requests of a second
 
 
 def create_app(
@@ -30,13 +32,15 @@ def create_app(
     labels: dict[str, int] | None = None,
     versions: int = 1,
     poll: float = 1.0,
-    access_log: bool = True,
+    access_log: bool | None = True,
+    cors: list[str] | None = None,
 ) -> Starlette:
     """Return the server as an application, to be run by any ASGI server.
 
     The models are loaded when the application starts (its lifespan), not here.
     `app.state` has the `repository`, `limits` and `metrics`, and `stopping`: set it
-    to True and /v2/health/ready says 503.
+    to True and /v2/health/ready says 503; and `closing`: each answer then is the last
+    one of its connection.
 
     Args:
         folder: the folder of one model's versions, or a folder of such folders.
@@ -45,7 +49,9 @@ def create_app(
             they come before those in a model's `labels.json`.
         versions: how many of a model's newest versions are served.
         poll: seconds between two looks into the folder.
-        access_log: whether each request is logged, by the logger "kerascnn.serving".
+        access_log: whether each request is logged, by the logger "kerascnn.serving";
+            None: at most 20 a second.
+        cors: origins whose pages may ask, "https://example.org"; "*" for all.
 
     Raises:
         FileNotFoundError: the folder is not there.
@@ -84,7 +90,10 @@ def create_app(
             Route("/monitoring/prometheus/metrics", _metrics, methods=["GET"]),
             *page.routes,
         ],
-        middleware=[Middleware(Observed, metrics=metrics, access_log=access_log)],
+        middleware=[
+            Middleware(Observed, metrics=metrics, access_log=access_log),
+            *([_cross_origin(cors)] if cors else []),
+        ],
         exception_handlers={RequestError: _refuse, HTTPException: _refuse_route},
         lifespan=lifespan,
     )
@@ -94,7 +103,18 @@ def create_app(
     app.state.metrics = metrics
     app.state.bodies = Bodies(limits)
     app.state.stopping = False
+    app.state.closing = False
     return app
+
+
+def _cross_origin(origins: list[str]) -> Middleware:
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=[openinference.HEADER],
+    )
 
 
 async def _metrics(request: Request) -> Response:
@@ -128,8 +148,9 @@ class Observed:
     repeat contents.
     """
 
-    def __init__(self, app, metrics: Metrics, access_log: bool):
+    def __init__(self, app, metrics: Metrics, access_log: bool | None):
         self.app = app
+        self.second = self.lines = self.unlogged = 0
         self.access_log = access_log
         self.metrics = metrics
 
@@ -146,6 +167,11 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if scope["app"].state.closing:
+                    message["headers"] = [
+                        *message["headers"],
+                        (b"connection", b"close"),
+                    ]
             await send(message)
 
         self.metrics.in_progress += 1
@@ -171,11 +197,20 @@ class Observed:
         self.metrics.seconds.labels(protocol, model).observe(seconds)
         if images := notes.get("images"):
             self.metrics.images.labels(protocol, model).inc(images)
-        if not self.access_log or not logger.isEnabledFor(logging.INFO):
+        if self.access_log is False or not logger.isEnabledFor(logging.INFO):
             return
         path = scope["path"]
         if path.startswith(QUIET) and status < HTTPStatus.BAD_REQUEST:
             return
+        if self.access_log is None:
+            if self.second != (second := int(time.monotonic())):
+                self.second, self.lines = second, 0
+            self.lines += 1
+            if self.lines > SAMPLED:
+                self.unlogged += 1
+                return
+            if self.unlogged:
+                notes["unlogged"], self.unlogged = self.unlogged, 0
         log(
             "request",
             method=scope["method"][:16],

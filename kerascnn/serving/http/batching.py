@@ -2,7 +2,8 @@
 
 While a batch is computed the images of other requests gather; when it is done they
 are the next batch. So a lone client waits for nobody, and many clients share the
-cost of a call. Large requests are cut into batches.
+cost of a call. Large requests are cut into batches, and wait in a queue of their own:
+no small one waits for them.
 """
 
 import asyncio
@@ -38,6 +39,10 @@ class Job:
 # The input of the signature `serve_bytes`.
 ENCODED = "image_bytes"
 
+# Pixels of encoded images, in `Limits.pixels`: the most of a request, the most that
+# wait; and the part of it above which a request is a large one.
+REQUEST, QUEUED, LARGE = 4, 8, 20
+
 
 class Batcher:
     """The queue of one signature. Lives in one event loop.
@@ -47,15 +52,21 @@ class Batcher:
         pool: runs the batches, one at a time of this signature.
         limits: `images`, `queue`, `batch`, `batch_wait` and `pixels` are read.
         observe: called with the number of images of each batch.
+        large: the `Batcher` that takes what is more than a batch, or has more than a
+            twentieth of its pixels; default: this one.
     """
 
-    def __init__(self, signature, pool: Executor, limits: Limits, observe=None):
+    def __init__(
+        self, signature, pool: Executor, limits: Limits, observe=None, large=None
+    ):
         self.signature = signature
         self.pool = pool
         self.limits = limits
         self.observe = observe or (lambda images: None)
         self.jobs: deque[Job] = deque()
+        self.large = large or self
         self.waiting = 0  # images in the queue
+        self.weight = 0  # pixels of encoded images, in the queue and in the batch
         self.running = False
         self.alarm: asyncio.TimerHandle | None = None
 
@@ -97,7 +108,19 @@ class Batcher:
                     pixels(encoded, places[name].format(number), self.limits.pixels)
                     for number, encoded in enumerate(array.ravel())
                 ]
-        return await self.submit(arrays, weights), count
+        small = count <= self.limits.batch
+        if weights:
+            total = sum(weights)
+            if total > REQUEST * self.limits.pixels:
+                raise RequestError(
+                    413,
+                    f"the images of a request have at most "
+                    f"{REQUEST * self.limits.pixels:,} pixels together; received "
+                    f"{total:,}: send them in several requests",
+                )
+            small = small and LARGE * total <= self.limits.pixels
+        queue = self if small else self.large
+        return await queue.submit(arrays, weights), count
 
     async def submit(self, arrays, weights=None) -> dict[str, np.ndarray]:
         """Compute the outputs of a request.
@@ -116,6 +139,9 @@ class Batcher:
                 f"{self.waiting} images wait already; the queue holds "
                 f"{self.limits.queue}"
             )
+        total = sum(weights) if weights else 0
+        if self.weight and self.weight + total > QUEUED * self.limits.pixels:
+            raise overloaded("too many pixels of other requests wait already")
         loop = asyncio.get_running_loop()
         jobs = [
             Job(
@@ -131,6 +157,7 @@ class Batcher:
         ]
         self.jobs.extend(jobs)
         self.waiting += count
+        self.weight += total
         self._start()
         try:
             answers = await asyncio.gather(*(job.answer for job in jobs))
@@ -187,7 +214,9 @@ class Batcher:
     def _tidy(self) -> bool:
         """Drop the jobs at the front for which nobody waits; is one left?"""
         while self.jobs and self.jobs[0].answer.cancelled():
-            self.waiting -= self.jobs.popleft().count
+            job = self.jobs.popleft()
+            self.waiting -= job.count
+            self.weight -= job.weight
         return bool(self.jobs)
 
     def _take(self) -> list[Job]:
@@ -208,6 +237,7 @@ class Batcher:
 
     def _answer(self, batch: list[Job], done: asyncio.Future) -> None:
         self.running = False
+        self.weight -= sum(job.weight for job in batch)
         error = done.exception()
         answers = [error] * len(batch) if error else done.result()
         for job, answer in zip(batch, answers, strict=True):

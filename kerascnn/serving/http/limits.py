@@ -9,8 +9,11 @@ import contextlib
 import io
 import warnings
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+
+from starlette.requests import ClientDisconnect
 
 
 class RequestError(Exception):
@@ -47,6 +50,11 @@ WINDOWS = {
 }
 MEMBERS = 1000  # of a gzip body
 
+# Bytes of a body that are read at once in the event loop: a millisecond or two. Larger
+# ones are read one after another in a thread, behind which no small one waits.
+SMALL = 2**16
+LIST = 8  # values whose memory and time an empty list or object takes
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -56,8 +64,11 @@ class Limits:
         body: bytes of a request's body, after decompression.
         bodies: bytes of the bodies of all requests that are in memory at once.
         images: images of a request.
+        values: numbers and texts of a request in JSON; a list or an object counts
+            as eight. The usual lists of integers 0…255 cost less and are not counted.
         pixels: width times height of an encoded image, and of all those in a batch:
-            while TensorFlow decodes a PNG file it takes about 50 bytes a pixel.
+            while TensorFlow decodes a PNG file it takes about 50 bytes a pixel. A
+            request may have four times as many, and eight times as many wait.
         queue: images that wait for one signature of one version. A request that
             finds nobody waiting is always taken.
         batch: images that are computed at once.
@@ -72,6 +83,7 @@ class Limits:
     body: int = 32 * 2**20
     bodies: int = 256 * 2**20
     images: int = 1024
+    values: int = 4_000_000
     pixels: int = 25_000_000
     queue: int = 1024
     batch: int = 128
@@ -98,6 +110,14 @@ class Bodies:
     def __init__(self, limits: Limits):
         self.limits = limits
         self.used = 0  # bytes
+        self.reader = ThreadPoolExecutor(1, "kerascnn-read")
+
+    async def work(self, size: int, function: Callable, *arguments):
+        """Call a function that reads a body of `size` bytes: large ones in a thread."""
+        if size <= SMALL:
+            return function(*arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.reader, function, *arguments)
 
     @contextlib.asynccontextmanager
     async def read(self, request) -> AsyncIterator[bytes]:
@@ -135,7 +155,8 @@ class Bodies:
             body = b"".join(chunks)
             del chunks
             if coding != "identity":
-                body = self._decompress(body, coding)
+                # A thousand times its bytes may come out.
+                body = await self.work(1000 * len(body), self._decompress, body, coding)
                 self._room(len(body))
                 taken += len(body)
                 self.used += len(body)
@@ -189,6 +210,49 @@ async def in_time(limits: Limits) -> AsyncIterator[None]:
         raise RequestError(
             504, f"Timed out: no answer within {limits.timeout:g} seconds"
         ) from error
+
+
+@contextlib.asynccontextmanager
+async def while_connected(request) -> AsyncIterator[None]:
+    """End the work for a request when its client has left; its body has been read.
+
+    Raises:
+        starlette.requests.ClientDisconnect: it has.
+    """
+    task = asyncio.current_task()
+    left = False
+
+    async def watch():
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if left and not task.uncancel():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
+
+
+def check_values(body: bytes, limits: Limits) -> None:
+    """Check how many values the text of a JSON document may have, before it is parsed.
+
+    Raises:
+        RequestError: 413: more than `limits.values`.
+    """
+    lists = body.count(b"[") + body.count(b"{")
+    if body.count(b",") + LIST * lists > limits.values:
+        raise RequestError(
+            413,
+            f"a request in JSON has at most {limits.values:,} values, of which a list "
+            f"counts as {LIST}; send fewer images, or binary tensors (/v2/…/infer)",
+        )
 
 
 KINDS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}

@@ -13,6 +13,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 logger = logging.getLogger("kerascnn.serving")
 
+QUIET = 10  # seconds in which an error that comes again is not logged
+KNOWN = 1000  # errors
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -80,7 +82,9 @@ class Metrics:
         self.available.clear()
         for model in models.values():
             for number, served in model.versions.items():
-                waiting = sum(batcher.waiting for batcher in served.batchers.values())
+                waiting = sum(
+                    b.waiting + b.large.waiting for b in served.batchers.values()
+                )
                 self.waiting.labels(model.name, number).set(waiting)
                 self.available.labels(model.name, number).set(1)
         return generate_latest(self.registry)
@@ -116,11 +120,39 @@ class Lines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class Once(logging.Filter):
+    """Lets a warning or an error pass once in ten seconds, with how often it came."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: dict[tuple, list] = {}  # time of the last line, and repeats since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is written."""
+        if record.levelno < logging.WARNING:
+            return True
+        kind = record.exc_info[0] if record.exc_info else None
+        fields = getattr(record, "fields", {})
+        key = (record.name, str(record.msg), kind, str(fields))
+        last = self.seen.get(key)
+        if last and record.created - last[0] < QUIET:
+            last[1] += 1
+            return False
+        if last and last[1]:
+            record.fields = {**fields, "repeated": last[1]}
+        if len(self.seen) > KNOWN:
+            self.seen.clear()
+        self.seen[key] = [record.created, 0]
+        return True
+
+
 def write_lines(stream=None) -> None:
     """Let this package and uvicorn write to a stream, standard error by default."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Lines())
-    for name, level in (("kerascnn.serving", "INFO"), ("uvicorn", "WARNING")):
+    handler.addFilter(Once())
+    levels = {"kerascnn.serving": "INFO", "uvicorn": "WARNING", "asyncio": "WARNING"}
+    for name, level in levels.items():
         named = logging.getLogger(name)
         named.handlers[:] = [handler]
         named.setLevel(level)

@@ -17,7 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import rest, tensors
-from kerascnn.serving.http.limits import RequestError, in_time, invalid
+from kerascnn.serving.http.limits import (
+    RequestError,
+    in_time,
+    invalid,
+    while_connected,
+)
 from kerascnn.serving.http.saved_model import Signature, Tensor
 
 DATATYPES = {
@@ -90,7 +95,9 @@ async def index(request: Request) -> Response:
     _note(request)
     state = request.app.state
     async with in_time(state.limits), state.bodies.read(request) as body:
-        only_ready = rest.parse(body).get("ready") is True if body else False
+        only_ready = (
+            rest.parse(body, state.limits).get("ready") is True if body else False
+        )
     return rest._json(
         [
             {
@@ -146,13 +153,24 @@ async def infer_model(request: Request) -> Response:
     state = request.app.state
     state.repository.find(name, number, None)
     request.scope["notes"]["model"] = name
-    async with in_time(state.limits), state.bodies.read(request) as body:
+    header = request.headers.get(HEADER)
+    async with (
+        in_time(state.limits),
+        state.bodies.read(request) as body,
+        while_connected(request),
+    ):
         with state.repository.hold(name, number, None) as served:
-            document, binary = _split(body, request.headers.get(HEADER))
-            inputs = _inputs_of(document)
-            signature = _signature(served.version, document, inputs)
-            wanted = _wanted(document, signature)
-            arrays, places = _arrays(inputs, binary, signature)
+
+            def read():
+                document, binary = _split(body, header, state.limits)
+                inputs = _inputs_of(document)
+                signature = _signature(served.version, document, inputs)
+                wanted = _wanted(document, signature)
+                return document, signature, wanted, *_arrays(inputs, binary, signature)
+
+            document, signature, wanted, arrays, places = await state.bodies.work(
+                len(body), read
+            )
             outputs, count = await served.batchers[signature.name].infer(arrays, places)
             request.scope["notes"]["images"] = count
             head = {"model_name": name, "model_version": str(served.version.number)}
@@ -193,7 +211,7 @@ def _described(tensor: Tensor) -> dict:
     }
 
 
-def _split(body: bytes, header: str | None) -> tuple[dict, memoryview]:
+def _split(body: bytes, header: str | None, limits) -> tuple[dict, memoryview]:
     """Split a body into the JSON object and the binary tensors behind it."""
     length = len(body)
     if header is not None:
@@ -203,7 +221,7 @@ def _split(body: bytes, header: str | None) -> tuple[dict, memoryview]:
                 f"the body ({length:,}); received {header[:40]!r}"
             )
         length = int(header)
-    return rest.parse(body[:length]), memoryview(body)[length:]
+    return rest.parse(body[:length], limits), memoryview(body)[length:]
 
 
 def _id(given) -> str:

@@ -108,6 +108,7 @@ class Repository:
         self.complaints: dict[str, str] = {}  # by model; "" for the folder itself
         self.ready = False
         self.pool = ThreadPoolExecutor(os.cpu_count() or 2, "kerascnn-compute")
+        self.large = ThreadPoolExecutor(1, "kerascnn-large")
         self.loader = ThreadPoolExecutor(1, "kerascnn-load")
         self.tasks: set[asyncio.Task] = set()
 
@@ -125,6 +126,7 @@ class Repository:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.loader.shutdown(wait=False, cancel_futures=True)
         self.pool.shutdown(wait=False, cancel_futures=True)
+        self.large.shutdown(wait=False, cancel_futures=True)
 
     async def refresh(self) -> None:
         """Look into the folder once, and load and unload what has changed."""
@@ -273,7 +275,13 @@ class Repository:
         model.failures = {k: v for k, v in model.failures.items() if k[0] != number}
         observe = self.metrics.batch_images.labels(model.name).observe
         batchers = {
-            name: Batcher(signature, self.pool, self.limits, observe)
+            name: Batcher(
+                signature,
+                self.pool,
+                self.limits,
+                observe,
+                large=Batcher(signature, self.large, self.limits, observe),
+            )
             for name, signature in version.signatures.items()
         }
         model.versions[number] = Served(version, stamp, batchers)

@@ -14,9 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import tensors
-from kerascnn.serving.http.limits import RequestError, in_time, invalid
+from kerascnn.serving.http.limits import (
+    Limits,
+    RequestError,
+    check_values,
+    in_time,
+    invalid,
+    while_connected,
+)
 from kerascnn.serving.http.repository import Served
-from kerascnn.serving.http.saved_model import Signature
 
 WHICH = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 METHOD = ":(classify|regress|predict)"
@@ -46,14 +52,15 @@ async def answer(request: Request) -> Response:
     raise invalid(f"Malformed request: {request.method} {path[:256]}")
 
 
-def parse(body: bytes) -> dict:
+def parse(body: bytes, limits: Limits) -> dict:
     """Parse the body of a request, a JSON object.
 
     Raises:
-        RequestError: 400: it is none; says where.
+        RequestError: 400: it is none; says where. 413: it has too many values.
     """
     if not body:
         raise invalid("JSON Parse error: The document is empty")
+    check_values(body, limits)
     try:
         document = json.loads(body.decode())
     except UnicodeDecodeError as error:
@@ -81,14 +88,20 @@ async def _run(request, name, number, label, method) -> Response:
     # when it is held.
     state.repository.find(name, number, label)
     request.scope["notes"]["model"] = name
-    async with in_time(state.limits), state.bodies.read(request) as body:
+    async with (
+        in_time(state.limits),
+        state.bodies.read(request) as body,
+        while_connected(request),
+    ):
         with state.repository.hold(name, number, label) as served:
             if method != "predict":
                 raise invalid(
                     f"Expected {method} signature method_name to be tensorflow/serving/"
                     f"{method}. Was: tensorflow/serving/predict"
                 )
-            key, signature, arrays = _inputs(body, served)
+            key, signature, arrays = await state.bodies.work(
+                len(body), _inputs, body, served, state.limits
+            )
             place = "instances[{}]" if key == "instances" else "inputs[{}]"
             outputs, count = await served.batchers[signature.name].infer(
                 arrays, dict.fromkeys(arrays, place)
@@ -98,8 +111,8 @@ async def _run(request, name, number, label, method) -> Response:
             return Response(tensors.dumps(written), media_type="application/json")
 
 
-def _inputs(body: bytes, served: Served) -> tuple[str, Signature, dict]:
-    """Read "instances" or "inputs", which of them, and for which signature."""
+def _inputs(body: bytes, served: Served, limits: Limits):
+    """Return "instances" or "inputs", the signature asked for, and its arrays."""
     if frame := tensors.frame(body):
         name, key, text = frame
         signature = served.version.signature(name)
@@ -110,7 +123,7 @@ def _inputs(body: bytes, served: Served) -> tuple[str, Signature, dict]:
                 array = tensors.integers(text, tensor.shape[1:])
                 if array is not None:
                     return key, signature, {only: array}
-    document = parse(body)
+    document = parse(body, limits)
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid(

@@ -1,5 +1,6 @@
 """Run the server as a process: its socket, its signals, its end."""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -15,7 +16,11 @@ from kerascnn.serving.http.metrics import log, write_lines
 from kerascnn.serving.http.saved_model import tensorflow
 
 KEEP_ALIVE = 75  # seconds that a connection may rest between two requests
+HEADERS = 20  # seconds within which the headers of a request have to come
+DRAINED = 1.0  # seconds in which clients whose connections rest may ask once more
 BACKLOG = 2048
+CONNECTIONS = 10_000
+SPARE = 128  # descriptors for other files than connections
 
 
 def serve(
@@ -28,17 +33,19 @@ def serve(
     versions: int = 1,
     poll: float = 1.0,
     stop_delay: float = 0.0,
-    access_log: bool = True,
+    access_log: bool | None = None,
+    cors: list[str] | None = None,
     announce=None,
 ) -> None:
     """Serve the models of a folder until SIGTERM or Ctrl-C.
 
     The port is opened when the models have been loaded. On SIGTERM /v2/health/ready
     says 503 at once; `stop_delay` seconds later no connection is taken any more, the
-    requests in flight are answered, and this function returns.
+    requests in flight, and those that come within a second, are answered, and this
+    function returns.
 
     Args:
-        folder, limits, labels, versions, poll, access_log: see `create_app`.
+        folder, limits, labels, versions, poll, access_log, cors: see `create_app`.
         host: address to listen at; "0.0.0.0" for all of the machine. The server
             checks no passwords: let only those reach it who may use it.
         port: 0 for any that is free.
@@ -61,6 +68,7 @@ def serve(
         versions=versions,
         poll=poll,
         access_log=access_log,
+        cors=cors,
     )
     listener = _listen(host, port)
     with no_stderr():
@@ -77,6 +85,8 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(app.state.limits.timeout) + 5,
     )
+    config.load()
+    config.http_protocol_class = _bounded(config.http_protocol_class, _descriptors())
     server = Server(config, app, stop_delay)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
@@ -104,8 +114,25 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether it is time to stop; called ten times a second."""
+        if counter % 10 == 0:
+            for connection in list(self.server_state.connections):
+                connection.check()
         stop = await super().on_tick(counter)
         return stop and (self.stop_at is None or time.monotonic() >= self.stop_at)
+
+    async def shutdown(self, sockets=None):
+        """Take no connection any more, and answer what has been asked."""
+        self.app.state.closing = True
+        # A client whose connection rests may be asking just now: closed at once, the
+        # connection would be reset.
+        for server in self.servers:
+            server.close()
+        end = time.monotonic() + DRAINED
+        while self.server_state.connections and time.monotonic() < end:
+            if self.force_exit:
+                break
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig, frame) -> None:
         """Begin to stop; at a second signal stop at once."""
@@ -130,6 +157,51 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _descriptors() -> int:
+    """Allow this process what the system lets it open; return how many connections."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + SPARE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(wanted, soft) - SPARE) if soft > 0 else CONNECTIONS
+
+
+def _bounded(protocol: type, most: int) -> type:
+    """Return uvicorn's protocol, h11's or httptools', which closes what only waits."""
+
+    class Bounded(protocol):
+        def connection_made(self, transport):
+            self.since = time.monotonic()
+            if len(self.connections) >= most:
+                waiting = [c for c in self.connections if c.waits()]
+                oldest = min(waiting, key=lambda c: c.since, default=None)
+                if oldest is None:
+                    transport.abort()
+                else:
+                    oldest.transport.close()
+            super().connection_made(transport)
+
+        def waits(self) -> bool:
+            """Tell whether no request is being answered."""
+            return self.cycle is None or self.cycle.response_complete
+
+        def check(self):
+            """Close the connection if a request's headers take too long."""
+            now = time.monotonic()
+            # Between two requests uvicorn counts the time itself.
+            if not self.waits() or self.timeout_keep_alive_task is not None:
+                self.since = now
+            elif now - self.since > HEADERS:
+                self.transport.close()
+
+    return Bounded
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,5 +1,7 @@
 """Around the protocols: limits, time, metrics, logs, failures."""
 
+import asyncio
+import gzip
 import io
 import json
 import logging
@@ -12,7 +14,7 @@ from starlette.testclient import TestClient
 
 from kerascnn.serving import http
 from kerascnn.serving.http import Limits, create_app
-from kerascnn.serving.http.metrics import Lines
+from kerascnn.serving.http.metrics import Lines, Once
 
 TOY = "/v1/models/toy:predict"
 PIXELS = [[[1], [2]], [[3], [4]]]
@@ -221,3 +223,114 @@ def test_log_lines_go_to_the_stream():
     entry = json.loads(stream.getvalue())
     assert (entry["event"], entry["model"]) == ("loaded", "toy")
     assert entry["time"].endswith("Z")
+
+
+def test_values_are_bounded_and_not_bytes_alone(folder):
+    limits = Limits(values=1000)
+    shown = "a request in JSON has at most 1,000 values"
+    v2 = {"name": "image", "shape": [1, 2, 2, 1], "datatype": "UINT8"}
+    with TestClient(create_app(folder, limits=limits, poll=3600)) as client:
+        for body in (
+            b'{"instances": [' + b"[]," * 999 + b"[]]}",
+            b'{"instances": [' + b"1.5," * 1000 + b"1]}",
+            b'{"inputs": {"a": [' + b"{}," * 200 + b"1]}}",
+        ):
+            for answer in (
+                client.post(TOY, content=body),
+                client.post(
+                    TOY,
+                    content=gzip.compress(body),
+                    headers={"content-encoding": "gzip"},
+                ),
+            ):
+                assert answer.status_code == 413
+                assert shown in answer.json()["error"]
+        answer = client.post(
+            "/v2/models/toy/infer", json={"inputs": [{**v2, "data": [1] * 1001}]}
+        )
+        assert answer.status_code == 413
+        # The lists of integers of the usual form cost little: they are not counted.
+        answer = client.post(TOY, json={"instances": [PIXELS] * 500})
+        assert answer.json() == {"predictions": [2.5] * 500}
+        # And bodies that are read in a thread are read as the others are.
+        answer = client.post(
+            TOY, content=json.dumps({"instances": [PIXELS]}) + " " * 9**5
+        )
+        assert answer.json() == {"predictions": [2.5]}
+
+
+def test_a_client_that_leaves_is_worked_for_no_longer(app, client):
+    """By hand: a request whose client leaves while another one is computed."""
+    batcher = app.state.repository.find("toy", None, None).batchers["slow"]
+    told = []
+
+    async def leave(app, seconds=60):
+        body = json.dumps({"signature_name": "slow", "instances": [3]}).encode()
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            while not batcher.waiting:
+                await asyncio.sleep(0.01)
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            told.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": TOY,
+            "raw_path": TOY.encode(),
+            "query_string": b"",
+            "headers": [],
+        }
+        batcher.running = True  # as while a batch is computed
+        try:
+            await asyncio.wait_for(app(scope, receive, send), seconds)
+        finally:
+            batcher.running = False
+        batcher._start()
+        assert batcher.waiting == 0
+
+    client.portal.call(leave, app)
+    assert told == []
+
+
+def test_pages_of_other_origins_ask_where_they_may(folder):
+    headers = {"origin": "https://example.org"}
+    ask = {**headers, "access-control-request-method": "POST"}
+    for cors, allowed in ((None, None), (["https://example.org"], headers["origin"])):
+        with TestClient(create_app(folder, cors=cors, poll=3600)) as client:
+            answer = client.post(TOY, json={"instances": [PIXELS]}, headers=headers)
+            assert answer.json() == {"predictions": [2.5]}
+            assert answer.headers.get("access-control-allow-origin") == allowed
+            answer = client.options(TOY, headers=ask)
+            assert (answer.status_code == 200) is (cors is not None)
+
+
+def test_the_log_of_requests_is_bounded(tmp_path, caplog, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("kerascnn.serving.http.app.time.monotonic", lambda: clock[0])
+    app = create_app(tmp_path, access_log=None)
+    client = TestClient(app)  # without its lifespan: nothing is loaded
+    with caplog.at_level(logging.INFO, "kerascnn.serving"):
+        for _ in range(50):
+            client.get("/v2")
+        assert len(caplog.records) == 20
+        clock[0] += 1
+        client.get("/v2")
+    assert caplog.records[-1].fields["unlogged"] == 30
+
+
+def test_what_repeats_is_one_line():
+    once, made = Once(), []
+    for second in (0, 0.1, 5, 11, 12):
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "bad", (), None)
+        record.created = 1000 + second
+        if once.filter(record):
+            made.append(getattr(record, "fields", {}))
+    assert made == [{}, {"repeated": 2}]
+    other = logging.LogRecord("x", logging.ERROR, "f", 1, "worse", (), None)
+    assert once.filter(other)

@@ -184,3 +184,50 @@ def test_waiting_for_others(machine):
 
     run(machine, scenario, batch=4, batch_wait=0.3)
     assert machine.batches == [[1, 2], [0, 1, 2, 3]]
+
+
+def test_small_requests_wait_for_no_large_ones(machine):
+    class Slow(Machine):
+        """Does not end before the other one has."""
+
+    x = Tensor("x", np.dtype(np.int64), "int64", (None,))
+    slow = Slow()
+
+    async def main():
+        limits = Limits(batch=2)
+        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as second:
+            ways = {"x": "instances[{}]"}
+            large = Batcher(
+                Signature("s", {"x": x}, {"y": x}, True, slow), second, limits
+            )
+            small = Signature("s", {"x": x}, {"y": x}, True, machine)
+            batcher = Batcher(small, pool, limits, large=large)
+            machine.go.set()
+            many = asyncio.ensure_future(
+                batcher.infer({"x": np.arange(5, dtype=np.int64)}, ways)
+            )
+            await soon()
+            answer, _ = await batcher.infer({"x": np.array([7])}, ways)
+            assert answer["y"].tolist() == [14]
+            assert not many.done()
+            slow.go.set()
+            answer, _ = await many
+            assert answer["y"].tolist() == [0, 2, 4, 6, 8]
+
+    asyncio.run(main())
+    assert machine.batches == [[7]]
+
+
+def test_pixels_that_wait_are_bounded(machine):
+    async def scenario(batcher):
+        first = ask(batcher, 1, weights=[800])
+        await soon()
+        with pytest.raises(RequestError) as raised:
+            await ask(batcher, 2, weights=[1])
+        assert raised.value.status == 503
+        machine.go.set()
+        await first
+        assert batcher.weight == 0
+        await ask(batcher, 3, weights=[1])
+
+    run(machine, scenario, pixels=100)

@@ -236,3 +236,71 @@ def test_replicas_are_passed_to_ray(tmp_path, monkeypatch):
     assert arguments == (tmp_path, 2, "127.0.0.1", 9000)
     assert settings["limits"] == Limits()
     assert settings["labels"] == {"stable": 3}
+
+
+class Connection:
+    """What uvicorn's protocol is, as far as `_bounded` needs it."""
+
+    def __init__(self, connections):
+        self.connections = connections
+        self.cycle = self.timeout_keep_alive_task = self.transport = None
+
+    def connection_made(self, transport):
+        self.connections.append(self)
+        self.transport = transport
+
+
+class Transport:
+    def __init__(self):
+        self.closed = False
+
+    def close(self):
+        self.closed = True
+
+    abort = close
+
+
+class Cycle:
+    def __init__(self, response_complete):
+        self.response_complete = response_complete
+
+
+def test_connections_that_only_wait_are_closed(monkeypatch):
+    from kerascnn.serving.http import server
+
+    clock, all_of_them = [0.0], []
+    monkeypatch.setattr(server.time, "monotonic", lambda: clock[0])
+    kind = server._bounded(Connection, 3)
+
+    def connect(cycle=None, resting=None):
+        connection = kind(all_of_them)
+        connection.connection_made(Transport())
+        connection.cycle, connection.timeout_keep_alive_task = cycle, resting
+        clock[0] += 1
+        return connection
+
+    silent = connect()
+    busy = connect(Cycle(response_complete=False))
+    resting = connect(Cycle(response_complete=True), resting="uvicorn's own timer")
+    connect(Cycle(response_complete=False))  # one too many: the oldest makes room
+    assert silent.transport.closed
+    assert not busy.transport.closed
+    assert not resting.transport.closed
+
+    all_of_them.clear()
+    slow = connect()
+    for _ in range(3 * server.HEADERS):
+        clock[0] += 1
+        for connection in (slow, busy, resting):
+            connection.check()
+    assert slow.transport.closed
+    assert not busy.transport.closed
+    assert not resting.transport.closed
+    resting.timeout_keep_alive_task = None  # the next request has begun
+    resting.check()
+    assert not resting.transport.closed
+
+    all_of_them.clear()
+    for _ in range(3):
+        connect(Cycle(response_complete=False))
+    assert connect().transport.closed  # all others are being answered
