@@ -362,7 +362,8 @@ def write(source, out, image=None) -> Path:
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)
     if (size := len(page.encode())) > LIMIT:
         raise ValueError(
-            f"the page of {data['name']} would have {size:,} bytes, more than {LIMIT:,}"
+            f"the page of {data['name']} would have {size:,} bytes, more than "
+            f"{LIMIT:,}: choose a smaller network, or kerascnn explain"
         )
     out = Path(out)
     out.write_text(page, encoding="utf-8")
