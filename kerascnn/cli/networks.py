@@ -125,9 +125,12 @@ def compare(
     json: Json = False,
 ):
     """Compare networks: parameters, MACs, size, depth, accuracy."""
+    import zoo
     from kerascnn.comparison import COLUMNS, DEFAULT_COLUMNS
     from kerascnn.comparison import compare as compare_models
 
+    if memory or not set(models) <= set(zoo.names()):
+        load_keras()  # for what is read from more than a card
     result = compare_models(
         *models, columns=tuple(COLUMNS) if memory else DEFAULT_COLUMNS
     )
