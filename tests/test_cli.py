@@ -182,6 +182,7 @@ def test_an_interruption_says_how_to_go_on(command, monkeypatch):
     code, _, err = command("train", "linear", "--folder", "mine", "--epochs", 1)
     assert code == 130
     assert "linear on shapes: mine\n" in err  # at once, not in the end alone
+    assert "train 9,000, validation 1,000, test 2,000 images of 10 classes" in err
     assert err.endswith("\ninterrupted; continue with kerascnn train --resume mine\n")
 
 
