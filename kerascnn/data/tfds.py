@@ -10,6 +10,7 @@ decoded batches and one byte an image, whatever the size of the data set.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -438,7 +439,9 @@ class _Reader:
     def _decoder(self, tf):
         tfds = import_tfds(self.folder)[1]
         kept = {self.image_key: True, self.label_key: True}
-        features = tfds.decode.PartialDecoding(kept).extract_features(self.features)
+        decoding = tfds.decode.PartialDecoding(kept)
+        with _no_warnings():  # of tfds' own code, which is no concern of the reader
+            features = decoding.extract_features(self.features)
 
         def decode(record):
             example = features.deserialize_example(record)
@@ -458,6 +461,18 @@ class _Reader:
             return size, numbers, x, y
 
         return decode_batch
+
+
+@contextlib.contextmanager
+def _no_warnings():
+    """Keep absl's logger, which tensorflow-datasets writes to, to errors."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _gather(tf, rows, expected, batch_size):

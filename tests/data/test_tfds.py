@@ -1,5 +1,7 @@
 """Streaming what tensorflow-datasets has prepared."""
 
+import logging
+
 import numpy as np
 import prepared
 import pytest
@@ -218,3 +220,11 @@ def test_missing_and_damaged_shards_are_named(tmp_path):
         load_data(folder, stream=True)
     shard.write_bytes(content)
     assert load_data(folder, stream=True).fingerprint == stream.fingerprint
+
+
+def test_nothing_is_said_of_tfds_own_code(folder, caplog):
+    logger = logging.getLogger("absl")
+    before = logger.level
+    load_data(folder)
+    assert [r.getMessage() for r in caplog.records if r.name == "absl"] == []
+    assert logger.level == before
