@@ -324,6 +324,9 @@ def _published(card: zoo.Card, data: str = "cifar10") -> Accuracy | None:
 def _measured(result: dict) -> Accuracy:
     """The accuracy of one of a card's results."""
     number = len(result.get("seeds", ()))
+    source = f"recipe {result.get('recipe')}, {result.get('epochs')} epochs"
+    if images := result.get("train_images"):
+        source += f" on {images:,} images"
     return Accuracy(
         result["accuracy_mean"],
         # One run has no spread, whatever the card says.
@@ -331,7 +334,7 @@ def _measured(result: dict) -> Accuracy:
         seeds=number or None,
         data=result.get("data", "cifar10"),
         title=result.get("data_title", ""),
-        source=f"recipe {result.get('recipe')}, {result.get('epochs')} epochs",
+        source=source,
     )
 
 

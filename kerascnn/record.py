@@ -1,6 +1,7 @@
 """From run folders to a card: results and weights that ship are written by this."""
 
 import hashlib
+import math
 import statistics
 from pathlib import Path
 
@@ -20,12 +21,11 @@ def record(
     """Write the mean of some runs to their network's card, and the best one's weights.
 
     The weights that ship are those of the run with the best validation accuracy of all
-    that were recorded, where they take at most 12 MB. They are rounded to float16, and
-    the accuracy on the card's `weights` is measured anew with the rounded ones, on one
-    view of each image in one pass.
-
-    Results and weights of another copy of the same data, whose pixels differ, go: their
-    figures cannot stand beside the new ones.
+    that were recorded; of runs that held no image out, those of the first seed, in the
+    place of what ships of the same recipe. Either way they go in the place of weights
+    of another copy of the data, whose results go too: figures on other pixels cannot
+    stand beside the new ones. They take at most 12 MB, are rounded to float16, and
+    their accuracy is measured anew, on one view of each image in one pass.
 
     Args:
         folders: finished runs of one network on one data set by one recipe, which
@@ -35,8 +35,9 @@ def record(
         keep_weights: write the result alone. The filters of `lecture_cnn` that ship
             are described in the tutorials.
 
-    Returns the result that was written. Raises ValueError where the runs differ in more
-    than the seed, or followed another recipe.
+    Returns the result that was written; `train_images` is in it where the images that
+    were held out are not those of `load_data`'s default. Raises ValueError where the
+    runs differ in more than the seed, or followed another recipe.
     """
     import tomlkit
 
@@ -49,7 +50,7 @@ def record(
     path = zoo_folder / f"{zoo.card(name).family}.toml"
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     table = document[name]
-    same = ("data", "recipe", "hardware")
+    same = ("data", "recipe", "hardware", "train_images")
     old = [dict(row) for row in table.get("results", [])]
     others = {
         row["fingerprint"]
@@ -59,7 +60,8 @@ def record(
     kept = [
         row
         for row in old
-        if row["fingerprint"] not in others and any(row[k] != result[k] for k in same)
+        if row["fingerprint"] not in others
+        and any(row.get(k) != result.get(k) for k in same)
     ]
     results = tomlkit.aot()
     results.extend(tomlkit.item(row) for row in [*kept, result])
@@ -68,7 +70,7 @@ def record(
         shipped = table.get("weights", {})
         if shipped.get("fingerprint") in others:
             shipped = {}
-        if weights := _ship(runs, zoo_folder / "weights", shipped):
+        if weights := _ship(runs, zoo_folder / "weights", shipped, recipe):
             table["weights"] = weights
     table["results"] = results
     if name != list(document)[-1]:
@@ -101,11 +103,13 @@ def _result(runs: list[Run], recipe: str) -> dict:
     accuracies = [run.metrics["test_accuracy"] for run in runs]
     # One run has no spread.
     spread = round(statistics.stdev(accuracies), 3) if len(runs) > 1 else None
-    versions = first["versions"]
+    versions, data = first["versions"], first["data"]
+    split = data["origin"].get("validation", 0)  # None: a tenth was held out
     return {
-        "data": first["data"]["name"],
-        "data_title": first["data"]["title"],
-        "fingerprint": first["data"]["fingerprint"],
+        "data": data["name"],
+        "data_title": data["title"],
+        "fingerprint": data["fingerprint"],
+        **({} if split is None else {"train_images": data["train"]}),
         "recipe": recipe,
         "accuracy_mean": round(statistics.mean(accuracies), 3),
         **({} if spread is None else {"accuracy_std": spread}),
@@ -121,20 +125,29 @@ def _result(runs: list[Run], recipe: str) -> dict:
     }
 
 
-def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
+def _ship(runs: list[Run], folder: Path, shipped: dict, recipe: str) -> dict:
     """Write the best run's weights, unless they are large or better ones ship.
 
-    What ships is not replaced by weights that were trained on other data. Returns what
-    the card says of the new ones, empty where nothing was written.
+    Returns what the card says of the new ones, empty where nothing was written.
     """
-    best = max(runs, key=_validation_accuracy)
+    reached = {
+        run.config["seed"]: run.metrics.get("validation_accuracy") for run in runs
+    }
+    judged = None not in reached.values()
+    seed = max(reached, key=reached.get) if judged else min(reached)
+    best = next(run for run in runs if run.config["seed"] == seed)
     if best.config["recipe"].get("universum") == "dustbin":
         return {}  # its network has one class more than the builder's
-    if shipped and (
-        shipped["fingerprint"] != best.config["data"]["fingerprint"]
-        or shipped["validation_accuracy"] >= _validation_accuracy(best)
-    ):
-        return {}
+    if shipped:
+        other = shipped["fingerprint"] != best.config["data"]["fingerprint"]
+        # Nothing tells which is better of a network that was judged on held-out images
+        # and one that was trained on them; of one recipe the latter saw more.
+        if judged:
+            stays = shipped.get("validation_accuracy", math.inf) >= reached[seed]
+        else:
+            stays = shipped.get("recipe") != recipe
+        if other or stays:
+            return {}
     file = folder / f"{best.name}.npz"
     temporary = folder / f".{best.name}.part.npz"
     folder.mkdir(exist_ok=True)
@@ -150,7 +163,7 @@ def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
             )
         # The rounded weights, as `zoo.load` gives them; a network that draws at
         # inference draws by the run's seed.
-        keras.utils.set_random_seed(best.config["seed"])
+        keras.utils.set_random_seed(seed)
         options = best.config["recipe"].get("options", {})
         model = zoo.build(best.name, **options)
         read_weights(model, temporary)
@@ -161,15 +174,12 @@ def _ship(runs: list[Run], folder: Path, shipped: dict) -> dict:
     return {
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "validation_accuracy": round(_validation_accuracy(best), 3),
+        "recipe": recipe,
+        **({"validation_accuracy": round(reached[seed], 3)} if judged else {}),
         "accuracy": round(rounded.accuracy, 3),
         "data_title": best.config["data"]["title"],
         "fingerprint": best.config["data"]["fingerprint"],
-        "seed": best.config["seed"],
+        "seed": seed,
         "labels": list(best.labels),
         **({"options": options} if options else {}),
     }
-
-
-def _validation_accuracy(run: Run) -> float:
-    return run.metrics.get("validation_accuracy", 0.0)

@@ -102,6 +102,75 @@ def test_results_and_weights_of_another_copy_of_the_data_go(runs, cards):
     assert tomllib.loads(path.read_text())["linear"] == table
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two seeds, the later first, that were trained on every image."""
+    data = kerascnn.load_data("shapes", images=100, validation=0)
+    folder = tmp_path_factory.mktemp("whole")
+    return [
+        kerascnn.train(
+            "linear",
+            data,
+            "quick",
+            seed=seed,
+            folder=folder / f"{seed}",
+            progress=False,
+        )
+        for seed in (4, 3)
+    ]
+
+
+def test_of_runs_on_every_image_the_first_seed_ships(runs, whole, cards):
+    path = cards / "dense_mlp.toml"
+    record([run.folder for run in runs[:2]], cards, recipe="quick")
+    result = record([run.folder for run in whole], cards, recipe="quick")
+    table = tomllib.loads(path.read_text())["linear"]
+    held_out, on_all = table["results"]  # two measurements: both stay
+    assert "train_images" not in held_out
+    assert on_all == result and result["train_images"] == 100
+    weights = table["weights"]
+    assert (weights["seed"], weights["recipe"]) == (3, "quick")
+    assert "validation_accuracy" not in weights
+    model = zoo.build("linear")
+    read_weights(model, cards / "weights" / weights["file"])
+    np.testing.assert_allclose(
+        np.asarray(model.get_layer("fc").kernel),
+        np.asarray(whole[1].model.get_layer("fc").kernel),
+        atol=1e-3,
+    )
+    # Again, and by runs that held images out: what cannot be compared stays.
+    record([run.folder for run in whole], cards, recipe="quick")
+    assert tomllib.loads(path.read_text())["linear"] == table
+    record([run.folder for run in runs[:2]], cards, recipe="quick")
+    assert tomllib.loads(path.read_text())["linear"]["weights"] == weights
+
+
+@pytest.mark.parametrize(
+    ("shipped", "goes"),
+    [
+        ('recipe = "quick"\nvalidation_accuracy = 99.0\n', True),
+        ('recipe = "default"\nvalidation_accuracy = 1.0\n', False),
+        ("validation_accuracy = 1.0\n", False),  # of a recipe that is not known
+        ('recipe = "default"\nvalidation_accuracy = 99.0\n', True),  # on another copy
+    ],
+)
+def test_what_weights_of_every_image_replace(runs, whole, cards, shipped, goes):
+    record([runs[0].folder], cards, recipe="quick")
+    path = cards / "dense_mlp.toml"
+    weights = tomllib.loads(path.read_text())["linear"]["weights"]
+    own = f'recipe = "quick"\nvalidation_accuracy = {weights["validation_accuracy"]}\n'
+    text = path.read_text()
+    assert own in text
+    text = text.replace(own, shipped)
+    if goes and "default" in shipped:
+        text = text.replace(weights["fingerprint"], "0" * 16)
+    path.write_text(text)
+    record([run.folder for run in whole], cards, recipe="quick")
+    now = tomllib.loads(path.read_text())["linear"]["weights"]
+    assert (now["seed"] == 3) is goes
+    assert ("validation_accuracy" not in now) is goes
+
+
 def test_one_run_has_no_spread(runs, cards):
     assert "accuracy_std" not in record([runs[0].folder], cards, recipe="quick")
 

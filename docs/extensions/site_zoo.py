@@ -267,9 +267,12 @@ def _accuracies(card) -> list[str]:
         for result in card.results:
             std = result.get("accuracy_std")
             mean = f"{result['accuracy_mean']:.2f}"
+            images = escape(result.get("data_title") or result["data"])
+            if number := result.get("train_images"):
+                images += f", {number:,} trained on"
             rows.append(
                 (
-                    escape(result.get("data_title") or result["data"]),
+                    images,
                     result.get("recipe", "-"),
                     mean if std is None else f"{mean} ± {std:.2f}",
                     len(result.get("seeds", ())) or "-",
