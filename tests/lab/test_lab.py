@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from kerascnn.lab import pack, write
 from kerascnn.lab.pack import MODULES, script
 
 keras = pytest.importorskip("keras")
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,9 +27,9 @@ def browser():
     sync = pytest.importorskip(
         "playwright.sync_api", reason="extra [browser] is absent"
     )
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
     with sync.sync_playwright() as started:
+        if CHROMIUM is None and not Path(started.chromium.executable_path).exists():
+            pytest.skip("Chromium is not installed")
         opened = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield opened
         opened.close()
@@ -132,8 +133,19 @@ def test_every_kind_of_layer_is_keras_own(visit, kinds):
     assert [a for a in apart if not a[2] <= 1e-5] == []
 
 
-@pytest.mark.parametrize("source", ["lecture_cnn", "kinds", "resnet20"])
-def test_cells_and_regions_are_those_of_python(source, visit, tmp_path):
+# Of the networks whose weights ship, those that the page runs itself.
+NETWORKS = (
+    *("lecture_cnn", "linear", "lenet5", "cuda_convnet", "resnet20", "nin"),
+    *("all_cnn_c", "elu_cnn_11", "airbench94"),
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [("lecture_cnn", 40), ("kinds", 60), ("resnet20", 40)]
+    + [pytest.param(n, 200, marks=pytest.mark.slow) for n in NETWORKS],
+)
+def test_cells_and_regions_are_those_of_python(source, count, visit, tmp_path):
     import zoo
     from kerascnn.explain.cell import cell_at
     from kerascnn.explain.receptive_field import region
@@ -141,6 +153,7 @@ def test_cells_and_regions_are_those_of_python(source, visit, tmp_path):
 
     model = everything() if source == "kinds" else zoo.load(source)
     data, arrays = pack(model)
+    assert {"recorded"}.isdisjoint(call["op"] for call in data["calls"])
     page = visit(write(model, tmp_path / "lab.html"))
     height, width, channels = data["shape"]
     at = data["samples"][0]["pixels"]["at"]
@@ -150,25 +163,27 @@ def test_cells_and_regions_are_those_of_python(source, visit, tmp_path):
     # `cell_at` knows Keras' own layers alone.
     calls = enumerate(data["calls"])
     able = [n for n, c in calls if "filters" in c and c["kind"] != "PatchWhitening2D"]
-    for number in rng.choice(able, 40):
-        shape = data["calls"][number]["shape"]
-        place = [int(rng.integers(n)) for n in shape]
-        cell = cell_at(seen, int(number), place)
-        full = place if len(place) == 3 else [0, 0, *place]
-        found = page.evaluate(
-            """([number, place]) => {
-              const { DATA, state, dissect } = window.lab;
-              const { sum, bias, value, region, count } =
-                dissect(DATA, state.ran, number, place);
-              return { sum, bias, value, region, count };
-            }""",
-            [int(number), full],
-        )
+    chosen = []
+    for number in rng.choice(able, count):
+        place = [int(rng.integers(n)) for n in data["calls"][number]["shape"]]
+        chosen.append([int(number), place if len(place) == 3 else [0, 0, *place]])
+    cells = page.evaluate(
+        """(chosen) => chosen.map(([number, place]) => {
+          const { DATA, state, dissect } = window.lab;
+          const { sum, bias, value, region, count } =
+            dissect(DATA, state.ran, number, place);
+          return { sum, bias, value, region, count };
+        })""",
+        chosen,
+    )
+    for (number, place), found in zip(chosen, cells, strict=True):
+        cell = cell_at(seen, number, place)
         size = np.abs(cell.products).sum() + 1
         assert found["count"] == cell.patch.size
         assert abs(found["sum"] - cell.total) <= 1e-5 * size
         assert abs(found["value"] - cell.model_value) <= 1e-5 * size
-        expected = region(seen, int(number), *full[:2])
+        assert (found["bias"] or 0) == pytest.approx(cell.bias or 0, rel=1e-6)
+        expected = region(seen, number, *place[:2])
         assert tuple(found["region"]["rows"]) == expected.rows
         assert tuple(found["region"]["columns"]) == expected.columns
 

@@ -10,10 +10,26 @@ const IMAGE = [
   [1, 0, 0, 0, 1],
 ];
 const FILTERS = {
-  "the slide's 강의": [[1, 0, 0], [0, 1, 1], [1, 0, 1]],
-  "diagonal 대각선": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-  "upright edge 세로 경계": [[1, 0, -1], [1, 0, -1], [1, 0, -1]],
-  "level edge 가로 경계": [[1, 1, 1], [0, 0, 0], [-1, -1, -1]],
+  "the slide's 강의": [
+    [1, 0, 0],
+    [0, 1, 1],
+    [1, 0, 1],
+  ],
+  "diagonal 대각선": [
+    [1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+  ],
+  "upright edge 세로 경계": [
+    [1, 0, -1],
+    [1, 0, -1],
+    [1, 0, -1],
+  ],
+  "level edge 가로 경계": [
+    [1, 1, 1],
+    [0, 0, 0],
+    [-1, -1, -1],
+  ],
   "blur 흐림": Array.from({ length: 3 }, () => [0.111, 0.111, 0.111]),
   "5×5 blur": Array.from({ length: 5 }, () => [0.04, 0.04, 0.04, 0.04, 0.04]),
 };
@@ -112,7 +128,9 @@ export function bench() {
   }
 
   function show(focus) {
-    const [stride, dilation] = ["stride", "dilation"].map((id) => Number(get(id).value));
+    const [stride, dilation] = ["stride", "dilation"].map((id) =>
+      Number(get(id).value),
+    );
     const padding = get("padding").value;
     const picture = image.slice(0, size).map((line) => line.slice(0, size));
     const axis = placed(size, filter.length, stride, padding, dilation);
@@ -122,29 +140,34 @@ export function bench() {
       ? terms(picture, filter, axis, axis, dilation, ...place)
       : [];
     const end = size + axis.after - axis.left; // from here on nothing is read
-    table(get("bench-image"), size + axis.before + axis.after, size + axis.before + axis.after, (box, i, j) => {
-      const [r, c] = [i - axis.before, j - axis.before];
-      const inside = r >= 0 && c >= 0 && r < size && c < size;
-      if (inside) {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.textContent = picture[r][c];
-        button.setAttribute("aria-label", `pixel ${r}, ${c}: ${picture[r][c]}`);
-        button.addEventListener("click", () => {
-          image[r][c] = 1 - image[r][c];
-          show(`[aria-label^="pixel ${r}, ${c}:"]`);
-        });
-        box.append(button);
-      } else {
-        box.textContent = "0";
-      }
-      const seen = met.some((term) => term.r === r && term.c === c);
-      box.className = [
-        inside ? (picture[r][c] ? "one" : "none") : "zero",
-        seen ? "seen" : "",
-        r >= end || c >= end ? "unread" : "",
-      ].join(" ");
-    });
+    table(
+      get("bench-image"),
+      size + axis.before + axis.after,
+      size + axis.before + axis.after,
+      (box, i, j) => {
+        const [r, c] = [i - axis.before, j - axis.before];
+        const inside = r >= 0 && c >= 0 && r < size && c < size;
+        if (inside) {
+          const button = document.createElement("button");
+          button.type = "button";
+          button.textContent = picture[r][c];
+          button.setAttribute("aria-label", `pixel ${r}, ${c}: ${picture[r][c]}`);
+          button.addEventListener("click", () => {
+            image[r][c] = 1 - image[r][c];
+            show(`[aria-label^="pixel ${r}, ${c}:"]`);
+          });
+          box.append(button);
+        } else {
+          box.textContent = "0";
+        }
+        const seen = met.some((term) => term.r === r && term.c === c);
+        box.className = [
+          inside ? (picture[r][c] ? "one" : "none") : "zero",
+          seen ? "seen" : "",
+          r >= end || c >= end ? "unread" : "",
+        ].join(" ");
+      },
+    );
     const limit = Math.max(1e-9, ...map.flat().map(Math.abs));
     table(get("bench-map"), axis.count, axis.count, (box, r, c) => {
       const button = document.createElement("button");

@@ -179,19 +179,35 @@ function element(tag, text = "", className = "") {
   return made;
 }
 
+/** Decimals that the numbers up to a limit are written with, all alike. */
+function decimals(values, limit) {
+  if (values.flat().every((v) => v === null || Number.isInteger(v))) return 0;
+  return Math.max(0, Math.min(6, 1 - Math.floor(Math.log10(limit || 1))));
+}
+
+/** A number with so many decimals, a real minus, and no minus before a zero. */
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+}
+
 /** A grid of numbers, tinted by sign and size; zeros of a padding are hatched. */
 export function grid(title, values, limit, zeros = null, mark = null) {
   const figure = element("figure", "", "grid");
   const table = element("table");
+  const digits = decimals(values, limit);
   values.forEach((line, i) => {
     const row = table.insertRow();
     line.forEach((value, j) => {
       const box = row.insertCell();
-      box.textContent = value === null ? "" : written(value, 2);
+      const hatched = value === null || zeros?.[i][j];
+      const text = hatched ? "0" : fixed(value, digits);
+      box.textContent = value === null ? "" : text;
+      if (!hatched) box.title = written(value, 6);
       const share = Math.min(1, Math.abs(value ?? 0) / (limit || 1));
       box.style.setProperty("--share", `${Math.round(share * 70)}%`);
       box.className = (value ?? 0) < 0 ? "minus" : "plus";
-      if (value === null || zeros?.[i][j]) box.classList.add("zero");
+      if (hatched) box.classList.add("zero");
       if (mark !== null && value === mark) box.classList.add("chosen");
     });
   });
@@ -199,7 +215,8 @@ export function grid(title, values, limit, zeros = null, mark = null) {
   return figure;
 }
 
-const most = (values) => values.flat().reduce((a, b) => Math.max(a, Math.abs(b ?? 0)), 0);
+const most = (values) =>
+  values.flat().reduce((a, b) => Math.max(a, Math.abs(b ?? 0)), 0);
 
 /** Fill an element with the picture of a cell. */
 export function show(target, cell) {

@@ -107,7 +107,8 @@ function convolution(call, [x], [given]) {
               const value = x[pixel + g * share + k];
               if (value === 0) continue;
               const weights = (tap + k) * filters;
-              for (let f = g * each; f < end; f++) sums[f] += value * kernel[weights + f];
+              for (let f = g * each; f < end; f++)
+                sums[f] += value * kernel[weights + f];
             }
           }
         }

@@ -1,12 +1,30 @@
 // The page: one network, one image, one layer, one cell.
 
-import { DATA, array, counted, extent, greatest, tiny, unpack, written } from "./arrays.js";
+import {
+  DATA,
+  array,
+  counted,
+  extent,
+  greatest,
+  tiny,
+  unpack,
+  written,
+} from "./arrays.js";
 import { bench } from "./bench.js";
 import { dissect, formula, proof, sentence, show } from "./cell.js";
 import { frozen, run } from "./layers.js";
 import { answer, brush, offer } from "./own.js";
 import { fitted } from "./resize.js";
-import { build, draw, drawImage, farthest, hit, mosaic, origin, spot } from "./strip.js";
+import {
+  build,
+  draw,
+  drawImage,
+  farthest,
+  hit,
+  mosaic,
+  origin,
+  spot,
+} from "./strip.js";
 
 const byId = (id) => document.getElementById(id);
 const held = frozen(DATA);
@@ -80,7 +98,10 @@ function choose(number, place = null) {
 function point(place) {
   state.place = place;
   const cell = dissect(DATA, state.ran, state.layer, place);
-  frame(byId("maps"), byId("maps-mark"), spot(tiles, place), [tiles.scale, tiles.scale]);
+  frame(byId("maps"), byId("maps-mark"), spot(tiles, place), [
+    tiles.scale,
+    tiles.scale,
+  ]);
   windowOf(cell);
   const { region } = cell;
   const seen = byId("image-mark");
@@ -88,7 +109,13 @@ function point(place) {
   if (!seen.hidden) {
     const [height, width] = DATA.shape;
     const sizes = [region.rows, region.columns].map(([a, b]) => b - a + 1);
-    box(seen, region.columns[0] / width, region.rows[0] / height, sizes[1] / width, sizes[0] / height);
+    box(
+      seen,
+      region.columns[0] / width,
+      region.rows[0] / height,
+      sizes[1] / width,
+      sizes[0] / height,
+    );
   }
   show(byId("terms"), cell);
   byId("formula").textContent = formula(cell);
@@ -123,7 +150,9 @@ function windowOf(cell) {
   if (mark.hidden) return;
   let map = cell.place[2];
   if (cell.channels) {
-    const strongest = [...cell.channels].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+    const strongest = [...cell.channels].sort(
+      (a, b) => Math.abs(b.sum) - Math.abs(a.sum),
+    );
     map = strongest[0].channel;
   }
   const clip = (list, size) => {

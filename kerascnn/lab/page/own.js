@@ -24,16 +24,28 @@ export function offer(data, take, problem) {
     button.setAttribute("aria-label", `sample: ${sample.name}`);
     drawImage(picture, array(sample.pixels), data.shape);
     button.append(picture);
-    button.addEventListener("click", () => take(array(sample.pixels), sample.name, number));
+    button.addEventListener("click", () =>
+      take(array(sample.pixels), sample.name, number),
+    );
     list.append(button);
   });
+  if (data.labels && !data.samples.some(({ name }) => data.labels.includes(name))) {
+    const foreign = document.getElementById("foreign");
+    foreign.hidden = false;
+    foreign.textContent =
+      "The samples are drawn shapes. This network has learned other classes, " +
+      `and can only say ${data.labels.slice(0, 10).join(", ")}` +
+      (data.labels.length > 10 ? ", …" : ".");
+  }
   const read = async (file) => {
     try {
       const picture = await createImageBitmap(file);
       const canvas = canvasOf(picture, picture.width, picture.height);
       take(fitted(canvas, data.shape), file.name, null);
     } catch {
-      problem(`${file.name} is no image that this browser reads: give a JPEG or PNG file`);
+      problem(
+        `${file.name} is no image that this browser reads: give a JPEG or PNG file`,
+      );
     }
   };
   const chosen = document.getElementById("file");
@@ -87,9 +99,18 @@ export function brush(canvas, data, current, take) {
     const pixels = Uint8Array.from(current());
     const hex = document.getElementById("colour").value;
     const paint = [1, 3, 5].map((n) => parseInt(hex.slice(n, n + 2), 16));
-    for (let r = Math.max(0, y - wide + 1); r <= Math.min(height - 1, y + wide - 1); r++) {
-      for (let c = Math.max(0, x - wide + 1); c <= Math.min(width - 1, x + wide - 1); c++) {
-        for (let k = 0; k < channels; k++) pixels[(r * width + c) * channels + k] = paint[k];
+    for (
+      let r = Math.max(0, y - wide + 1);
+      r <= Math.min(height - 1, y + wide - 1);
+      r++
+    ) {
+      for (
+        let c = Math.max(0, x - wide + 1);
+        c <= Math.min(width - 1, x + wide - 1);
+        c++
+      ) {
+        for (let k = 0; k < channels; k++)
+          pixels[(r * width + c) * channels + k] = paint[k];
       }
     }
     take(pixels, "drawing", null);
@@ -119,7 +140,9 @@ export function answer(target, data, values, milliseconds) {
     const number = document.createElement("span");
     const bar = document.createElement("span");
     name.textContent = data.labels?.[k] ?? `class ${k}`;
-    number.textContent = shares ? `${(100 * values[k]).toFixed(1)} %` : written(values[k]);
+    number.textContent = shares
+      ? `${(100 * values[k]).toFixed(1)} %`
+      : written(values[k]);
     bar.className = "bar plus";
     const share = shares ? values[k] : Math.max(0, values[k] / most);
     bar.style.setProperty("width", `${Math.max(0.5, 100 * share)}%`);

@@ -19,7 +19,9 @@ function colour(value, limit) {
 export function mosaic(shape, wide) {
   const [height, width, maps] = extent(shape);
   const flat = height * width === 1;
-  const many = flat ? Math.min(maps, 32) : Math.ceil(Math.sqrt(maps * (height / width)));
+  const many = flat
+    ? Math.min(maps, 32)
+    : Math.ceil(Math.sqrt(maps * (height / width)));
   const gap = flat ? 1 : 2;
   const across = Math.min(maps, Math.max(1, many));
   const scale = Math.max(1, Math.floor(Math.min(28, (wide / across - gap) / width)));
@@ -38,7 +40,9 @@ export function spot(tiles, [row, column, map]) {
 
 /** Which cell lies at a point of a mosaic: [row, column, map] or null. */
 export function hit(tiles, x, y) {
-  const [i, j] = [y, x].map((v, axis) => Math.floor((v - tiles.gap) / tiles.tile[axis]));
+  const [i, j] = [y, x].map((v, axis) =>
+    Math.floor((v - tiles.gap) / tiles.tile[axis]),
+  );
   const map = i * tiles.across + j;
   if (i < 0 || j < 0 || j >= tiles.across || map >= tiles.maps) return null;
   const row = Math.floor((y - tiles.gap - i * tiles.tile[0]) / tiles.scale);
@@ -120,9 +124,33 @@ function volume(sizes, tallest) {
   const lines = (points) => points.map((point) => point.join(",")).join(" ");
   const [a, b, c] = [1, 1 + slant, 1 + deep];
   const faces = [
-    ["front", [[a, b], [c, b], [c, b + high], [a, b + high]]],
-    ["top", [[a, b], [a + slant, 1], [c + slant, 1], [c, b]]],
-    ["side", [[c, b], [c + slant, 1], [c + slant, 1 + high], [c, b + high]]],
+    [
+      "front",
+      [
+        [a, b],
+        [c, b],
+        [c, b + high],
+        [a, b + high],
+      ],
+    ],
+    [
+      "top",
+      [
+        [a, b],
+        [a + slant, 1],
+        [c + slant, 1],
+        [c, b],
+      ],
+    ],
+    [
+      "side",
+      [
+        [c, b],
+        [c + slant, 1],
+        [c + slant, 1 + high],
+        [c, b + high],
+      ],
+    ],
   ];
   for (const [name, points] of faces) {
     picture.append(shape("polygon", { class: name, points: lines(points) }));
@@ -135,6 +163,15 @@ function label(tag, text, className) {
   made.textContent = text;
   made.className = className;
   return made;
+}
+
+/** Write a name that may be broken behind each underscore. */
+function broken(target, name) {
+  name.split(/(?<=_)/).forEach((part, n) => {
+    if (n) target.append(document.createElement("wbr"));
+    target.append(part);
+  });
+  return target;
 }
 
 /** Build the strip; `choose` is called with the number of a call. */
@@ -159,10 +196,12 @@ export function build(target, data, choose) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = `volume ${call.op}`;
-    const costs = call.parameters ? `${call.expression} = ${counted(call.parameters)}` : "";
+    const costs = call.parameters
+      ? `${call.expression} = ${counted(call.parameters)}`
+      : "";
     button.append(
       volume(call.shape, tallest),
-      label("b", call.name, "name"),
+      broken(label("b", "", "name"), call.name),
       label("span", call.shape.join("×"), "size"),
       label("span", costs, "cost"),
     );
@@ -181,7 +220,9 @@ export function build(target, data, choose) {
 
 /** The layers that a call is given, by name. */
 export function origin(data, call) {
-  return call.inputs.map((n) => (n < 0 ? "the image" : data.calls[n].name)).join(" and ");
+  return call.inputs
+    .map((n) => (n < 0 ? "the image" : data.calls[n].name))
+    .join(" and ");
 }
 
 /** How far the page is from Keras, over all values of the recorded image. */
