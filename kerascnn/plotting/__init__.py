@@ -1,4 +1,4 @@
-"""The pictures: one style, and what the figures of the package share.
+"""The pictures: one style, and the curves and comparisons that rooms share.
 
-Begin with `style.py` and `figures.py`; a figure of one room alone is drawn there.
+Begin with `style.py`; a figure of one room alone is drawn there.
 """

@@ -1,20 +1,15 @@
 """The pictures of trainings: loss and accuracy against the epoch, and confusion."""
 
-from kerascnn.plotting.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from kerascnn.plotting.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, canvas
 
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 
 
 def plot_history(history: list[dict], *, title: str):
-    """Draw loss and accuracy of one training.
+    """Draw loss and accuracy of one training; returns a matplotlib Figure.
 
-    Args:
-        history: rows with epoch, loss, accuracy and, where there are validation
-            images, val_loss and val_accuracy.
-        title: of the figure; name the data, the figures hold on it alone.
-
-    Returns:
-        A matplotlib Figure.
+    Each row of `history` has epoch, loss, accuracy and, where there are validation
+    images, val_loss and val_accuracy.
     """
     return _plot({"": history}, title)
 
@@ -22,11 +17,10 @@ def plot_history(history: list[dict], *, title: str):
 def plot_confusion(evaluation, title: str):
     """Draw the confusion matrix of an `Evaluation`; returns a matplotlib Figure."""
     import numpy as np
-    from matplotlib.figure import Figure
 
     n = len(evaluation.labels)
     side = 3 + 0.45 * n
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = canvas(side + 1, side)
     axes = figure.subplots()
     # Shares of a row, so that classes of unequal size can be compared.
     counts = evaluation.confusion
@@ -53,17 +47,9 @@ def plot_confusion(evaluation, title: str):
 
 
 def plot_comparison(runs: dict, *, title: str):
-    """Draw loss and accuracy of several trainings, each in its own colour.
+    """Draw loss and accuracy of trainings, each in its own colour; returns a Figure.
 
-    Args:
-        runs: the runs by the name that the legend gives them, six at most.
-        title: of the figure; name the data, the figures hold on it alone.
-
-    Returns:
-        A matplotlib Figure.
-
-    Raises:
-        ValueError: more runs than there are colours.
+    `runs` are by the names for the legend; ValueError for more than six.
     """
     if len(runs) > len(COLOURS):
         raise ValueError(f"at most {len(COLOURS)} runs; received {len(runs)}")
@@ -71,23 +57,20 @@ def plot_comparison(runs: dict, *, title: str):
 
 
 def _plot(histories: dict[str, list[dict]], title: str):
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = canvas(9, 3.8)
     figure.suptitle(title, parse_math=False)
     for axes, key in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
             epochs = [row["epoch"] for row in history]
             marker = "o" if len(history) < 15 else ""
-            for prefix, part, line in (
-                ("", "training", "--"),
-                ("val_", "validation", "-"),
-            ):
-                if prefix + key in history[0]:
+            parts = {key: ("training", "--"), f"val_{key}": ("validation", "-")}
+            for column, (part, line) in parts.items():
+                if column in history[0]:
                     axes.plot(
                         epochs,
-                        [row[prefix + key] for row in history],
+                        [row[column] for row in history],
                         color=colour,
                         linestyle=line,
                         marker=marker,

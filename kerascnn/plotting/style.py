@@ -14,10 +14,8 @@ CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, "#000000")
 
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue"), 4: ("red", "green", "blue", "α")}
 SHADES = " .:-=+*#%@"
-# From dark to light, and from one colour to another through white; both read the same
-# to the colour-blind, the first in grey too.
+# Both read the same to the colour-blind, the first in grey too.
 SEQUENTIAL, DIVERGING = "viridis", "PuOr"
-_WIDEST = 32  # columns of a map in text
 
 
 def picture(image) -> np.ndarray:
@@ -41,24 +39,17 @@ def draw_image(axes, image, title="", *, ticks=True, grey="gray") -> None:
     """Draw an image (H, W, C) with its rows and columns counted from 0."""
     axes.imshow(picture(image), cmap=grey, vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title)
-    if ticks:
-        whole_ticks(axes)
-        axes.set_xlabel("column (pixels)")
-        axes.set_ylabel("row (pixels)")
-    else:
-        axes.set_xticks([])
-        axes.set_yticks([])
+    if not ticks:
+        axes.set(xticks=[], yticks=[])
+        return
+    whole_ticks(axes)
+    axes.set(xlabel="column (pixels)", ylabel="row (pixels)")
 
 
 def draw_numbers(axes, values, *, size=7, form=None, colours="black") -> None:
-    """Write each number of a matrix in its cell.
+    """Write each number of a matrix (rows, columns) in its cell.
 
-    Args:
-        axes: that show the matrix.
-        values: the numbers (rows, columns).
-        size: of the letters, in points.
-        form: from a number to its text.
-        colours: one colour, or a function from row and column to one.
+    `form` makes its text; `colours` is one, or a function of row and column.
     """
     for row, column in np.ndindex(*values.shape):
         axes.text(
@@ -81,8 +72,7 @@ def draw_matrix(axes, values, title, *, limit=None, numbers=True, **image):
     )
     if numbers and max(values.shape) <= 9:
         draw_numbers(axes, values, size=7 if max(values.shape) <= 5 else 5.5)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
     return shown
 
@@ -106,16 +96,8 @@ def whole_ticks(axes) -> None:
 def tiles(axes, rows, *, heads=(), size=7.5, gap=0.12, **image):
     """Draw small pictures in rows on one axes: many times quicker than one axes each.
 
-    Args:
-        axes: to draw on.
-        rows: of pairs (array, title); a picture is one wide and one high.
-        heads: a text to the left of each row.
-        size: of the letters, in points.
-        gap: between pictures, as a share of their size.
-        **image: arguments of `imshow`.
-
-    Returns:
-        What `imshow` returned for the last picture, for a colour bar.
+    `rows` are of pairs (array, title), `heads` texts to their left, `gap` a share of a
+    picture's size; `image` goes to `imshow`, whose last result is returned.
     """
     shown = None
     columns = max(len(row) for row in rows)
@@ -126,9 +108,7 @@ def tiles(axes, rows, *, heads=(), size=7.5, gap=0.12, **image):
         for j, (values, title) in enumerate(row):
             left, top = j * step, i * line
             extent = (left, left + 1, top + 1, top)
-            own = dict(image)
-            if np.ndim(values) == 3:
-                own = {}
+            own = {} if np.ndim(values) == 3 else image
             shown = axes.imshow(values, extent=extent, interpolation="nearest", **own)
             axes.text(
                 left + 0.5, top - 0.03, title, ha="center", va="bottom", fontsize=size
@@ -168,28 +148,20 @@ def drawn(draw):
         return figure
 
     own = inspect.signature(draw)
-    path = inspect.Parameter(
-        "path", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None
-    )
     first, *options = own.parameters.values()
+    path = first.replace(name="path", default=None)
     plot.__signature__ = own.replace(parameters=[first, path, *options])
-    plot.__doc__ += _PLOTTED
-    return plot
-
-
-_PLOTTED = """
+    plot.__doc__ += """
         `path` says where to write it too: .png, .svg or .pdf. Returns a matplotlib
         Figure.
         """
+    return plot
 
 
 def save(figure, path, text="") -> None:
-    """Write a figure where there is a path, with its text twin in the file.
+    """Write a figure to a .png, .svg or .pdf file; None writes nothing.
 
-    Args:
-        figure: a matplotlib Figure.
-        path: a .png, .svg or .pdf file, or None to write nothing.
-        text: what the figure shows, in words; kept in PNG and SVG files.
+    `text` says in words what it shows; PNG and SVG files keep it.
     """
     if path is None:
         return
@@ -223,14 +195,12 @@ def matrix_text(values, form=number, indent="  ") -> str:
 def shades(values, *, low=None, high=None, indent="  ") -> str:
     """Draw a map (H, W) in letters: a space is the least value, @ the greatest.
 
-    Maps wider than 32 columns are averaged down; a value takes two letters, so that
-    it is about as wide as high.
+    Maps of more than 32 rows or columns are averaged down; a value takes two letters.
     """
     values = np.asarray(values, np.float64)
-    step = -(-max(values.shape) // _WIDEST)
+    step = -(-max(values.shape) // 32)
     if step > 1:
-        height, width = (-(-side // step) for side in values.shape)
-        sums, counts = np.zeros((height, width)), np.zeros((height, width))
+        sums, counts = np.zeros((2, *(-(-side // step) for side in values.shape)))
         places = tuple(np.indices(values.shape) // step)
         np.add.at(sums, places, values)
         np.add.at(counts, places, 1)
