@@ -53,7 +53,19 @@ def run(number: int) -> int:
     Returns:
         Its exit code.
     """
-    return subprocess.run([sys.executable, str(script(number))], check=False).returncode
+    # -P: what lies in the folder from which it is run is not imported.
+    words = [sys.executable, "-P", "-c", _START, str(script(number))]
+    return subprocess.run(words, check=False).returncode
+
+
+_START = """\
+import runpy, sys
+from kerascnn.environment import no_stderr
+
+with no_stderr():  # TensorFlow tells its start
+    import keras
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")"""
 
 
 def notebook(number: int, folder: Path = Path(".")) -> Path:

@@ -1,6 +1,7 @@
 """The command: words, exit codes, one line an error, JSON for programs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,9 @@ def test_models_lists_names_and_close_matches(command):
     code, out, _ = command("models", "lecture*")
     assert code == 0 and "lecture_cnn" in out and "33,120" in out
     code, out, _ = command("models", "vgg*", "--json")
-    assert {"vgg19", "vgg19_bn_imagenet"} <= {card["name"] for card in json.loads(out)}
+    assert {"vgg19", "vgg19_bn_imagenet"} <= {
+        card["name"] for card in json.loads(out)["networks"]
+    }
     code, _, err = command("models", "lecture_cn")
     assert code == 2 and "did you mean lecture_cnn" in err
 
@@ -77,12 +80,12 @@ def test_train_evaluate_predict_export(command, tmp_path):
     assert code == 0 and "accuracy" in out
     assert (tmp_path / "confusion.png").exists()
     code, out, _ = command("predict", "run", "mine/light/3.png", "--json")
-    (answer,) = json.loads(out)
+    (answer,) = json.loads(out)["predictions"]
     assert next(iter(answer["probabilities"])) == "light"
     code, out, err = command("export", "run", "served")
     assert (code, out) == (0, "published served/1\n"), err
     code, out, _ = command("predict", "served/1", "mine/light/3.png", "--json")
-    (served,) = json.loads(out)
+    (served,) = json.loads(out)["predictions"]
     for label, probability in answer["probabilities"].items():
         # The file is decoded and resized by Pillow there and by TensorFlow here.
         assert served["probabilities"][label] == pytest.approx(probability, abs=0.05)
@@ -114,7 +117,7 @@ def test_views_and_passes_are_averaged(command, run, tmp_path):
     for options in ((), ("--views", 2, "--passes", 2)):
         code, out, err = command("predict", mine, "image.png", "--json", *options)
         assert code == 0, err
-        answers.append(json.loads(out)[0]["probabilities"])
+        answers.append(json.loads(out)["predictions"][0]["probabilities"])
     assert answers[0] != answers[1]
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "saved_model.pb").touch()
@@ -190,7 +193,9 @@ def test_data_shows_what_is_here(command):
     code, out, _ = command("data")
     assert code == 0 and "shapes" in out and "cifar10" in out
     code, out, _ = command("data", "--json")
-    assert {"shapes", "cifar10"} <= {entry["name"] for entry in json.loads(out)}
+    assert {"shapes", "cifar10"} <= {
+        entry["name"] for entry in json.loads(out)["sources"]
+    }
     code, _, err = command("data", "import", "nothing.tar.gz", "--data-dir", "d")
     assert code == 2 and "nothing.tar.gz" in err and err.count("\n") == 1
 
@@ -264,6 +269,84 @@ def test_networks_of_a_module_are_known(command, tmp_path, monkeypatch):
     assert code == 0 and "1,930" in out and "33,120" in out, err
     code, out, err = command("models", "lecture*")  # wee has no card
     assert code == 0 and "lecture_cnn" in out, err
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """The command in a process of its own, with a TensorFlow that cannot be loaded."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'I0000 start\\n')\n"
+        "raise ImportError('TensorFlow was asked for')"
+    )
+
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "kerascnn", *words],
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "fake")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tutorial 1",
+        "data import cifar-10-binary.tar.gz",
+        "verify served",
+        "predict lecture_cnn image.png",
+    ],
+)
+def test_tensorflow_keeps_its_start_to_itself(fresh, words):
+    said = fresh(*words.split()).stderr
+    assert "TensorFlow was asked for" in said and "I0000" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ("train linear", "training linear on shapes"),
+        ("train --resume runs/mine", "continuing runs/mine"),
+        ("tune linear --data mine", "searching a recipe for linear on mine"),
+        ("quickstart here", "training two networks; everything is written to here"),
+    ],
+)
+def test_a_training_has_its_first_line_before_keras_is_loaded(fresh, words, first):
+    lines = fresh(*words.split()).stderr.splitlines()
+    assert lines == [first, "error: TensorFlow was asked for"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("evaluate lecture_cn", "did you mean lecture_cnn"),
+        ("compare lecture_cnn seq.kears", "there is no file or folder seq.kears"),
+        ("train runs/mine", "there is no file or folder runs/mine"),
+    ],
+)
+def test_a_wrong_name_is_told_before_keras_is_loaded(fresh, words, said):
+    done = fresh(*words.split())
+    assert done.returncode == 2 and said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_name_a_run_of_it_and_a_file_are_three_rows(command, run, tmp_path):
+    run.model.save(tmp_path / "seq.keras")
+    words = ("compare", "lecture_cnn", run.folder, "seq.keras")
+    code, out, err = command(*words, "--json")
+    assert code == 0, err
+    told = [row["name"] for row in json.loads(out)["rows"]]
+    assert told == ["lecture_cnn", f"lecture_cnn ({run.folder})", "seq.keras"]
+
+
+def test_json_is_one_object(command, tmp_path):
+    for words in ("models vgg19", "models --measured", "data", "tutorial", "summary"):
+        code, out, err = command(*words.split(), "--json")
+        assert code == 0 and isinstance(json.loads(out), dict), err
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "1>&-", "0<&- 1>&- 2>&-"])

@@ -1,19 +1,15 @@
 """The `kerascnn` command: it parses, calls one function and renders the answer.
 
-`common.py` has what the commands share; each other module adds a few. Begin with
-`networks.py`; how errors become one line and an exit code is below.
+`commands.py` has the commands but `server.py`, `common.py` what they share; how errors
+become one line and an exit code is below.
 """
 
 import os
 import sys
 import traceback
 
-# Each module adds its commands to `app`; `kerascnn --help` lists them in this order.
-# isort: off
-from kerascnn.cli import networks, training, teaching  # noqa: F401
-from kerascnn.cli import serving, server  # noqa: F401
-
-# isort: on
+# Both add their commands to `app`; `kerascnn --help` lists them in this order.
+from kerascnn.cli import commands, server  # noqa: F401
 from kerascnn.cli.common import DEBUG, INTERRUPTED, MODULE, app
 
 # Shown in the help of their command.
@@ -54,7 +50,7 @@ kerascnn verify served/mine/2
 kerascnn serve served
 kerascnn serve served/mine --host 0.0.0.0 --port 8501
 """.splitlines()
-for command in (*app.registered_commands, *networks.data_app.registered_commands):
+for command in (*app.registered_commands, *commands.data_app.registered_commands):
     word = f" {command.name or command.callback.__name__} "
     if own := [f"  {line}" for line in EXAMPLES if word in f"{line} "[:24]]:
         command.epilog = "\n".join(["\b", "Examples:", *own])  # \b keeps the lines

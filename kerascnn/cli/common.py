@@ -1,10 +1,10 @@
-"""What the commands share: the application, options, ways to print."""
+"""What the commands share: the application, its options, ways to print."""
 
 import importlib.util
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -20,41 +20,11 @@ app = typer.Typer(
 
 INTERRUPTED = 130  # the exit code of a shell for Ctrl-C
 DEBUG, MODULE = "--debug", "--module"  # before or behind the command
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-DataName = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="shapes, cifar10, tfds:NAME, a .npz file, or a folder with a subfolder of "
-        "images for each class. Of a folder a fifth becomes the test images, unless it "
-        "has train and test with the classes below, and a tenth of the rest validation "
-        "images; each image is turned upright, cut to its centre and resized.",
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Height and width, for a folder and shapes. Default: what the network "
-        "takes, else 32.",
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A value of the recipe, such as epochs=5. Repeatable."),
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option", help="An argument of the builder: use_bias=true. Repeatable."
-    ),
-]
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Also where it is prepared already.")
-]
-VIEWS = typer.Option(help="Views to average: 1, 2 (mirrored) or 6 (also shifted).")
-PASSES = typer.Option(help="Passes to average, of a network that draws at inference.")
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+
+
+def option(default: Any, text: str, *names: str, **more: Any) -> Any:
+    """Return an option: its default, its help, and names other than its own."""
+    return typer.Option(default, *names, help=text, **more)
 
 
 def say(value: Any) -> None:
@@ -62,13 +32,18 @@ def say(value: Any) -> None:
     print(value)
 
 
-def picture(path: Path | None) -> Path | None:
-    """Refuse a picture whose name does not say of which kind it is to be."""
-    if path is not None and path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(
-            f"--plot takes a file that ends in .png, .svg or .pdf; received {path}"
-        )
-    return path
+def tell(text: str) -> None:
+    """Print what goes on, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_json(value: dict) -> None:
+    """Print an answer for programs: one JSON object."""
+
+    def plain(other):
+        return other.tolist() if hasattr(other, "tolist") else str(other)
+
+    print(jsonlib.dumps(value, indent=2, ensure_ascii=False, default=plain))
 
 
 def _version(wanted: bool) -> None:
@@ -79,26 +54,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def about(
-    module: Annotated[
-        list[Path] | None,
-        typer.Option(
-            MODULE,
-            help="A Python file that registers networks and layers of your own, with "
-            "zoo.register and keras.saving.register_keras_serializable. Repeatable.",
-        ),
-    ] = None,
-    debug: Annotated[
-        bool, typer.Option(DEBUG, help="Show the traceback of an error.")
-    ] = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_version, is_eager=True
-        ),
-    ] = False,
+    module: list[Path] = option(
+        [],
+        "A Python file that registers networks and layers of your own, with "
+        "zoo.register and keras.saving.register_keras_serializable. Repeatable.",
+        MODULE,
+    ),
+    debug: bool = option(False, "Show the traceback of an error.", DEBUG),
+    version: bool = option(
+        False, "Print the version.", "--version", callback=_version, is_eager=True
+    ),
 ) -> None:
     """Convolutional networks of a lecture: compare, train, look at, export."""
-    for number, path in enumerate(module or ()):
+    for number, path in enumerate(module):
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path} for {MODULE}")
         spec = importlib.util.spec_from_file_location(f"kerascnn_module_{number}", path)
@@ -110,35 +78,26 @@ def about(
         spec.loader.exec_module(loaded)
 
 
-def say_table(
-    result, *, json: bool, csv: bool, markdown: bool, plot: Path | None
-) -> None:
-    """Print a result in the form that was asked for, and where its picture is."""
-    if json:
-        say(result.to_json())
-    elif csv:
-        say(result.to_csv().rstrip())
-    else:
-        say(result.to_markdown() if markdown else result)
-        if plot:
-            say(f"picture: {plot}")
+def load_keras(*models: str, telling: str = "") -> None:
+    """Import Keras, without what TensorFlow tells of its start.
 
+    It takes its time: before, `models` that are neither of the zoo nor there are
+    refused, and `telling` is told.
+    """
+    import zoo
 
-def say_json(value: Any) -> None:
-    """Print an answer for programs: one JSON object."""
-
-    def plain(other):
-        return other.tolist() if hasattr(other, "tolist") else str(other)
-
-    print(jsonlib.dumps(value, indent=2, ensure_ascii=False, default=plain))
-
-
-def load_keras() -> None:
-    """Import Keras, without what TensorFlow tells of its start."""
-    if "keras" in sys.modules or DEBUG in sys.argv:
+    for model in models:
+        if model not in zoo.names() and not Path(model).exists():
+            if Path(model).suffix or Path(model).name != model:
+                raise FileNotFoundError(f"there is no file or folder {model}")
+            zoo.card(model)  # raises, with the names that are close
+    if "keras" in sys.modules:
         return
-    with no_stderr():
-        import keras  # noqa: F401
+    if telling:
+        tell(telling)
+    if DEBUG not in sys.argv:
+        with no_stderr():
+            import keras  # noqa: F401
 
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
@@ -149,29 +108,4 @@ def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
         if not equals or not key:
             raise ValueError(f"--{option} takes key=value; received {pair!r}")
         found[key.strip()] = value.strip()
-    return found
-
-
-def settings_of(pairs: list[str] | None) -> dict[str, str]:
-    """Values of the recipe; a name that is none is no argument of another kind."""
-    from kerascnn.training.recipe import check_keys
-
-    found = pairs_of(pairs, "set")
-    if "options" in found:
-        raise ValueError(
-            "an argument of the builder is given by --option, such as --option "
-            f"dropout=0.1; received --set options={found['options']}"
-        )
-    check_keys(found)
-    return found
-
-
-def options_of(pairs: list[str] | None) -> dict[str, Any]:
-    """Builder arguments: numbers, true and false as JSON writes them, else text."""
-    found = {}
-    for key, value in pairs_of(pairs, "option").items():
-        try:
-            found[key] = jsonlib.loads(value)
-        except ValueError:
-            found[key] = value
     return found

@@ -213,13 +213,13 @@ def test_one_client_in_several_threads(server, images, expected):
 def test_the_command_asks_a_server(server, images, tmp_path):
     from PIL import Image
 
-    from kerascnn.cli import training  # noqa: F401  (adds the command)
+    from kerascnn.cli import commands  # noqa: F401  (adds the command)
 
     file = tmp_path / "photo.png"
     Image.fromarray(images[0]).save(file)
     arguments = ["predict", "--server", server, "lecture_cnn", str(file)]
     told = CliRunner().invoke(command, [*arguments, "--json"])
-    ((answer),) = json.loads(told.stdout)
+    ((answer),) = json.loads(told.stdout)["predictions"]
     (found,) = Client(server).predict_files([file])
     assert answer == {"file": str(file), "probabilities": found.probabilities}
     shown = CliRunner().invoke(command, [*arguments, "--top", "1"])

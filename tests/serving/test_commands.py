@@ -27,7 +27,7 @@ def test_export_in_a_format(command, tiny, tmp_path, images):
     for version in ("served/1", "served/2"):
         code, out, err = command("predict", version, "image.png", "--json")
         assert code == 0, err
-        answers.append(json.loads(out)[0]["probabilities"])
+        answers.append(json.loads(out)["predictions"][0]["probabilities"])
     assert list(answers[0]) == list(answers[1])
     for label, probability in answers[0].items():
         assert abs(answers[1][label] - probability) <= 1e-5
@@ -49,9 +49,10 @@ def test_versions_are_kept(command, version, tmp_path):
     code, out, _ = command("prune", "served", "--keep", 2)
     assert (code, out) == (0, "nothing to remove\n")
     code, out, _ = command("versions", "served", "--json")
-    assert [(v["number"], v["copy_of"]) for v in json.loads(out)] == [(3, 1), (4, 2)]
+    told = json.loads(out)["versions"]
+    assert [(v["number"], v["copy_of"]) for v in told] == [(3, 1), (4, 2)]
     code, out, _ = command("prune", "served", "--keep", 1, "--json")
-    assert [v["number"] for v in json.loads(out)] == [3]
+    assert [v["number"] for v in json.loads(out)["removed"]] == [3]
 
 
 def test_verify_tells_what_has_changed(command, network, tmp_path):
@@ -64,7 +65,7 @@ def test_verify_tells_what_has_changed(command, network, tmp_path):
     assert out.startswith("served/1: model.keras has changed")
     code, out, _ = command("verify", "served/1", "--json")
     assert code == 1
-    (told,) = json.loads(out)
+    (told,) = json.loads(out)["versions"]
     assert told["ok"] is False and "model.keras" in told["problems"][0]
     (mine / "model.keras").write_bytes(whole)
     code, out, err = command("verify", "served")
