@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.arithmetic import OutputSize, output_size
+from kerascnn.explain.cell import product_lines
 from kerascnn.plotting.style import (
     CHANNELS,
     SEQUENTIAL,
@@ -15,42 +16,40 @@ from kerascnn.plotting.style import (
     exact,
     matrix_text,
     number,
+    place,
     rectangle,
     save,
     whole_ticks,
 )
 
+_STRONGEST = 3  # channels that are drawn of more
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One place of the filter: one number of the map.
+    """One place of the filter: one number of the map."""
 
-    Attributes:
-        row, column, filter: the place in the map, and the number of the filter.
-        top, left: of the window on the image; negative in the zeros of a padding.
-        window: float64 (height, width, channels), what the filter meets.
-        products: window times filter, of the same shape.
-        total: their sum.
-        bias: added to it.
-        output: after bias and ReLU, where there is one.
-        relu: whether there is one.
-        weights: the filter, (height, width, channels).
-        dilation: pixels from one tap of the filter to the next.
-    """
+    row: int  #: of the map
+    column: int  #: of the map
+    filter: int  #: its number
+    top: int  #: of the window on the image; negative in the zeros of a padding
+    left: int  #: of the window
+    window: np.ndarray  #: float64 (height, width, channels), what the filter meets
+    weights: np.ndarray  #: the filter, of the same shape
+    bias: float  #: added to the sum of the products
+    output: float  #: after bias and ReLU, where there is one
+    relu: bool  #: whether there is one
+    dilation: int  #: pixels from one tap of the filter to the next
 
-    row: int
-    column: int
-    filter: int
-    top: int
-    left: int
-    window: np.ndarray
-    weights: np.ndarray
-    products: np.ndarray
-    total: float
-    bias: float
-    output: float
-    relu: bool
-    dilation: int
+    @property
+    def products(self) -> np.ndarray:
+        """Window times filter, (height, width, channels)."""
+        return self.window * self.weights
+
+    @property
+    def total(self) -> float:
+        """The sum of the products, without bias."""
+        return float(self.products.sum())
 
     def __str__(self) -> str:
         tall, wide = (self.dilation * (n - 1) for n in self.window.shape[:2])
@@ -61,21 +60,17 @@ class Step:
         ]
         channels = self.window.shape[-1]
         for c in range(channels):
+            rows = product_lines(self.window[..., c], self.weights[..., c])
             if channels > 1:
-                lines.append(f"  channel {c}:")
-            for xs, ws in zip(self.window[..., c], self.weights[..., c], strict=True):
-                terms = (f"{exact(x)}·{exact(w)}" for x, w in zip(xs, ws, strict=True))
-                lines.append("  " + " + ".join(terms))
-            if channels > 1:
-                lines.append(f"  = {exact(self.products[..., c].sum())}")
-        lines.append(f"  sum {exact(self.total)}")
+                total = exact(self.products[..., c].sum())
+                rows = [f"  channel {c}:", *rows, f"  = {total}"]
+            lines += rows
+        text, before = f"  sum {exact(self.total)}", exact(self.total + self.bias)
         if self.bias:
-            total = exact(self.total + self.bias)
-            lines[-1] += f" + bias {exact(self.bias)} = {total}"
+            text += f" + bias {exact(self.bias)} = {before}"
         if self.relu:
-            before = exact(self.total + self.bias)
-            lines[-1] += f"; ReLU max(0, {before}) = {exact(self.output)}"
-        return "\n".join(lines)
+            text += f"; ReLU max(0, {before}) = {exact(self.output)}"
+        return "\n".join([*lines, text])
 
 
 class _Steps(Sequence):
@@ -100,29 +95,21 @@ class _Steps(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class Slide:
-    """A convolution, step by step.
+    """A convolution, step by step."""
 
-    Attributes:
-        image: float64 (H, W, C).
-        filters: float64 (height, width, C, F).
-        bias: float64 (F,).
-        rows, columns: where the windows lie along each axis; see
-            `kerascnn.arithmetic.OutputSize`.
-        padded: the image with its zeros.
-        sums: float64 (rows, columns, F), with the bias.
-        output: the maps: the sums after ReLU, where there is one.
-        relu: whether there is one.
-    """
+    image: np.ndarray  #: float64 (H, W, C)
+    filters: np.ndarray  #: float64 (height, width, C, F)
+    bias: np.ndarray  #: float64 (F,)
+    rows: OutputSize  #: where the windows lie along the first axis
+    columns: OutputSize  #: and along the second
+    padded: np.ndarray  #: the image with its zeros
+    sums: np.ndarray  #: float64 (rows, columns, F), with the bias
+    relu: bool  #: whether ReLU follows
 
-    image: np.ndarray
-    filters: np.ndarray
-    bias: np.ndarray
-    rows: OutputSize
-    columns: OutputSize
-    padded: np.ndarray
-    sums: np.ndarray
-    output: np.ndarray
-    relu: bool
+    @property
+    def output(self) -> np.ndarray:
+        """The maps (rows, columns, F): the sums after ReLU, where there is one."""
+        return np.maximum(self.sums, 0) if self.relu else self.sums
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -130,38 +117,32 @@ class Slide:
         return _Steps(self)
 
     def step(self, row: int, column: int, filter: int = 0) -> Step:
-        """Return the step that makes one number of a map.
-
-        Raises:
-            ValueError: there is no such place or filter.
-        """
+        """Return the step that makes one number of a map; ValueError for none."""
         place = (row, column, filter)
         if not all(0 <= i < n for i, n in zip(place, self.sums.shape, strict=True)):
             raise ValueError(
                 f"a step is (row, column, filter) within {self.sums.shape}; received "
                 f"{place}"
             )
-        window = _window(self.padded, self.rows, self.columns, row, column)
-        weights = self.filters[..., filter]
-        products = window * weights
+        total = float(self.sums[place])
         return Step(
             row=row,
             column=column,
             filter=filter,
-            top=self.rows.windows[row][0],
-            left=self.columns.windows[column][0],
-            window=window,
-            weights=weights,
-            products=products,
-            total=float(products.sum()),
+            top=row * self.rows.stride - self.rows.before,
+            left=column * self.columns.stride - self.columns.before,
+            window=_window(self.padded, self.rows, self.columns, row, column),
+            weights=self.filters[..., filter],
             bias=float(self.bias[filter]),
-            output=float(self.output[row, column, filter]),
+            output=max(total, 0.0) if self.relu else total,
             relu=self.relu,
             dilation=self.rows.dilation,
         )
 
-    def _arithmetic(self) -> str:
-        return f"rows {self.rows}; columns {self.columns}"
+    def strongest(self, filter: int = 0) -> int:
+        """Return the number of the step that makes the greatest value of a map."""
+        rows, columns, _ = self.sums.shape
+        return filter * rows * columns + int(self.sums[..., filter].argmax())
 
     def __str__(self) -> str:
         height, width, channels = self.image.shape
@@ -171,21 +152,20 @@ class Slide:
             f"{count} {filters} of {tall}×{wide}×{channels} over {height}×{width}×"
             f"{channels}: {len(self.steps):,} steps of {tall * wide * channels} "
             "products",
-            f"size of a map: {self._arithmetic()}",
+            f"size of a map: rows {self.rows}; columns {self.columns}",
             "the first step:",
             str(self.steps[0]),
         ]
-        for f in range(count):
-            if max(self.output.shape[:2]) > 16:
-                highest = self.output[..., f]
-                place = np.unravel_index(highest.argmax(), highest.shape)
+        for f, values in enumerate(np.moveaxis(self.output, -1, 0)):
+            if max(values.shape) > 16:
+                row, column = place(values)
                 lines.append(
-                    f"map {f}: {number(highest.min())} to {number(highest.max())}, the "
-                    f"greatest at row {place[0]}, column {place[1]}"
+                    f"map {f}: {number(values.min())} to {number(values.max())}, the "
+                    f"greatest at row {row}, column {column}"
                 )
             else:
                 lines.append(f"map {f}{', after ReLU' if self.relu else ''}:")
-                lines.append(matrix_text(self.output[..., f]))
+                lines.append(matrix_text(values))
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -219,33 +199,32 @@ class Slide:
             path: where to write it too: .png, .svg or .pdf.
             step: which; negative from the end.
             channel: of the image, whose window is drawn; default: all of up to three,
-                else the first.
+                else the three whose products amount to most.
             inverted: draw 0 white and the greatest value black, as the slides do.
 
         Returns:
             A matplotlib Figure.
         """
-        from matplotlib.figure import Figure
-
-        size = (14, 1.2 + 2.3 * self._lines(channel))
-        figure = Figure(figsize=size)
-        self._draw(figure, step % len(self.steps), channel, inverted)
+        shown = self._channels(step) if channel is None else [channel]
+        figure = self._figure(shown)
+        self._draw(figure, step % len(self.steps), shown, inverted)
         save(figure, path, f"{self.steps[step]}")
         return figure
 
-    def _lines(self, channel) -> int:
-        shown = self._channels(channel)
-        return max(len(shown), 1.5)
-
-    def _channels(self, channel) -> list[int]:
+    def _channels(self, step: int) -> list[int]:
         count = self.image.shape[-1]
-        if channel is not None:
-            return [channel]
-        return list(range(count)) if count <= 3 else [0]
+        if count <= _STRONGEST:
+            return list(range(count))
+        sums = np.abs(self.steps[step].products.sum((0, 1)))
+        return sorted(int(c) for c in np.argsort(-sums, kind="stable")[:_STRONGEST])
 
-    def _draw(self, figure, index: int, channel, inverted, numbers=True) -> None:
+    def _figure(self, shown, **options):
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=(14, 1.2 + 2.3 * max(len(shown), 1.5)), **options)
+
+    def _draw(self, figure, index: int, shown, inverted, numbers=True) -> None:
         step = self.steps[index]
-        shown = self._channels(channel)
         # Places that are fixed: a layout that is worked out costs more than all else,
         # frame by frame.
         areas = figure.add_gridspec(
@@ -259,24 +238,28 @@ class Slide:
             wspace=0.15,
         )
         self._draw_window(figure.add_subplot(areas[:, 0]), step, inverted)
-        names = CHANNELS.get(self.image.shape[-1])
-        parts = (
-            (step.window, "window"),
-            (step.weights, "filter"),
-            (step.products, "product"),
-        )
-        for column, (values, title) in enumerate(parts):
+        channels = self.image.shape[-1]
+        names = CHANNELS.get(channels) or [f"channel {c}" for c in range(channels)]
+        parts = {"window": step.window, "filter": step.weights}
+        parts["product"] = step.products
+        for column, (title, values) in enumerate(parts.items(), start=1):
             limit = float(np.abs(values).max()) or 1.0
             for line, c in enumerate(shown):
-                text = f"{title}, {names[c]}" if names else f"{title}, channel {c}"
-                text = title if self.image.shape[-1] == 1 else text
-                if title == "product" and len(shown) > 1:
+                text = title if channels == 1 else f"{title}, {names[c]}"
+                if title == "product" and channels > 1:
                     text += f": {number(values[..., c].sum())}"
-                axes = figure.add_subplot(areas[line, 1 + column])
-                draw_matrix(axes, values[..., c], text, limit=limit, numbers=numbers)
-        figure.text(
-            0.5, 0.02, "window · filter = product, place by place", ha="center", size=9
-        )
+                axes = figure.add_subplot(areas[line, column])
+                matrix = values[..., c]
+                draw_matrix(axes, matrix, text, limit=limit, numbers=False)
+                if numbers and max(matrix.shape) <= 9:
+                    size = 7 if max(matrix.shape) <= 5 else 5.5
+                    draw_numbers(axes, matrix, size=size, form=_short)
+        note = "window · filter = product, place by place"
+        if rest := channels - len(shown):
+            others = step.total - step.products[..., shown].sum()
+            note += f"; the products of the other {rest} channels sum to "
+            note += number(others)
+        figure.text(0.5, 0.02, note, ha="center", size=9)
         self._draw_map(figure.add_subplot(areas[:, 5]), step, index)
         text = f"step {index + 1} of {len(self.steps)}: the products sum to "
         text += number(step.total)
@@ -287,14 +270,14 @@ class Slide:
         figure.suptitle(text)
 
     def _draw_window(self, axes, step, inverted) -> None:
-        extent = self.padded.shape
+        height, width, _ = self.padded.shape
         top, left = -self.rows.before, -self.columns.before
         # The zeros of the padding are grey, whatever the image makes of a zero.
         grey = "gray_r" if inverted else "gray"
         draw_image(axes, self.image, "image and window", grey=grey)
         axes.set_facecolor("#BBBBBB")
-        axes.set_xlim(left - 0.5, left + extent[1] - 0.5)
-        axes.set_ylim(top + extent[0] - 0.5, top - 0.5)
+        axes.set_xlim(left - 0.5, left + width - 0.5)
+        axes.set_ylim(top + height - 0.5, top - 0.5)
         if max(self.image.shape[:2]) <= 9 and self.image.shape[-1] == 1:
             tones = self.image[..., 0]
             middle = (tones.max() + tones.min()) / 2
@@ -304,8 +287,7 @@ class Slide:
                 return "black" if bright else "white"
 
             draw_numbers(axes, tones, size=8, colours=colour)
-        taps = self.filters.shape[:2]
-        gap = step.dilation
+        taps, gap = self.filters.shape[:2], step.dilation
         if gap == 1:
             rectangle(axes, step.top, step.left, *taps)
             return
@@ -313,28 +295,19 @@ class Slide:
             rectangle(axes, step.top + i * gap, step.left + j * gap, 1, 1)
 
     def _draw_map(self, axes, step, index: int) -> None:
-        rows, columns, _ = self.output.shape
+        values = self.output[..., step.filter]
+        rows, columns = values.shape
         done = index - step.filter * rows * columns
-        values = self.output[..., step.filter].copy()
-        seen = np.ma.masked_where(
-            np.arange(rows * columns).reshape(rows, columns) > done, values
-        )
+        seen = np.arange(rows * columns).reshape(rows, columns) <= done
         low, high = values.min(), values.max()
         high = high if high > low else low + 1
-        shown = axes.imshow(seen, cmap=SEQUENTIAL, vmin=low, vmax=high)
-        axes.set_facecolor("white")
-        if max(rows, columns) <= 9:
-            middle = (low + high) / 2
-            for i, j in np.argwhere(~np.ma.getmaskarray(seen)):
-                axes.text(
-                    j,
-                    i,
-                    number(values[i, j]),
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="black" if values[i, j] > middle else "white",
-                )
+        scale = {"cmap": SEQUENTIAL, "vmin": low, "vmax": high}
+        axes.imshow(values, alpha=0.15, **scale)  # what is still to come
+        shown = axes.imshow(np.ma.masked_where(~seen, values), **scale)
+        for i, j in np.argwhere(seen & (max(rows, columns) <= 9)):
+            colour = "black" if values[i, j] > (low + high) / 2 else "white"
+            style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            axes.text(j, i, number(values[i, j]), **style)
         rectangle(axes, step.row, step.column, 1, 1)
         axes.set_title(f"map {step.filter}" + (", after ReLU" if self.relu else ""))
         whole_ticks(axes)
@@ -345,53 +318,45 @@ class Slide:
     def animate(
         self, path, *, seconds: float = 0.6, most: int = 64, inverted: bool = False
     ):
-        """Write the steps as an animated GIF.
+        """Write the steps as an animated GIF; returns the path.
 
         Filters of more than 27 weights are drawn in colours alone, without numbers.
 
         Args:
             path: of the .gif file.
             seconds: that each step is shown.
-            inverted: as in `plot`.
             most: the most frames; of more steps so many are chosen evenly, the first
                 and the last among them.
-
-        Returns:
-            The path.
+            inverted: as in `plot`.
 
         Raises:
             ValueError: the file is no .gif, or a number is not positive.
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
         from PIL import Image
 
         if not str(path).lower().endswith(".gif"):
             raise ValueError(f"an animation is a .gif file; received {path}")
         if seconds <= 0 or most < 1:
             raise ValueError(
-                "seconds and most must be positive; received "
-                f"seconds={seconds}, most={most}"
+                f"seconds and most must be positive; received {seconds=}, {most=}"
             )
         count = len(self.steps)
         chosen = np.unique(np.linspace(0, count - 1, min(count, most)).round())
         # More numbers could not be read at the size of a frame, and take their time.
         few = self.filters[..., 0].size <= 27
+        shown = self._channels(self.strongest())  # the same in all frames
         frames = []
         for index in chosen.astype(int):
-            size = (14, 1.2 + 2.3 * self._lines(None))
-            figure = Figure(figsize=size, dpi=80)
+            figure = self._figure(shown, dpi=80)
             canvas = FigureCanvasAgg(figure)
-            self._draw(figure, int(index), None, inverted, few)
+            self._draw(figure, int(index), shown, inverted, few)
             canvas.draw()
             frame = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-            frames.append(frame.quantize(128))
+            frames.append(frame.quantize(256))
+        duration = round(1000 * seconds)
         frames[0].save(
-            path,
-            save_all=True,
-            append_images=frames[1:],
-            duration=round(1000 * seconds),
-            loop=0,
+            path, save_all=True, append_images=frames[1:], duration=duration, loop=0
         )
         return path
 
@@ -425,9 +390,7 @@ def slide(
     image = np.asarray(image, np.float64)
     image = image[..., None] if image.ndim == 2 else image
     filters = np.asarray(filters, np.float64)
-    if filters.ndim == 2:
-        filters = filters[..., None]
-    if filters.ndim == 3:
+    while filters.ndim in (2, 3):
         filters = filters[..., None]
     if image.ndim != 3 or filters.ndim != 4 or image.shape[2] != filters.shape[2]:
         raise ValueError(
@@ -452,12 +415,19 @@ def slide(
     for i, j in np.ndindex(rows, columns):
         window = _window(padded, rows, columns, i, j)
         sums[i, j] = (window[..., None] * filters).sum((0, 1, 2)) + bias
-    output = np.maximum(sums, 0) if relu else sums
-    return Slide(image, filters, bias, rows, columns, padded, sums, output, relu)
+    return Slide(image, filters, bias, rows, columns, padded, sums, relu)
 
 
 def _window(padded, rows, columns, row, column) -> np.ndarray:
-    """What the filter meets at one place; positions count from the first zero."""
-    ys = [p + rows.before for p in rows.windows[row]]
-    xs = [p + columns.before for p in columns.windows[column]]
-    return padded[np.ix_(ys, xs)]
+    """What the filter meets at one place."""
+    top, left = row * rows.stride, column * columns.stride
+    return padded[
+        top : top + rows.reach : rows.dilation,
+        left : left + columns.reach : columns.dilation,
+    ]
+
+
+def _short(value: float) -> str:
+    """Write a number in two digits, a whole one whole."""
+    whole = abs(value) >= 10 or value == int(value)
+    return f"{value:.0f}" if whole else f"{value:.2g}"

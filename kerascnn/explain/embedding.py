@@ -19,33 +19,21 @@ _BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Images as points in the plane.
+    """Images as points in the plane."""
 
-    Attributes:
-        title: the network and the data.
-        layer: whose output, or input, the features are.
-        method: "t-SNE" or "PCA".
-        note: which method, and why; what it keeps.
-        points: float32 (N, 2).
-        features: float32 (N, features).
-        classes: int (N,).
-        labels: names of the classes.
-    """
-
-    title: str
-    layer: str
-    method: str
-    note: str
-    points: np.ndarray
-    features: np.ndarray
-    classes: np.ndarray
-    labels: tuple[str, ...]
+    title: str  #: the network and the data
+    layer: str  #: whose output, or input, the features are
+    method: str  #: "t-SNE" or "PCA"
+    note: str  #: why that method, and what it keeps
+    points: np.ndarray  #: float32 (N, 2)
+    features: np.ndarray  #: float32 (N, features)
+    classes: np.ndarray  #: int (N,)
+    labels: tuple[str, ...]  #: names of the classes
 
     def neighbours(self, values: np.ndarray) -> np.ndarray:
         """Tell for each image whether its nearest other image is of its class.
 
-        Args:
-            values: `points` or `features`, (N, n).
+        `values` are the `points` or the `features`, (N, n).
         """
         squares = (values.astype(np.float64) ** 2).sum(1)
         apart = squares[:, None] + squares[None] - 2.0 * (values @ values.T)
@@ -65,36 +53,31 @@ class Embedding:
         ]
         near, deep = self.neighbours(self.points), self.neighbours(self.features)
         rows = []
-        for k, label in enumerate(self.labels):
-            own = self.classes == k
-            if own.any():
-                x, y = self.points[own].mean(0)
-                rows.append(
-                    {
-                        "label": label,
-                        "images": int(own.sum()),
-                        "x": float(x),
-                        "y": float(y),
-                        "near": 100 * float(near[own].mean()),
-                        "deep": 100 * float(deep[own].mean()),
-                    }
-                )
-        count = self.features.shape[1]
+        for label, own in self._classes():
+            x, y = self.points[own].mean(0)
+            row = {"label": label, "images": int(own.sum()), "x": float(x)}
+            row |= {"y": float(y), "near": 100 * float(near[own].mean())}
+            rows.append({**row, "deep": 100 * float(deep[own].mean())})
         title = (
-            f"{self.title}: {count} features ({self.layer}) as points by {self.method}"
+            f"{self.title}: {self.features.shape[1]} features ({self.layer}) as points "
+            f"by {self.method}"
         )
         return Table(columns, rows, title=title, notes=[self.note])
+
+    def _classes(self):
+        """Each class that has images: its name, and which they are."""
+        for k, label in enumerate(self.labels):
+            if (own := self.classes == k).any():
+                yield label, own
 
     def __str__(self) -> str:
         return str(self.table)
 
     def to_dict(self) -> dict:
         """Return points, classes and table as values that JSON can hold."""
+        names = ("title", "layer", "method", "note")
         return {
-            "title": self.title,
-            "layer": self.layer,
-            "method": self.method,
-            "note": self.note,
+            **{name: getattr(self, name) for name in names},
             "labels": list(self.labels),
             "points": self.points.tolist(),
             "classes": self.classes.tolist(),
@@ -106,19 +89,18 @@ class Embedding:
         """Draw the points, a colour and a marker for each class."""
         figure = canvas(9.5, 7)
         axes = figure.subplots()
-        for k, label in enumerate(self.labels):
-            own = self.classes == k
-            if own.any():
-                axes.scatter(
-                    *self.points[own].T,
-                    s=22,
-                    marker=_MARKERS[k % len(_MARKERS)],
-                    color=CYCLE[k % len(CYCLE)],
-                    edgecolors="#333333",
-                    linewidths=0.3,
-                    alpha=0.8,
-                    label=label,
-                )
+        for label, own in self._classes():
+            k = self.labels.index(label)
+            axes.scatter(
+                *self.points[own].T,
+                s=22,
+                marker=_MARKERS[k % len(_MARKERS)],
+                color=CYCLE[k % len(CYCLE)],
+                edgecolors="#333333",
+                linewidths=0.3,
+                alpha=0.8,
+                label=label,
+            )
         axes.set_xlabel(f"{self.method}, first dimension (no unit)")
         axes.set_ylabel(f"{self.method}, second dimension (no unit)")
         axes.set_title(
@@ -143,15 +125,12 @@ def embedding(
     """Lay out images in the plane by the last features that a network has of them.
 
     Args:
-        model: a Keras model of one image.
-        data: a `kerascnn.Data`, `kerascnn.Images`, or a pair of arrays (x, y).
+        model, data, part, labels: as of `kerascnn.explain.confusion`.
         layer: whose output to take; feature maps are averaged over their places.
             Default: what goes into the last layer with weights, the classifier.
         method: "tsne" (needs scikit-learn: pip install kerascnn[explain]), "pca", or
             "auto": t-SNE where scikit-learn is installed, else PCA; `.note` says which.
         images: the most images, chosen at random from more; 3 or more.
-        part: of a `Data`: "train", "validation" or "test".
-        labels: names of the classes; default: the data's, else their numbers.
         seed: of the choice, and of t-SNE.
 
     Returns:
@@ -180,16 +159,8 @@ def embedding(
     features = np.concatenate(parts)
     points, word, note = _laid_out(features, method, seed)
     names = tuple(labels or own or map(str, range(int(classes.max()) + 1)))
-    return Embedding(
-        f"{model.name} on {count} images of {title}",
-        name,
-        word,
-        note,
-        points,
-        features,
-        classes,
-        names,
-    )
+    title = f"{model.name} on {count} images of {title}"
+    return Embedding(title, name, word, note, points, features, classes, names)
 
 
 def _features(model, x, layer) -> tuple[np.ndarray, str]:
@@ -199,12 +170,8 @@ def _features(model, x, layer) -> tuple[np.ndarray, str]:
         position = seen.find(layer)
         values, name = seen.values(position), f"output of {seen.names[position]}"
     else:
-        able = range(len(seen.calls))
-        if seen.connected:
-            able = sorted(
-                seen.ancestors(seen.output(head(model, batch(model, x[:SAMPLE])).index))
-            )
-        heavy = [i for i in able if weighted(seen.calls[i])]
+        answer = head(model, batch(model, x[:SAMPLE])).index if seen.connected else 0
+        heavy = [i for i in seen.before(answer) if weighted(seen.calls[i])]
         if not heavy:
             raise ValueError(f"{model.name} has no layer with weights: name a layer")
         values = seen.array(seen.calls[heavy[-1]].inputs[0])
@@ -216,41 +183,35 @@ def _features(model, x, layer) -> tuple[np.ndarray, str]:
 
 def _laid_out(features, method, seed) -> tuple[np.ndarray, str, str]:
     """Points (N, 2), the method, and a line about it."""
-    if method != "pca":
-        if importlib.util.find_spec("sklearn") is None:
-            if method == "tsne":
-                raise ImportError(
-                    "t-SNE needs scikit-learn: pip install 'kerascnn[explain]', or "
-                    'method="pca"'
-                )
-            points, share = principal_components(features)
-            return (
-                points,
-                "PCA",
-                "PCA, as scikit-learn (for t-SNE) is not installed: "
-                f"{100 * share:.0f} % of the variance is in the two dimensions",
-            )
-        from sklearn.manifold import TSNE
-
-        near = float(min(30, (len(features) - 1) / 3))
-        tsne = TSNE(perplexity=near, init="pca", random_state=seed)
-        note = (
-            f"t-SNE of scikit-learn, perplexity {near:g}: near points are alike; "
-            "distances between groups mean little"
+    known = method != "pca" and importlib.util.find_spec("sklearn") is not None
+    if method == "tsne" and not known:
+        raise ImportError(
+            "t-SNE needs scikit-learn: pip install 'kerascnn[explain]', or "
+            'method="pca"'
         )
-        return tsne.fit_transform(features).astype(np.float32), "t-SNE", note
-    points, share = principal_components(features)
-    note = f"PCA: {100 * share:.0f} % of the variance is in the two dimensions"
-    return points, "PCA", note
+    if not known:
+        why = (
+            "" if method == "pca" else ", as scikit-learn (for t-SNE) is not installed"
+        )
+        points, share = principal_components(features)
+        note = f"PCA{why}: {100 * share:.0f} % of the variance is in the two dimensions"
+        return points, "PCA", note
+    from sklearn.manifold import TSNE
+
+    near = float(min(30, (len(features) - 1) / 3))
+    tsne = TSNE(perplexity=near, init="pca", random_state=seed)
+    note = (
+        f"t-SNE of scikit-learn, perplexity {near:g}: near points are alike; "
+        "distances between groups mean little"
+    )
+    return tsne.fit_transform(features).astype(np.float32), "t-SNE", note
 
 
 def principal_components(features) -> tuple[np.ndarray, float]:
     """Project features (N, n) on the two directions of greatest variance.
 
-    Returns:
-        float32 (N, 2), and the share of the variance that they hold. A direction is
-        turned so that its greatest weight is positive: the signs do not depend on the
-        machine.
+    Returns float32 (N, 2), and the share of the variance that they hold. A direction is
+    turned so that its greatest weight is positive, on every machine.
     """
     centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)

@@ -1,9 +1,10 @@
 """The filters of a layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kerascnn.explain.recording import numbers
 from kerascnn.graph import find_layer, functional, trace
 from kerascnn.plotting.style import (
     DIVERGING,
@@ -23,20 +24,15 @@ _KERNELS = ("kernel", "depthwise_kernel")
 
 @dataclass(frozen=True, eq=False)
 class Filters:
-    """The filters of a layer.
+    """The filters of a layer."""
 
-    Attributes:
-        model, layer, kind: names of the model and the layer; the layer's class.
-        filters: float32 (height, width, channels, filters). Of a dense layer behind a
-            flattened image or map, each unit's weights laid out as the map is.
-        note: what was done to have them in this form; may be empty.
-    """
-
-    model: str
-    layer: str
-    kind: str
+    model: str  #: its name
+    layer: str  #: its name
+    kind: str  #: class of the layer
+    #: float32 (height, width, channels, filters). Of a dense layer behind a flattened
+    #: image or map, each unit's weights laid out as the map is.
     filters: np.ndarray
-    note: str
+    note: str  #: what was done to have them in this form; may be empty
 
     @property
     def norms(self) -> np.ndarray:
@@ -57,20 +53,13 @@ class Filters:
         rows = []
         for k, norm in enumerate(self.norms):
             weights = self.filters[..., k]
-            rows.append(
-                {
-                    "filter": k,
-                    "norm": float(norm),
-                    "least": float(weights.min()),
-                    "mean": float(weights.mean()),
-                    "greatest": float(weights.max()),
-                    "channel": self.channel(k),
-                }
-            )
-        height, width, channels, count = self.filters.shape
+            row = {"filter": k, "norm": float(norm), "least": float(weights.min())}
+            row |= {"mean": float(weights.mean()), "greatest": float(weights.max())}
+            rows.append({**row, "channel": self.channel(k)})
+        *shape, count = self.filters.shape
         title = (
             f"{self.layer} ({self.kind}) of {self.model}: {count} filters of "
-            f"{height}×{width}×{channels}: {self.filters.size:,} weights"
+            f"{shape_text(shape)}: {self.filters.size:,} weights"
         )
         return Table(columns, rows, title=title, notes=[self.note] if self.note else [])
 
@@ -80,10 +69,7 @@ class Filters:
 
     def __str__(self) -> str:
         table = self.table
-        listed = Table(
-            table.columns, table.rows[:_LISTED], title=table.title, notes=table.notes
-        )
-        lines = [str(listed)]
+        lines = [str(replace(table, rows=table.rows[:_LISTED]))]
         if (more := len(table.rows) - _LISTED) > 0:
             lines.append(f"… and {more} more")
         height, width, channels, _ = self.filters.shape
@@ -122,29 +108,23 @@ class Filters:
         Args:
             most: the most filters to draw.
         """
-        _, _, channels, count = self.filters.shape
-        shown = range(min(count, most))
-        rows, columns = grid(len(shown))
+        *shape, count = self.filters.shape
+        cells = [self._tile(k) for k in range(min(count, most))]
+        rows, columns = grid(len(cells))
         figure = canvas(1.6 + 1.2 * columns, 1.5 + 1.35 * rows)
         axes = figure.subplots()
         limit = float(np.abs(self.filters).max()) or 1.0
-        cells = [self._tile(k) for k in shown]
-        drawn = tiles(
-            axes,
-            [cells[i * columns : (i + 1) * columns] for i in range(rows)],
-            cmap=DIVERGING,
-            vmin=-limit,
-            vmax=limit,
-        )
-        if channels != 3:
+        lines = [cells[i * columns : (i + 1) * columns] for i in range(rows)]
+        drawn = tiles(axes, lines, cmap=DIVERGING, vmin=-limit, vmax=limit)
+        what = "; red, green and blue weights as a colour, grey is 0"
+        if shape[-1] != 3:
             figure.colorbar(drawn, ax=axes, label="weight", shrink=0.8)
-            what = "" if channels == 1 else "; each by the channel where it is longest"
-        else:
-            what = "; red, green and blue weights as a colour, grey is 0"
-        some = f"the first {len(shown)} of " if len(shown) < count else ""
-        size = shape_text(self.filters.shape[:3])
+            one = shape[-1] == 1
+            what = "" if one else "; each by the channel where it is longest"
+        some = f"the first {len(cells)} of " if len(cells) < count else ""
         figure.suptitle(
-            f"{self.layer} of {self.model}: {some}{count} filters of {size}{what}",
+            f"{self.layer} of {self.model}: {some}{count} filters of "
+            f"{shape_text(shape)}{what}",
             fontsize=10,
             wrap=True,
         )
@@ -190,14 +170,12 @@ def _layers(model) -> dict:
 
     def walk(part, path):
         for layer in part._flatten_layers(include_self=False, recursive=False):
-            name = f"{path}{layer.name}"
-            if functional(layer) is not None and layer is not functional(part):
-                walk(layer, f"{name}/")
-            elif layer is functional(part):  # what a Sequential model keeps inside
+            if layer is functional(part):  # what a Sequential model keeps inside
                 continue
-            else:
+            name = f"{path}{layer.name}"
+            if functional(layer) is None:
                 found.setdefault(name, layer)
-                walk(layer, f"{name}/")
+            walk(layer, f"{name}/")
 
     walk(model, "")
     return found
@@ -215,9 +193,8 @@ def _kernel(layer):
 def _arranged(model, layer, kernel):
     """Filters as (height, width, channels, filters), and what was done for it."""
     import keras
-    from keras import ops
 
-    weights = np.asarray(ops.convert_to_numpy(ops.cast(kernel, "float32")))
+    weights = numbers(kernel)
     if isinstance(layer, keras.layers.Conv2DTranspose):
         return np.swapaxes(weights, 2, 3), "a transposed convolution's filters"
     if isinstance(layer, (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)):

@@ -33,49 +33,25 @@ from kerascnn.plotting.style import (
 
 @dataclass(frozen=True, eq=False)
 class Heatmap:
-    """How much each place of an image matters for a class.
+    """How much each place of an image matters for a class."""
 
-    Attributes:
-        method: "Grad-CAM", "saliency" or "occlusion".
-        model: name of the model.
-        image: (H, W, C).
-        heat: float32 (H, W), in the unit of `meaning`.
-        meaning: what a value of `heat` says.
-        target, label: number and name of the class.
-        probability: that the model gives the class.
-        score: "logit" or "output": of which value of the class it is; "probability"
-            for occlusion.
-        layer: name of the layer whose maps were used, for Grad-CAM.
-        coarse: the map before it was enlarged, for Grad-CAM and occlusion.
-        signed: whether values below 0 speak against the class.
-    """
-
-    method: str
-    model: str
-    image: np.ndarray
-    heat: np.ndarray
-    meaning: str
-    target: int
-    label: str
-    probability: float
-    score: str
-    layer: str | None
-    coarse: np.ndarray | None
-    signed: bool = False
+    method: str  #: "Grad-CAM", "saliency" or "occlusion"
+    model: str  #: name of the model
+    image: np.ndarray  #: (H, W, C)
+    heat: np.ndarray  #: float32 (H, W), in the unit of `meaning`
+    meaning: str  #: what a value of `heat` says
+    target: int  #: number of the class
+    label: str  #: name of the class
+    probability: float  #: that the model gives the class
+    score: str  #: of which value of the class it is: "logit", "output" or "probability"
+    layer: str | None = None  #: whose maps were used, for Grad-CAM
+    coarse: np.ndarray | None = None  #: the map of layer or squares, not yet enlarged
+    signed: bool = False  #: whether values below 0 speak against the class
 
     @property
     def scaled(self) -> np.ndarray:
         """The map divided by its greatest absolute value; all 0 where that is 0."""
-        most = float(np.abs(self.heat).max())
-        return self.heat / most if most else self.heat
-
-    @property
-    def half(self) -> tuple[int, int, int, int]:
-        """First and last row and column of what reaches half of the greatest value."""
-        rows, columns = np.nonzero(self.heat >= self.heat.max() / 2)
-        return tuple(
-            int(n) for n in (rows.min(), rows.max(), columns.min(), columns.max())
-        )
+        return self.heat / (float(np.abs(self.heat).max()) or 1.0)
 
     def _head(self) -> str:
         where = f", layer {self.layer}" if self.layer else ""
@@ -86,7 +62,8 @@ class Heatmap:
 
     def __str__(self) -> str:
         lines = [self._head(), f"a value is {self.meaning}"]
-        if not self.heat.max() > 0:
+        least, most = self.heat.min(), self.heat.max()
+        if not most > 0:
             lines.append(
                 "nowhere above 0: nothing in the image speaks for this class"
                 if self.signed or self.layer
@@ -96,31 +73,25 @@ class Heatmap:
                 return "\n".join(lines)
         row, column = place(self.heat)
         lines.append(
-            f"from {number(self.heat.min())} to {number(self.heat.max())}, the "
-            f"greatest at row {row}, column {column}"
+            f"from {number(least)} to {number(most)}, the greatest at row {row}, "
+            f"column {column}"
         )
-        if self.heat.max() > 0:
-            top, bottom, left, right = self.half
-            share = (self.heat >= self.heat.max() / 2).mean()
+        if most > 0:
+            half = self.heat >= most / 2
+            rows, columns = np.nonzero(half)
             lines.append(
-                f"half of it or more lies within rows {top} to {bottom}, columns "
-                f"{left} to {right}: {100 * share:.0f} % of the image"
+                f"half of it or more lies within rows {rows.min()} to {rows.max()}, "
+                f"columns {columns.min()} to {columns.max()}: "
+                f"{100 * half.mean():.0f} % of the image"
             )
         lines.append("space 0 or less, @ the greatest:")
-        lines.append(shades(self.heat, low=0.0))
-        return "\n".join(lines)
+        return "\n".join([*lines, shades(self.heat, low=0.0)])
 
     def to_dict(self) -> dict:
         """Return everything but the image as values that JSON can hold."""
+        names = ("method", "model", "layer", "target", "label", "probability", "score")
         return {
-            "method": self.method,
-            "model": self.model,
-            "layer": self.layer,
-            "target": self.target,
-            "label": self.label,
-            "probability": self.probability,
-            "score": self.score,
-            "meaning": self.meaning,
+            **{name: getattr(self, name) for name in (*names, "meaning")},
             "heat": np.round(self.heat.astype(float), 8).tolist(),
         }
 
@@ -131,44 +102,31 @@ class Heatmap:
         first, second, third = figure.subplots(1, 3)
         draw_image(first, self.image, "image")
         most = float(np.abs(self.heat).max()) or 1.0
-        signed = bool(self.signed and self.heat.min() < 0)
-        scale = {
-            "cmap": DIVERGING if signed else SEQUENTIAL,
-            "vmin": -most if signed else 0.0,
-            "vmax": most,
-        }
+        scale = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": most}
+        if self.signed and self.heat.min() < 0:
+            scale = {"cmap": DIVERGING, "vmin": -most, "vmax": most}
         shown = second.imshow(self.heat, interpolation="nearest", **scale)
-        second.set_title(self.method)
-        second.set_xlabel("column (pixels)")
         figure.colorbar(shown, ax=second, label=self.meaning, shrink=0.85)
         # Grey below, so that colour is the map's alone.
         below = picture(self.image)
         below = below if below.ndim == 2 else below[..., :3] @ (0.299, 0.587, 0.114)
         third.imshow(below, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         # The picture shows through where the map is near 0.
-        alpha = 0.8 * np.clip(np.abs(self.scaled), 0, 1)
+        alpha = 0.8 * np.abs(self.scaled)
         third.imshow(self.heat, alpha=alpha, interpolation="nearest", **scale)
-        third.set_title("over the image")
-        third.set_xlabel("column (pixels)")
+        for axes, title in ((second, self.method), (third, "over the image")):
+            axes.set_title(title)
+            axes.set_xlabel("column (pixels)")
         figure.suptitle(self._head())
         return figure
-
-
-def resized(values: np.ndarray, size) -> np.ndarray:
-    """Enlarge a map (h, w) to (H, W), bilinear."""
-    from keras import ops
-
-    image = ops.convert_to_tensor(values.astype(np.float32)[None, ..., None])
-    large = ops.image.resize(
-        image, tuple(size), interpolation="bilinear", data_format="channels_last"
-    )
-    return np.asarray(ops.convert_to_numpy(large))[0, ..., 0]
 
 
 @dataclass(frozen=True, eq=False)
 class _Question:
     """A class of a model's answer to one image, which a map is to explain."""
 
+    model: object
+    image: np.ndarray  # (H, W, C)
     images: np.ndarray  # (1, H, W, C) as the model takes them
     seen: Recording
     head: Head
@@ -182,8 +140,11 @@ class _Question:
         answers = [numbers(x) for x in seen.graph.outputs]
         return self.head.probabilities(answers)[:, self.column]
 
-    def gradient(self, model, images, at: int | None = None) -> np.ndarray:
-        """Differentiate the class's score by images, or by the output of a call."""
+    def gradient(self, images, at: int | None = None) -> np.ndarray:
+        """Differentiate the class's score by images, or by the output of a call.
+
+        Returns an array (N, …, channels).
+        """
         single = self.head.units == 1
         unit = 0 if single else self.column
 
@@ -191,21 +152,23 @@ class _Question:
             return self.score.of(seen)[:, unit]
 
         with self.score.without_activation():
-            slopes = gradient(model, images, scores, at=at)
+            slopes = gradient(self.model, images, scores, at=at)
+        if self.seen.channels_first and slopes.ndim == 4:
+            slopes = np.moveaxis(slopes, 1, -1)
         # One unit speaks for class 1, and against class 0.
         return -slopes if single and self.column == 0 else slopes
 
-    def heatmap(self, model, image, method: str, meaning: str, heat, **more) -> Heatmap:
+    def heatmap(self, method: str, meaning: str, heat, **more) -> Heatmap:
         return Heatmap(
             method=method,
-            model=model.name,
-            image=shown_image(image),
+            model=self.model.name,
+            image=self.image,
             heat=heat,
             meaning=meaning,
             target=self.target,
             label=self.label,
             probability=float(self.probabilities(self.seen)[0]),
-            **{"score": self.score.kind, "layer": None, "coarse": None, **more},
+            **{"score": self.score.kind, **more},
         )
 
 
@@ -224,21 +187,26 @@ def _ask(model, image, target, output: int | None, labels) -> _Question:
         )
     seen = record(model, images)
     answer = own.probabilities([numbers(x) for x in seen.graph.outputs])[0, -classes:]
-    if target is None:
-        target = int(answer.argmax())
-    elif isinstance(target, str):
-        if labels is None or target not in labels:
-            raise ValueError(
-                f"target is a number below {classes}"
-                + (f" or one of {', '.join(labels)}" if labels else "")
-                + f"; received {target!r}"
-            )
-        target = labels.index(target)
-    if not 0 <= target < classes:
-        raise ValueError(f"target is a number below {classes}; received {target}")
-    label = labels[target] if labels else f"class {target}"
-    column = own.classes - classes + int(target)
-    return _Question(images, seen, own, score(seen, own), int(target), label, column)
+    number = int(answer.argmax()) if target is None else target
+    if isinstance(target, str):
+        number = labels.index(target) if labels and target in labels else -1
+    if not 0 <= number < classes:
+        named = f" or one of {', '.join(labels)}" if labels else ""
+        raise ValueError(
+            f"target is a number below {classes}{named}; received {target!r}"
+        )
+    number = int(number)
+    return _Question(
+        model,
+        shown_image(image),
+        images,
+        seen,
+        own,
+        score(seen, own),
+        number,
+        labels[number] if labels else f"class {number}",
+        own.classes - classes + number,
+    )
 
 
 def gradcam(
@@ -271,8 +239,10 @@ def gradcam(
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization" (ICCV 2017, arXiv 1610.02391), equations 1 and 2.
     """
+    from keras import ops
+
     question = _ask(model, image, target, output, labels)
-    seen, kind = question.seen, question.score.kind
+    seen = question.seen
     position = (
         last_maps(seen, question.head.index) if layer is None else seen.find(layer)
     )
@@ -282,17 +252,20 @@ def gradcam(
             f"{seen.names[position]} has outputs of shape {maps.shape[1:]}; Grad-CAM "
             "needs maps (rows, columns, channels)"
         )
-    slopes = question.gradient(model, question.images, at=position)
-    if seen.channels_first:
-        slopes = np.moveaxis(slopes, 1, -1)
-    weights = slopes[0].mean((0, 1))  # (channels,)
+    weights = question.gradient(question.images, position)[0].mean(
+        (0, 1)
+    )  # (channels,)
     coarse = np.maximum(maps[0] @ weights, 0)  # (rows, columns)
+    heat = ops.image.resize(
+        ops.convert_to_tensor(coarse[None, ..., None]),
+        question.image.shape[:2],
+        interpolation="bilinear",
+        data_format="channels_last",
+    )
     return question.heatmap(
-        model,
-        image,
         "Grad-CAM",
-        f"weighted sum of the maps that raise the {kind}",
-        resized(coarse, shown_image(image).shape[:2]),
+        f"weighted sum of the maps that raise the {question.score.kind}",
+        numbers(heat)[0, ..., 0],
         layer=seen.names[position],
         coarse=coarse,
     )
@@ -317,19 +290,10 @@ def saliency(
     (SmoothGrad), which takes the speckle out of the map.
 
     Args:
-        model: a Keras model of one image.
-        image: (H, W, C), pixels as the model takes them.
-        target: number of the class, or its name if there are labels; default: the
-            model's answer.
-        output: number of the output, for a model with several; default: the one that
-            answers, as `kerascnn.heads.head` says.
-        labels: names of the classes.
+        model, image, target, output, labels: as of `gradcam`; any classifier will do.
         samples: copies of the image; 1 for the image itself, without noise.
         noise: standard deviation of the noise, as a share of the image's range.
         seed: of the noise.
-
-    Returns:
-        A `Heatmap`.
 
     Raises:
         ValueError: no such class or output, the image is not of the model's shape, or
@@ -341,8 +305,7 @@ def saliency(
     """
     if samples < 1 or noise < 0:
         raise ValueError(
-            f"samples is 1 or more, noise 0 or more; received samples={samples}, "
-            f"noise={noise}"
+            f"samples is 1 or more, noise 0 or more; received {samples=}, {noise=}"
         )
     question = _ask(model, image, target, output, labels)
     copies = question.images.astype(np.float32)
@@ -350,15 +313,10 @@ def saliency(
         spread = noise * float(copies.max() - copies.min())
         random = np.random.default_rng(seed)
         copies = copies + random.normal(0, spread, (samples, *copies.shape[1:]))
-        copies = copies.astype(np.float32)
-    slopes = question.gradient(model, copies).mean(0)
+    slopes = question.gradient(copies).mean(0)
     if slopes.ndim == 2:  # images without an axis for their one channel
         slopes = slopes[..., None]
-    elif question.seen.channels_first:
-        slopes = np.moveaxis(slopes, 0, -1)
     return question.heatmap(
-        model,
-        image,
         "saliency" if samples == 1 else f"saliency (mean of {samples})",
         f"|change of the {question.score.kind}| for one unit of a pixel",
         np.abs(slopes).max(-1),
@@ -384,19 +342,13 @@ def occlusion(
     the pixel hidden. It needs no gradients: any classifier will do.
 
     Args:
-        model: a Keras model of one image.
-        image: (H, W, C), pixels as the model takes them.
+        model, image, target, output, labels: as of `gradcam`.
         size: height and width of the square, in pixels; default: a quarter of the
             shorter side.
         stride: pixels from one square to the next; default: a quarter of the size. The
             last squares end at the border.
         fill: what the square is filled with: a number, or one for each channel;
             default: the image's mean, channel by channel.
-        target: number of the class, or its name if there are labels; default: the
-            model's answer.
-        output: number of the output, for a model with several; default: the one that
-            answers, as `kerascnn.heads.head` says.
-        labels: names of the classes.
         batch_size: hidden images that are asked about at once.
 
     Returns:
@@ -414,7 +366,7 @@ def occlusion(
     size = max(1, min(height, width) // 4) if size is None else size
     if not 1 <= size <= min(height, width):
         raise ValueError(
-            f"the square is of 1 to {min(height, width)} pixels; received size={size}"
+            f"the square is of 1 to {min(height, width)} pixels; received {size=}"
         )
     stride = max(1, size // 4) if stride is None else stride
     if stride < 1:
@@ -425,23 +377,25 @@ def occlusion(
     fill = np.broadcast_to(np.asarray(fill, np.float64), (channels,))
     if np.issubdtype(shown.dtype, np.integer):
         fill = np.rint(fill)
-    rows, columns = _starts(height, size, stride), _starts(width, size, stride)
-    places = [(r, c) for r in rows for c in columns]
+    rows, columns = (
+        # The last ends at the border.
+        sorted({*range(0, length - size + 1, stride), length - size})
+        for length in (height, width)
+    )
+    places = [(slice(r, r + size), slice(c, c + size)) for r in rows for c in columns]
     drops = np.zeros(len(places))
     for first in range(0, len(places), batch_size):
         some = places[first : first + batch_size]
         hidden = np.repeat(shown[None], len(some), 0)
-        for i, (r, c) in enumerate(some):
-            hidden[i, r : r + size, c : c + size] = fill
+        for copy, square in zip(hidden, some, strict=True):
+            copy[square] = fill
         answers = question.probabilities(record(model, batch(model, hidden)))
         drops[first : first + len(some)] = whole - answers
     total, count = np.zeros((height, width)), np.zeros((height, width))
-    for (r, c), drop in zip(places, drops, strict=True):
-        total[r : r + size, c : c + size] += drop
-        count[r : r + size, c : c + size] += 1
+    for square, drop in zip(places, drops, strict=True):
+        total[square] += drop
+        count[square] += 1
     return question.heatmap(
-        model,
-        image,
         "occlusion",
         f"drop of the probability with a {size}×{size} square hidden",
         # Strides beyond the size leave pixels that are never hidden: they cost nothing.
@@ -450,8 +404,3 @@ def occlusion(
         coarse=drops.reshape(len(rows), len(columns)),
         signed=True,
     )
-
-
-def _starts(length: int, size: int, stride: int) -> list[int]:
-    """Where squares begin along an axis; the last ends at the border."""
-    return sorted({*range(0, length - size + 1, stride), length - size})

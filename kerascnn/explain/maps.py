@@ -1,6 +1,6 @@
 """The activation maps of a layer for an image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,19 +25,13 @@ _LISTED = 12
 
 @dataclass(frozen=True, eq=False)
 class ActivationMaps:
-    """What a layer gives for an image.
+    """What a layer gives for an image."""
 
-    Attributes:
-        model, layer, kind: names of the model and the layer's call; the layer's class.
-        image: (H, W, C).
-        maps: float32 (H, W, channels), or (units,) of a dense layer.
-    """
-
-    model: str
-    layer: str
-    kind: str
-    image: np.ndarray
-    maps: np.ndarray
+    model: str  #: its name
+    layer: str  #: name of the layer's call
+    kind: str  #: class of the layer
+    image: np.ndarray  #: (H, W, C)
+    maps: np.ndarray  #: float32 (H, W, channels), or (units,) of a dense layer
 
     @property
     def strengths(self) -> np.ndarray:
@@ -53,16 +47,16 @@ class ActivationMaps:
     @property
     def table(self) -> Table:
         """The maps as a table, the strongest first."""
+        flat = self.maps.ndim == 1
         columns = [
             Column("map", "map"),
             Column("strength", "mean |value|", number),
             Column("least", "least", number),
             Column("mean", "mean", number),
             Column("greatest", "greatest", number),
-            Column("at", "greatest at (row, column)", _place, right=False),
-            Column("zeros", "zeros %", lambda v: f"{v:.0f}"),
+            Column("at", "greatest at (row, column)", str, right=False),
+            Column("zeros", "zeros %", "{:.0f}".format),
         ]
-        flat = self.maps.ndim == 1
         if flat:
             columns = [Column("map", "unit"), Column("mean", "value", number)]
         rows = []
@@ -79,15 +73,16 @@ class ActivationMaps:
                     "zeros": 100 * float((values == 0).mean()),
                 }
             )
-        title = (
-            f"{self.layer} ({self.kind}) of {self.model}: {shape_text(self.maps.shape)}"
+        return Table(
+            columns, rows, title=f"{self._head()}: {shape_text(self.maps.shape)}"
         )
-        return Table(columns, rows, title=title)
+
+    def _head(self) -> str:
+        return f"{self.layer} ({self.kind}) of {self.model}"
 
     def __str__(self) -> str:
         table = self.table
-        listed = Table(table.columns, table.rows[:_LISTED], title=table.title)
-        lines = [str(listed)]
+        lines = [str(replace(table, rows=table.rows[:_LISTED]))]
         if (more := len(table.rows) - _LISTED) > 0:
             lines.append(f"… and {more} weaker ones")
         if self.maps.ndim == 3:
@@ -113,9 +108,20 @@ class ActivationMaps:
         Args:
             most: the most maps to draw.
         """
-        shown = self.strongest[:most]
+        shown, count = self.strongest[:most], self.maps.shape[-1]
+        some = f", the {len(shown)} strongest" if len(shown) < count else ""
         if self.maps.ndim == 1:
-            return self._plot_units(shown)
+            shown = np.sort(shown)
+            figure = canvas(11, 4)
+            left, axes = figure.subplots(1, 2, width_ratios=(1, 2.4))
+            draw_image(left, self.image, "image")
+            axes.bar(range(len(shown)), self.maps[shown], color=BLUE)
+            axes.set_xticks(range(len(shown)), [str(k) for k in shown], fontsize=7)
+            axes.axhline(0, color="#333333", lw=0.8)
+            axes.set_xlabel("unit")
+            axes.set_ylabel("activation")
+            figure.suptitle(f"{self._head()}: {count} units{some}")
+            return figure
         rows, columns = grid(len(shown))
         figure = canvas(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows))
         left, right = figure.subfigures(1, 2, width_ratios=(3.2, 1.25 * columns))
@@ -124,41 +130,15 @@ class ActivationMaps:
         for k in shown:
             ends = (number(f(self.maps[..., k])) for f in (np.min, np.max))
             cells.append((self.maps[..., k], f"{k}: {' … '.join(ends)}"))
-        tiles(
-            right.subplots(),
-            [cells[i * columns : (i + 1) * columns] for i in range(rows)],
-            cmap=SEQUENTIAL,
-        )
-        count = self.maps.shape[-1]
-        some = f", the {len(shown)} strongest" if len(shown) < count else ""
+        lines = [cells[i * columns : (i + 1) * columns] for i in range(rows)]
+        tiles(right.subplots(), lines, cmap=SEQUENTIAL)
         figure.suptitle(
-            f"{self.layer} ({self.kind}) of {self.model}: {count} maps of "
-            f"{shape_text(self.maps.shape[:2])}{some}; each from its least (dark) "
-            "to its greatest value",
+            f"{self._head()}: {count} maps of {shape_text(self.maps.shape[:2])}{some}; "
+            "each from its least (dark) to its greatest value",
             fontsize=10,
             wrap=True,
         )
         return figure
-
-    def _plot_units(self, shown):
-        shown = np.sort(shown)
-        figure = canvas(11, 4)
-        left, axes = figure.subplots(1, 2, width_ratios=(1, 2.4))
-        draw_image(left, self.image, "image")
-        axes.bar(range(len(shown)), self.maps[shown], color=BLUE)
-        axes.set_xticks(range(len(shown)), [str(k) for k in shown], fontsize=7)
-        axes.axhline(0, color="#333333", lw=0.8)
-        axes.set_xlabel("unit")
-        axes.set_ylabel("activation")
-        some = f", the {len(shown)} strongest" if len(shown) < len(self.maps) else ""
-        figure.suptitle(
-            f"{self.layer} ({self.kind}) of {self.model}: {len(self.maps)} units{some}"
-        )
-        return figure
-
-
-def _place(at) -> str:
-    return f"({', '.join(map(str, at))})"
 
 
 def activation_maps(model, image, layer=None) -> ActivationMaps:

@@ -16,15 +16,10 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Which classes a network takes for which.
+    """Which classes a network takes for which."""
 
-    Attributes:
-        title: the network and the data.
-        evaluation: with `.confusion` (true class, answer), `.accuracy`, `.labels`.
-    """
-
-    title: str
-    evaluation: Evaluation
+    title: str  #: the network and the data
+    evaluation: Evaluation  #: with `.accuracy`, `.labels`, …
 
     @property
     def matrix(self) -> np.ndarray:
@@ -49,35 +44,28 @@ class Confusion:
     @property
     def table(self) -> Table:
         """The matrix as a table."""
-        labels = self.evaluation.labels
+        e, labels = self.evaluation, self.evaluation.labels
         columns = [Column("true", "true \\ answer", right=False)]
         columns += [Column(f"answer {name}", name) for name in labels]
         columns.append(Column("right", "right %", lambda v: f"{v:.1f}"))
         rows = []
-        for i, name in enumerate(labels):
-            counts = self.matrix[i]
-            answers = {
-                f"answer {other}": int(n)
-                for other, n in zip(labels, counts, strict=True)
-            }
-            right = 100 * float(counts[i] / counts.sum()) if counts.sum() else None
-            rows.append({"true": name, **answers, "right": right})
-        e = self.evaluation
+        for name, counts in zip(labels, self.matrix, strict=True):
+            right = (
+                100 * float(counts[len(rows)] / counts.sum()) if counts.any() else None
+            )
+            answers = zip(labels, map(int, counts), strict=True)
+            row = {"true": name, **{f"answer {other}": n for other, n in answers}}
+            rows.append({**row, "right": right})
         title = f"{self.title}: {e.accuracy:.2f} % of {e.images:,} images right"
         return Table(columns, rows, title=title)
 
     def __str__(self) -> str:
-        lines = [str(self.table)]
-        if pairs := self.pairs[:5]:
-            lines.append("most often confused:")
-            lines += [
-                f"  {true} taken for {answer}: {count} images, "
-                f"{share:.1f} % of the class"
-                for true, answer, count, share in pairs
-            ]
-        else:
-            lines.append("no answer is wrong")
-        return "\n".join(lines)
+        lines = [
+            f"  {true} taken for {answer}: {count} images, {share:.1f} % of the class"
+            for true, answer, count, share in self.pairs[:5]
+        ]
+        head = "most often confused:" if lines else "no answer is wrong"
+        return "\n".join([str(self.table), head, *lines])
 
     def to_dict(self) -> dict:
         """Return matrix, labels and accuracy as values that JSON can hold."""
@@ -92,34 +80,22 @@ class Confusion:
     @drawn
     def plot(self):
         """Draw the matrix."""
-        figure = self.evaluation.plot(self.title)
-        return figure
+        return self.evaluation.plot(self.title)
 
 
 @dataclass(frozen=True, eq=False)
 class Mistakes:
-    """The wrong answers of which a network is surest.
+    """The wrong answers of which a network is surest."""
 
-    Attributes:
-        title: the network and the data.
-        indices: int (n,), which images of the part, the surest wrong answer first.
-        images: (n, H, W, C).
-        truth: int (n,), their classes.
-        answers: int (n,), what the network takes them for.
-        probabilities: float32 (n, classes).
-        labels: names of the classes.
-        wrong, total: number of wrong answers, and of images.
-    """
-
-    title: str
-    indices: np.ndarray
-    images: np.ndarray
-    truth: np.ndarray
-    answers: np.ndarray
-    probabilities: np.ndarray
-    labels: tuple[str, ...]
-    wrong: int
-    total: int
+    title: str  #: the network and the data
+    indices: np.ndarray  #: int (n,), of the images, the surest wrong answer first
+    images: np.ndarray  #: (n, H, W, C)
+    truth: np.ndarray  #: int (n,), their classes
+    answers: np.ndarray  #: int (n,), what the network takes them for
+    probabilities: np.ndarray  #: float32 (n, classes)
+    labels: tuple[str, ...]  #: names of the classes
+    wrong: int  #: number of wrong answers
+    total: int  #: number of images
 
     @property
     def table(self) -> Table:
@@ -168,26 +144,20 @@ class Mistakes:
         """
         if not len(self.images):
             raise ValueError(f"{self.title}: no answer is wrong, nothing to draw")
-        figure = gallery(
-            self.images,
-            self.truth,
-            {"taken for": self.probabilities},
-            self.labels,
-            title=f"{self.title}: the surest of {self.wrong:,} wrong answers\n"
-            "(above the true class, below the answer and its probability)",
-        )
-        return figure
+        title = f"{self.title}: the surest of {self.wrong:,} wrong answers\n"
+        title += "(above the true class, below the answer and its probability)"
+        answers = {"taken for": self.probabilities}
+        return gallery(self.images, self.truth, answers, self.labels, title=title)
 
 
 class _Answers:
-    """One output of a model, under the name that evaluation calls: `predict`."""
+    """One output of a model, as class probabilities, for evaluation to call."""
 
     def __init__(self, model, images, output: int | None):
         self.model, self.name = model, model.name
         self.head = head(model, batch(model, images[:SAMPLE]), output)
 
     def predict(self, x, batch_size=256, verbose=0) -> np.ndarray:
-        """Return class probabilities (N, classes) for images (N, H, W, C)."""
         answers = predict_batches(self.model, batch(self.model, x), batch_size)
         return self.head.probabilities(answers)
 
@@ -195,13 +165,7 @@ class _Answers:
 def images_of(data, part: str = "test") -> tuple[Images, tuple[str, ...] | None, str]:
     """Return images with classes, names of the classes, and a title.
 
-    Args:
-        data: a `kerascnn.Data`, a `kerascnn.Images`, or a pair of arrays (x, y).
-        part: of a `Data`: "train", "validation" or "test".
-
-    Raises:
-        ValueError: there is no such part, or there are no images.
-        TypeError: the data are something else.
+    `data` and `part` are those of `confusion`, as are the errors.
     """
     if isinstance(data, Data):
         if part not in PARTS:
@@ -274,23 +238,10 @@ def mistakes(
     labels=None,
     output: int | None = None,
 ) -> Mistakes:
-    """Find the wrong answers of which a network is surest.
+    """Find the wrong answers of which a network is surest, `count` at most.
 
-    Args:
-        model: a Keras model that answers with probabilities or logits (N, classes).
-        data: a `kerascnn.Data`, `kerascnn.Images`, or a pair of arrays (x, y).
-        count: the most to return.
-        part: of a `Data`: "train", "validation" or "test".
-        labels: names of the classes; default: the data's, else their numbers.
-        output: number of the output, for a model with several; default: the one that
-            answers, as `kerascnn.heads.head` says.
-
-    Returns:
-        A `Mistakes`: `print` it, `.plot()` it.
-
-    Raises:
-        ValueError: there are no images, or no such part or output, or `count` is 0.
-        TypeError: the data are something else.
+    The other arguments and the errors are those of `confusion`; ValueError also for a
+    `count` below 1. Returns a `Mistakes`: `print` it, `.plot()` it.
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more; received {count}")
@@ -323,14 +274,10 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
         classes: int (N,), the true classes.
         answers: by network name, its probabilities (N, classes).
         labels: names of the classes.
-        title: of the figure.
+        title: of the figure that is returned.
         columns: images a row.
 
-    Returns:
-        A matplotlib Figure.
-
-    Raises:
-        ValueError: there are no images, or not as many answers as images.
+    Raises ValueError where there are no images, or not as many answers as images.
     """
     if not len(images):
         raise ValueError("a gallery needs images; received none")
@@ -340,8 +287,7 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
                 f"{name} has {len(probabilities)} answers for {len(images)} images"
             )
     rows = -(-len(images) // columns)
-    height = 1.75 + 0.2 * (len(answers) + 1)
-    figure = canvas(1.75 * columns, height * rows + 0.5)
+    figure = canvas(1.75 * columns, (1.95 + 0.2 * len(answers)) * rows + 0.5)
     figure.suptitle(title)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
@@ -349,15 +295,14 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
     for i, (axes, image) in enumerate(zip(grid, images, strict=False)):
         axes.imshow(image.squeeze(), cmap="gray", interpolation="nearest")
         axes.set_title(labels[classes[i]], fontsize=9)
-        for line, (name, probabilities) in enumerate(answers.items(), start=1):
+        for line, (name, probabilities) in enumerate(answers.items()):
             answer = int(np.argmax(probabilities[i]))
             right = answer == classes[i]
-            mark = "✓" if right else "✗"
-            axes.text(
-                0.5,
-                -0.02 - 0.11 * (line - 1),
-                f"{mark} {name}: {labels[answer]} {probabilities[i][answer]:.0%}",
-                transform=axes.transAxes,
+            axes.annotate(
+                f"{'✓' if right else '✗'} {name}: {labels[answer]} "
+                f"{probabilities[i][answer]:.0%}",
+                (0.5, -0.02 - 0.11 * line),
+                xycoords="axes fraction",
                 ha="center",
                 va="top",
                 fontsize=6.5,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerascnn.explain.recording import shown_image
 from kerascnn.plotting.style import (
     CHANNELS,
     canvas,
@@ -19,26 +20,16 @@ from kerascnn.plotting.style import (
 
 _SIDE = 12  # rows and columns of numbers that a page holds
 # From black to the colour of a channel.
-_TINTS = {
-    "red": (1.0, 0.0, 0.0),
-    "green": (0.0, 1.0, 0.0),
-    "blue": (0.0, 0.0, 1.0),
-}
+_TINTS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """An image as numbers.
+    """An image as numbers."""
 
-    Attributes:
-        image: (H, W, C).
-        names: of the channels: grey; red, green, blue; or their numbers.
-        window: (row, column, height, width), the part whose numbers are shown.
-    """
-
-    image: np.ndarray
-    names: tuple[str, ...]
-    window: tuple[int, int, int, int]
+    image: np.ndarray  #: (H, W, C)
+    names: tuple[str, ...]  #: of the channels: grey; red, green, blue; or their numbers
+    window: tuple[int, int, int, int]  #: (row, column, height, width) that is shown
 
     @property
     def shown(self) -> np.ndarray:
@@ -51,13 +42,6 @@ class Pixels:
         """Whether the numbers of the whole image are shown."""
         return self.shown.shape == self.image.shape
 
-    def _where(self) -> str:
-        row, column, height, width = self.window
-        return (
-            f"rows {row} to {row + height - 1}, columns {column} to "
-            f"{column + width - 1}"
-        )
-
     def __str__(self) -> str:
         height, width, channels = self.image.shape
         product = "·".join(map(str, self.image.shape))
@@ -68,7 +52,11 @@ class Pixels:
             f"{number(self.image.min())} to {number(self.image.max())}"
         ]
         if not self.whole:
-            lines.append(f"shown: {self._where()}")
+            row, column, tall, wide = self.window
+            lines.append(
+                f"shown: rows {row} to {row + tall - 1}, columns {column} to "
+                f"{column + wide - 1}"
+            )
         for c, name in enumerate(self.names):
             mean = number(self.image[..., c].mean())
             lines.append(f"{name} (mean of the whole {mean}):")
@@ -91,29 +79,21 @@ class Pixels:
             rectangle(panels[0], *self.window)
         tones = picture(self.image)
         if tones.ndim == 2 or tones.shape[-1] != self.image.shape[-1]:
-            tones = np.stack(
-                [picture(self.image[..., c : c + 1]) for c in range(len(self.names))],
-                -1,
-            )
+            channels = np.moveaxis(self.image, -1, 0)
+            tones = np.stack([picture(c[..., None]) for c in channels], -1)
         tones = tones[row : row + height, column : column + width]
         extent = (column - 0.5, column + width - 0.5, row + height - 0.5, row - 0.5)
+        style = {"ha": "center", "va": "center"}
+        style["fontsize"] = 8 if max(height, width) <= 9 else 6.5
         for c, (axes, name) in enumerate(zip(panels[1:], self.names, strict=True)):
-            tint = np.array(_TINTS.get(name, (1.0, 1.0, 1.0)))
-            tone = tones[..., c]
+            tint, tone = np.array(_TINTS.get(name, (1, 1, 1))), tones[..., c]
             axes.imshow(tone[..., None] * tint, extent=extent, interpolation="nearest")
             # What the eye makes of a colour's brightness (ITU-R BT.709).
             bright = tone * float(tint @ (0.2126, 0.7152, 0.0722))
-            size = 8 if max(height, width) <= 9 else 6.5
             for i, j in np.ndindex(height, width):
-                axes.text(
-                    column + j,
-                    row + i,
-                    number(self.shown[i, j, c]),
-                    ha="center",
-                    va="center",
-                    fontsize=size,
-                    color="black" if bright[i, j] > 0.5 else "white",
-                )
+                colour = "black" if bright[i, j] > 0.5 else "white"
+                text = number(self.shown[i, j, c])
+                axes.text(column + j, row + i, text, color=colour, **style)
             whole_ticks(axes)
             axes.set_title(name)
             axes.set_xlabel("column (pixels)")
@@ -138,22 +118,13 @@ def pixels(image, *, window=None) -> Pixels:
 
     Source: the lecture, slides "Back to image classification".
     """
-    image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim == 4 and len(image) == 1:
-        image = image[0]
-    if image.ndim != 3 or not image.size:
-        raise ValueError(
-            f"an image is (height, width, channels); received shape {image.shape}"
-        )
+    image = shown_image(image)
     height, width, channels = image.shape
     if window is None:
-        if max(height, width) <= _SIDE:
-            window = (0, 0, height, width)
-        else:
+        tall, wide = height, width
+        if max(height, width) > _SIDE:
             tall, wide = min(8, height), min(8, width)
-            window = ((height - tall) // 2, (width - wide) // 2, tall, wide)
+        window = ((height - tall) // 2, (width - wide) // 2, tall, wide)
     row, column, tall, wide = window = tuple(int(n) for n in window)
     inside = row >= 0 and column >= 0 and tall > 0 and wide > 0
     if not inside or row + tall > height or column + wide > width:

@@ -8,18 +8,12 @@ from kerascnn.receptive_field import ALL, reads, sizes
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of pixels, first and last row and column included.
+    """A rectangle of pixels."""
 
-    Attributes:
-        rows, columns: (first, last); cut at the border of the image; (0, -1) where the
-            place sees zeros of a padding alone.
-        exact: False where a layer on the way does not say what it sees, so that the
-            whole of its input was taken.
-    """
-
+    #: (first, last), cut at the image's border; (0, -1) where only zeros are seen
     rows: tuple[int, int]
     columns: tuple[int, int]
-    exact: bool = True
+    exact: bool = True  #: False where a layer on the way does not say what it sees
 
     @property
     def height(self) -> int:
@@ -47,15 +41,8 @@ def region(recording: Recording, position: int, row: int, column: int) -> Region
 
     The places that are read are followed back to the images, call by call; where
     branches meet, the region spans them all. Places outside of a feature map are the
-    zeros of a padding, which depend on nothing.
-
-    Args:
-        recording: of the model.
-        position: of the call.
-        row, column: the place; any for an output without places, as of a dense layer.
-
-    Returns:
-        The region; None for a subclassed model, whose graph is not known.
+    zeros of a padding, which depend on nothing. For an output without places, as of a
+    dense layer, any row and column will do. None for a subclassed model.
     """
     if not recording.connected:
         return None

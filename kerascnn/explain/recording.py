@@ -3,9 +3,8 @@
     seen = record(model, images)
     seen.values(seen.find("conv1"))       # (N, 32, 32, 32)
 
-The model is run call by call, eagerly, on any backend. Functional and Sequential
-models, nested ones too, are followed through their graph; of a subclassed model, whose
-graph nobody knows, the layers are listened to while it runs.
+Functional and Sequential models, nested ones too, are followed through their graph; of
+a subclassed model, whose graph nobody knows, the layers are listened to.
 """
 
 import contextlib
@@ -24,21 +23,12 @@ from kerascnn.heads import Head
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One run of a model.
+    """One run of a model."""
 
-    Attributes:
-        graph: its calls in their order; tensors are the backend's, with their values.
-        names: the name of each call: that of the layer, behind those of the models
-            around it ("encoder/conv1"); ":2" is added where a layer is called again.
-        connected: whether each tensor's origin is known: not of subclassed models.
-        channels_first: whether feature maps are (N, C, H, W) in the model; what
-            `values` returns is (N, H, W, C) anyhow.
-    """
-
-    graph: Graph
-    names: tuple[str, ...]
-    connected: bool
-    channels_first: bool
+    graph: Graph  #: its calls; tensors are the backend's, with their values
+    names: tuple[str, ...]  #: of the calls: "encoder/conv1", "conv1:2" when repeated
+    connected: bool  #: whether each tensor's origin is known: not of subclassed models
+    channels_first: bool  #: whether feature maps are (N, C, H, W) in the model
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -48,27 +38,23 @@ class Recording:
     def find(self, layer) -> int:
         """Return the position of a layer's call.
 
-        Args:
-            layer: the layer, or its name: as in `names`, or without the models around
-                it where that is one layer only; or the name of a nested model, for the
-                call that gives its output.
-
-        Raises:
-            ValueError: there is no such layer, or more than one.
+        `layer` is the layer, or its name: as in `names`, or without the models around
+        it where that is one layer only; or the name of a nested model, for the call
+        that gives its output. Raises ValueError where there is none, or several.
         """
-        nested = {}
+        known = {}
         for call in self.graph.nested:
-            parts = (*call.parents, call.operation)
             position = self.maker(call.outputs[0])
-            nested.setdefault("/".join(part.name for part in parts), position)
             if call.operation is layer:
                 return position
+            known.setdefault(_path(call), position)
+        nested = list(known)
         if not isinstance(layer, str):
             for position, call in enumerate(self.calls):
                 if call.operation is layer:
                     return position
             layer = getattr(layer, "name", repr(layer))
-        known = {**nested, **{name: i for i, name in enumerate(self.names)}}
+        known |= {name: i for i, name in enumerate(self.names)}
         return known[find_layer(layer, [*self.names, *nested])]
 
     def maker(self, tensor) -> int:
@@ -92,57 +78,51 @@ class Recording:
             values = np.moveaxis(values, 1, -1)
         return values
 
-    def ancestors(self, tensor) -> set[int]:
-        """Return the positions of the calls that a tensor depends on."""
+    def before(self, output: int = 0) -> list[int]:
+        """Return the positions of the calls that an output depends on, in order.
+
+        Of a subclassed model they are all calls.
+        """
+        if not self.connected:
+            return list(range(len(self.calls)))
         makers: dict[int, int] = {}
         for position, call in enumerate(self.calls):
             for x in call.outputs:
                 makers.setdefault(id(x), position)
-        found, queue = set(), [tensor]
+        found, queue = set(), [self.graph.outputs[output]]
         while queue:
             position = makers.get(id(queue.pop()), -1)
             if position >= 0 and position not in found:
                 found.add(position)
                 queue.extend(self.calls[position].inputs)
-        return found
-
-    def output(self, number: int = 0):
-        """Return one of the model's outputs, a tensor."""
-        return self.graph.outputs[number]
+        return sorted(found)
 
 
 def numbers(tensor) -> np.ndarray:
-    """Return a tensor of any type as a float32 array."""
+    """Return a tensor or a weight of any type as a float32 array."""
     from keras import ops
 
     return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
 
 
-def prepared(model, image) -> np.ndarray:
-    """Bring one image to a batch of one, as the model takes it.
+def shown_image(image) -> np.ndarray:
+    """Return an image (H, W, C), (1, H, W, C) or (H, W) as (H, W, C).
 
-    Args:
-        model: a Keras model with one input.
-        image: (H, W, C), (1, H, W, C), or (H, W) for one channel; pixels in the range
-            that the model takes.
-
-    Returns:
-        (1, H, W, C) of the type of the model's input ((1, C, H, W) for a model that
-        has its channels first).
-
-    Raises:
-        ValueError: the shape is not that of the model's input.
+    Raises ValueError for anything else.
     """
     image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim == 4 and len(image) == 1:
-        image = image[0]
-    if image.ndim != 3:
+    found = image[0] if image.ndim == 4 and len(image) == 1 else image
+    found = found[..., None] if found.ndim == 2 else found
+    if found.ndim != 3 or not found.size:
         raise ValueError(
             f"an image is (height, width, channels); received shape {image.shape}"
         )
-    return batch(model, image[None])
+    return found
+
+
+def prepared(model, image) -> np.ndarray:
+    """Bring one image, as `shown_image` takes it, to a `batch` of one."""
+    return batch(model, shown_image(image)[None])
 
 
 def batch(model, images) -> np.ndarray:
@@ -163,22 +143,18 @@ def batch(model, images) -> np.ndarray:
     own = tuple(graph.inputs[0].shape[1:])
     if len(own) == 2 and images.shape[-1] == 1:  # no axis for the one channel
         images = images[..., 0]
-    if channels_first(model) and not _agree(images.shape[1:], own):
+    if _channels_first(model) and not _agree(images.shape[1:], own):
         images = np.moveaxis(images, -1, 1)
     if not _agree(images.shape[1:], own):
+        wanted, given = (
+            "x".join("?" if n is None else str(n) for n in shape)
+            for shape in (own, images.shape[1:])
+        )
         raise ValueError(
-            f"{model.name} takes images of {shape_words(own)}; received "
-            f"{shape_words(images.shape[1:])} (kerascnn.data.read_image(file, size) "
-            "brings an image to a size)"
+            f"{model.name} takes images of {wanted}; received {given} "
+            "(kerascnn.data.read_image(file, size) brings an image to a size)"
         )
     return images.astype(str(graph.inputs[0].dtype))
-
-
-def shown_image(image) -> np.ndarray:
-    """Return an image as (H, W, C)."""
-    image = np.asarray(image)
-    image = image[0] if image.ndim == 4 else image
-    return image[..., None] if image.ndim == 2 else image
 
 
 def _agree(shape, own) -> bool:
@@ -187,23 +163,13 @@ def _agree(shape, own) -> bool:
     )
 
 
-def shape_words(shape) -> str:
-    """Write the shape of an image: "32x32x3"; open sizes are "?"."""
-    return "x".join("?" if n is None else str(n) for n in shape)
-
-
-def channels_first(model) -> bool:
-    """Tell whether the feature maps of a model have their channels first."""
-    formats = [
-        found
-        for layer in model._flatten_layers()
-        if (found := getattr(layer, "data_format", None)) is not None
-    ]
-    return bool(formats) and formats[0] == "channels_first"
+def _channels_first(model) -> bool:
+    formats = (getattr(x, "data_format", None) for x in model._flatten_layers())
+    return next(filter(None, formats), None) == "channels_first"
 
 
 def record(model, images, alter: Callable | None = None) -> Recording:
-    """Run a model on images, as for inference, and keep every call.
+    """Run a model on images, call by call as for inference, and keep every call.
 
     Args:
         model: a Keras model.
@@ -227,12 +193,11 @@ def record(model, images, alter: Callable | None = None) -> Recording:
         inputs = tuple(
             x
             for x in tree.flatten(arguments)
-            if _is_tensor(x) and (id(x) in known or not connected)
+            if ops.is_tensor(x) and (id(x) in known or not connected)
         )
         if alter is not None:
             flat[0] = alter(len(calls), flat[0])
-        positional = arguments[0]
-        calls.append(Call(operation, parents, inputs, tuple(flat), positional))
+        calls.append(Call(operation, parents, inputs, tuple(flat), arguments[0]))
         known.update(id(x) for x in flat)  # which stay, as the calls hold them
         return tree.pack_sequence_as(outputs, flat)
 
@@ -245,34 +210,27 @@ def record(model, images, alter: Callable | None = None) -> Recording:
         Graph((images,), tuple(outputs), tuple(calls), tuple(nested)),
         tuple(_names(calls)),
         connected,
-        channels_first(model),
+        _channels_first(model),
     )
 
 
-def _is_tensor(value) -> bool:
-    from keras import ops
-
-    return ops.is_tensor(value)
-
-
-def _walkable(model) -> bool:
-    """Whether a model computes what its graph says: a subclass may do otherwise."""
-    if functional(model) is None:
+def _walkable(operation) -> bool:
+    """Whether it is a model that computes what its graph says: a subclass may not."""
+    if functional(operation) is None:
         return False
-    return type(model).call.__module__.split(".")[0] == "keras"
+    return type(operation).call.__module__.split(".")[0] == "keras"
 
 
 def _walk(graph, inputs, parents, visit, nested):
     """Run a functional model call by call; returns its outputs."""
-    from keras import tree
+    from keras import ops, tree
 
     def watched(operation):
         def call(*args, **kwargs):
             if _walkable(operation):
                 inner = functional(operation)
-                flat = [x for x in tree.flatten((args, kwargs)) if _is_tensor(x)]
-                around = (*parents, operation)
-                outputs = _walk(inner, flat, around, visit, nested)
+                flat = [x for x in tree.flatten((args, kwargs)) if ops.is_tensor(x)]
+                outputs = _walk(inner, flat, (*parents, operation), visit, nested)
                 nested.append(
                     Call(operation, parents, tuple(flat), tuple(outputs), args)
                 )
@@ -319,10 +277,13 @@ def _listening(model, visit) -> Iterator[None]:
             layer.__dict__.pop("call", None)
 
 
+def _path(call) -> str:
+    return "/".join(part.name for part in (*call.parents, call.operation))
+
+
 def _names(calls) -> Iterator[str]:
     counts: dict[str, int] = {}
-    for call in calls:
-        name = "/".join(part.name for part in (*call.parents, call.operation))
+    for name in map(_path, calls):
         counts[name] = counts.get(name, 0) + 1
         yield name if counts[name] == 1 else f"{name}:{counts[name]}"
 
@@ -337,17 +298,16 @@ def last_maps(seen: Recording, output: int = 0) -> int:
         ValueError: there are none: the network has no feature maps.
     """
     calls = seen.calls
-    able = range(len(calls))
-    if seen.connected:
-        able = sorted(seen.ancestors(seen.output(output)))
-    able = list(itertools.dropwhile(lambda i: not weighted(calls[i]), able))
+    able = list(
+        itertools.dropwhile(lambda i: not weighted(calls[i]), seen.before(output))
+    )
     for position in reversed(able):
         call = calls[position]
-        kind = type(call.operation).__name__
         shape = tuple(call.outputs[0].shape)
         spatial = shape[2:] if seen.channels_first else shape[1:-1]
         if len(shape) != 4 or spatial == (1, 1):
             continue
+        kind = type(call.operation).__name__
         if not any(word in kind for word in ("Pool", "Dropout", "Softmax")):
             return position
     inside = [seen.names[i] for i in able if _has_convolutions(calls[i].operation)]
@@ -371,31 +331,23 @@ def _has_convolutions(layer) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """Where a model's scores are: the logits, where there is a softmax to leave out.
+    """Where a model's scores are: the logits, where there is a softmax to leave out."""
 
-    Attributes:
-        kind: "logit" (what softmax or sigmoid is given) or "output" (what the model
-            answers, where it has neither at its end).
-        call: the position of the call to look at; -1 for none.
-        fused: the layer whose own activation is the softmax, if one.
-        output: number of the model's output.
-    """
-
-    kind: str
-    call: int
-    fused: Any
-    output: int
+    kind: str  #: "logit", or "output" where no softmax or sigmoid is at the end
+    output: int  #: number of the model's output
+    call: int = -1  #: the position of the call to look at for a logit
+    fused: Any = None  #: the layer whose own activation is the softmax, if one
 
     def of(self, seen: Recording):
         """Return the scores (N, classes) of a recording, a tensor."""
         from keras import ops
 
-        found = seen.output(self.output)
-        if self.kind == "logit":
-            call = seen.calls[self.call]
-            logits = call.outputs[0] if self.fused is not None else call.inputs[0]
-            found = ops.reshape(logits, found.shape)
-        return found
+        found = seen.graph.outputs[self.output]
+        if self.kind == "output":
+            return found
+        call = seen.calls[self.call]
+        logits = call.inputs[0] if self.fused is None else call.outputs[0]
+        return ops.reshape(logits, found.shape)
 
     @contextlib.contextmanager
     def without_activation(self) -> Iterator[None]:
@@ -414,44 +366,32 @@ class Score:
 
 
 def score(seen: Recording, head: Head) -> Score:
-    """Find the scores of an output: Grad-CAM and saliency look before the softmax.
-
-    Args:
-        seen: a recording of the model.
-        head: what `kerascnn.heads.head` says of the model.
-    """
+    """Find the scores of a model's head: before the softmax, where there is one."""
     import keras
 
-    answer = seen.output(head.index)
+    answer, none = seen.graph.outputs[head.index], Score("output", head.index)
     position = seen.maker(answer)
     if head.squash is not None:
         calls = [i for i, c in enumerate(seen.calls) if c.operation is head.squash]
         position = calls[-1] if calls else position
-    none = Score("output", -1, None, head.index)
     if position < 0 or head.kind in ("logits", "logit"):
         return none
     call = seen.calls[position]
     squashing = (keras.activations.softmax, keras.activations.sigmoid)
-    activation = getattr(call.operation, "activation", None)
     apart = type(call.operation).__name__ in ("Activation", "Softmax", "Sigmoid")
-    if not apart and activation not in squashing:
+    if not apart and getattr(call.operation, "activation", None) not in squashing:
         return none
     # A mean of probabilities, over places or branches, has no logits.
     tensor = call.inputs[0] if apart else call.outputs[0]
     if math.prod(tensor.shape) != math.prod(answer.shape):
         return none
-    return Score("logit", position, None if apart else call.operation, head.index)
+    return Score("logit", head.index, position, None if apart else call.operation)
 
 
 def gradient(
     model, images, score: Callable[[Recording], Any], at: int | None = None
 ) -> np.ndarray:
     """Differentiate a score of each image with respect to the images or feature maps.
-
-    Backends differ in how they differentiate; Keras' training step is the one way that
-    they share. So a model is made whose only weight is an addition to the images (or
-    maps), zero, and trained for one step of gradient descent at a learning rate of 1:
-    the addition is then the gradient, times -1, to the last bit.
 
     Args:
         model: a Keras model.
@@ -483,6 +423,10 @@ def gradient(
 
         return score(record(model, images, alter))
 
+    # Backends differ in how they differentiate; Keras' training step is the one way
+    # that they share. So a model whose only weight is an addition of zeros is trained
+    # for one step of gradient descent at a learning rate of 1: the addition is then the
+    # gradient, times -1, to the last bit.
     class Probe(keras.Model):
         def __init__(self):
             super().__init__(dtype="float32", name="probe")

@@ -31,17 +31,11 @@ _FRAMES = 12  # of the animation
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was explained.
+    """What was explained."""
 
-    Attributes:
-        text: for people.
-        data: values that JSON can hold.
-        pictures: the files that were written.
-    """
-
-    text: str
-    data: dict[str, Any]
-    pictures: tuple[Path, ...]
+    text: str  #: for people
+    data: dict[str, Any]  #: values that JSON can hold
+    pictures: tuple[Path, ...]  #: the files that were written
 
     def __str__(self) -> str:
         return "\n".join([self.text, *(f"picture: {file}" for file in self.pictures)])

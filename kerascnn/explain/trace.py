@@ -21,51 +21,29 @@ from kerascnn.tables import Column, Table
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What one call of a layer gives for the image.
+    """What one call of a layer gives for the image."""
 
-    Attributes:
-        name: of the call.
-        kind: class of the layer.
-        shape: of its output, without the batch.
-        field: (height, width) of the receptive field, not cut at the border; "all" for
-            the whole image; None if not known.
-        least, mean, greatest: of the output's values.
-        zeros: share of the values that are exactly 0, in percent.
-        strongest: numbers of the channels (or units) with the greatest mean absolute
-            value, the first most.
-        strengths: their mean absolute values.
-        maps: float32 (H, W, n), the strongest maps; None for an output without rows
-            and columns.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    field: tuple[int, ...] | str | None
-    least: float
+    name: str  #: of the call
+    kind: str  #: class of the layer
+    shape: tuple[int, ...]  #: of its output, without the batch
+    field: tuple[int, ...] | str | None  #: (height, width) that it sees; "all"; unknown
+    least: float  #: of the output's values
     mean: float
     greatest: float
-    zeros: float
-    strongest: tuple[int, ...]
-    strengths: tuple[float, ...]
-    maps: np.ndarray | None
+    zeros: float  #: share of the values that are exactly 0, in percent
+    strongest: tuple[int, ...]  #: channels of the greatest mean absolute value
+    strengths: tuple[float, ...]  #: their mean absolute values
+    maps: np.ndarray | None  #: float32 (H, W, n), the strongest; None for vectors
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The way of an image through a network.
+    """The way of an image through a network."""
 
-    Attributes:
-        model: name of the model.
-        image: (H, W, C).
-        stages: one for each call of a layer, in order.
-        cell: the sum behind one value, where a layer was named.
-    """
-
-    model: str
-    image: np.ndarray
-    stages: tuple[Stage, ...]
-    cell: Cell | None
+    model: str  #: name of the model
+    image: np.ndarray  #: (H, W, C)
+    stages: tuple[Stage, ...]  #: one for each call of a layer, in order
+    cell: Cell | None  #: the sum behind one value, where a layer was named
 
     @property
     def table(self) -> Table:

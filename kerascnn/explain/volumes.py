@@ -5,17 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kerascnn.graph import Graph, trace
-from kerascnn.plotting.style import (
-    BLUE,
-    INK,
-    ORANGE,
-    PALE,
-    SKY,
-    VERMILION,
-    canvas,
-    drawn,
-)
-from kerascnn.plotting.style import shape_text as _shape_text
+from kerascnn.plotting import style
+from kerascnn.plotting.style import BLUE, INK, ORANGE, PALE, SKY, VERMILION, shape_text
 from kerascnn.summary import Row, Summary, summarize
 from kerascnn.tables import Column, Table
 
@@ -25,47 +16,36 @@ _FEW = 12  # layers, of which each that changes the shape makes a volume
 
 @dataclass(frozen=True)
 class Volume:
-    """The layers from one reduction of height and width to the next.
+    """The layers from one reduction of height and width to the next."""
 
-    Attributes:
-        shape: of the last output among them, without the batch: (H, W, C) or (units,).
-        layers: (class, number) of the layers that compute or pool, in order; bare
-            operations, activations and normalisation are left out.
-        parameters: of all layers among them.
-        macs: multiply-accumulates for one image; None where a layer's are unknown.
-    """
-
-    shape: tuple[int, ...]
-    layers: tuple[tuple[str, int], ...]
-    parameters: int
-    macs: int | None
+    shape: tuple[int, ...]  #: of the last output among them: (H, W, C) or (units,)
+    layers: tuple[
+        tuple[str, int], ...
+    ]  #: (class, number) of those that compute or pool
+    parameters: int  #: of all layers among them
+    macs: int | None  #: multiply-accumulates for one image; None if unknown
 
     @property
     def layers_text(self) -> str:
         """The layers in words: "2 Conv2D, MaxPooling2D"."""
-        return ", ".join(_counted(kind, n) for kind, n in self.layers) or "-"
+        return ", ".join(_words(self.layers)) or "-"
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """A network as the volumes that an image becomes.
+    """A network as the volumes that an image becomes."""
 
-    Attributes:
-        model: name of the model.
-        volumes: the image first, the answer last.
-        aside: parameters of layers that the first output does not depend on, such as
-            auxiliary classifiers; they are not among the volumes.
-    """
-
-    model: str
-    volumes: tuple[Volume, ...]
-    aside: int
+    model: str  #: name of the model
+    volumes: tuple[Volume, ...]  #: the image first, the answer last
+    aside: (
+        int  #: parameters that only other outputs depend on, as auxiliary classifiers
+    )
 
     @property
     def table(self) -> Table:
         """The volumes as a table: text, Markdown, CSV, JSON."""
         columns = (
-            Column("shape", "Volume", _shape_text, right=False),
+            Column("shape", "Volume", shape_text, right=False),
             Column("layers", "Layers", right=False),
             Column("parameters", "Parameters", "{:,}".format),
             Column("parameter_share", "of all", _percent),
@@ -85,12 +65,8 @@ class Volumes:
                 self.volumes, *self._shares(), strict=True
             )
         ]
-        notes = (
-            [f"aside, on the way to other outputs: {self.aside:,} parameters"]
-            if self.aside
-            else []
-        )
-        return Table(columns, rows, title=self.model, notes=tuple(notes))
+        note = f"aside, on the way to other outputs: {self.aside:,} parameters"
+        return Table(columns, rows, self.model, (note,) if self.aside else ())
 
     def _shares(self) -> tuple[list[float], list[float | None]]:
         """Shares of the parameters and of the multiply-accumulates, 0…1."""
@@ -109,9 +85,9 @@ class Volumes:
     def description(self) -> str:
         """What the picture shows, in a sentence."""
         parts = [
-            f"{_shape_text(v.shape)} ({v.layers_text}; {v.parameters:,} parameters)"
+            f"{shape_text(v.shape)} ({v.layers_text}; {v.parameters:,} parameters)"
             if v.layers
-            else _shape_text(v.shape)
+            else shape_text(v.shape)
             for v in self.volumes
         ]
         return (
@@ -121,48 +97,31 @@ class Volumes:
             "of each."
         )
 
-    @drawn
+    @style.drawn
     def plot(self):
         """Draw the volumes as boxes, and below each what it costs."""
         count = len(self.volumes)
-        figure = canvas(max(7.0, 1.3 + 1.1 * count), 6.2, layout=None)
+        size = (max(7.0, 1.3 + 1.1 * count), 6.2)
+        figure = style.canvas(*size, layout=None)
         # Fixed places: to lay them out takes longer than all the rest.
-        sides = {"left": 0.75 / figure.get_figwidth(), "right": 0.985}
+        sides = {"left": 0.75 / size[0], "right": 0.985}
         panels = figure.subplots(
             3, 1, sharex=True, height_ratios=(2.6, 1, 1), gridspec_kw=sides
         )
         figure.subplots_adjust(top=0.86, bottom=0.05, hspace=0.34)
         _draw_boxes(panels[0], self.volumes)
         panels[0].set_xlim(-0.6, count - 0.4)
-        for axes, title, values, shares, colour in (
-            (
-                panels[1],
-                "Share of the parameters",
-                [v.parameters for v in self.volumes],
-                self._shares()[0],
-                BLUE,
-            ),
-            (
-                panels[2],
-                "Share of the multiply-accumulates",
-                [v.macs for v in self.volumes],
-                self._shares()[1],
-                VERMILION,
-            ),
-        ):
-            _draw_shares(axes, title, values, shares, colour)
+        parameters, macs = self._shares()
+        numbers = [v.parameters for v in self.volumes]
+        _draw_shares(panels[1], "Share of the parameters", numbers, parameters, BLUE)
+        title, numbers = "multiply-accumulates", [v.macs for v in self.volumes]
+        _draw_shares(panels[2], f"Share of the {title}", numbers, macs, VERMILION)
         aside = f"; aside: {self.aside:,} parameters" if self.aside else ""
         figure.suptitle(
             f"{self.model}: from the image to the answer{aside}\n", fontsize=12
         )
-        figure.text(
-            0.5,
-            0.925,
-            "height and width: root of the pixels; thickness: log of the channels",
-            ha="center",
-            fontsize=8,
-            color=INK,
-        )
+        note = "height and width: root of the pixels; thickness: log of the channels"
+        figure.text(0.5, 0.925, note, ha="center", fontsize=8, color=INK)
         return figure
 
 
@@ -175,19 +134,16 @@ def volumes(model, *, summary: Summary | None = None) -> Volumes:
     that changes the shape does.
 
     Args:
-        model: a functional or Sequential `keras.Model` of images, as every network of
-            the zoo is, channels last. Only its shapes are read, so that
-            `kerascnn.graph.without_weights` will do.
-        summary: what `summarize(model)` returned, where it is at hand: for a network
-            of a thousand layers it takes seconds.
+        model: a functional or Sequential `keras.Model` of images, channels last. Only
+            its shapes are read, so that `kerascnn.graph.without_weights` will do.
+        summary: what `summarize(model)` returned, where it is at hand.
 
     Returns:
         A `Volumes`: `print` it, `.plot()` it.
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: the model is not built, or it is subclassed, so that its graph is
-            not known.
+        ValueError: the model is not built, or it is subclassed.
 
     Source: the lecture, slide "Architecture", which writes the CNN as its volumes.
     """
@@ -201,10 +157,10 @@ def volumes(model, *, summary: Summary | None = None) -> Volumes:
     needed = _way(graph)
     rows = [r for r in summary.rows if r.level == 0 and r.output_shape is not None]
     way = [r for r in rows if r.name in needed or r.type == "InputLayer"]
-    strides = {
-        layer.name: _greatest(getattr(layer, "strides", 1))
-        for layer in model.operations
-    }
+    strides = {}
+    for layer in model.operations:
+        taken = getattr(layer, "strides", 1)
+        strides[layer.name] = taken if isinstance(taken, int) else max(taken)
     computing = sum(bool(row.macs) or _pools(row) for row in way)
     apart = computing <= _FEW and all(len(call.inputs) < 2 for call in graph.calls)
     found = tuple(map(_volume, _grouped(way, strides, apart)))
@@ -226,11 +182,9 @@ def _way(graph: Graph) -> set[str]:
 
 
 def _grouped(rows: list[Row], strides: dict[str, int], apart: bool) -> list[list[Row]]:
-    """Put rows together that make one volume.
+    """Put rows together that make one volume: `apart` as each layer changes the shape.
 
-    A pooling, or a stride, that reaches a new size opens a volume. What a convolution
-    without padding cuts off, or padding adds, does not; unless each layer that changes
-    the shape is to stand apart.
+    Else what a convolution without padding cuts off, or padding adds, opens none.
     """
     groups: list[list[Row]] = [[]]
     places: dict[tuple, list[Row]] = {}  # group of each size that was met
@@ -285,22 +239,18 @@ def _size(row: Row) -> tuple[int, ...]:
     return shape[:-1] if len(shape) > 1 else shape
 
 
-def _greatest(strides) -> int:
-    return strides if isinstance(strides, int) else max(strides)
-
-
 def _pools(row: Row) -> bool:
     return "Pool" in row.type
 
 
-def _counted(kind: str, number: int) -> str:
-    return kind if number == 1 else f"{number} {kind}"
+def _words(layers) -> list[str]:
+    return [kind if number == 1 else f"{number} {kind}" for kind, number in layers]
 
 
 def _percent(share: float) -> str:
-    return (
-        f"{100 * share:.1f} %" if share >= 0.0005 else ("0" if not share else "< 0.1 %")
-    )
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * share:.1f} %" if share else "0"
 
 
 def _short(value: int) -> str:
@@ -321,14 +271,11 @@ def _draw_boxes(axes, found) -> None:
     def log(n):
         return math.log(n + 1) / math.log(deep + 1)
 
+    middle = {"ha": "center"}
     for place, volume in enumerate(found):
-        maps = len(volume.shape) > 1
-        tall = (
-            math.sqrt(volume.shape[0] / side)
-            if maps
-            else 0.15 + 0.85 * log(volume.shape[-1])
-        )
-        wide = 0.05 + 0.4 * log(volume.shape[-1]) if maps else 0.08
+        maps, last = len(volume.shape) > 1, log(volume.shape[-1])
+        tall = math.sqrt(volume.shape[0] / side) if maps else 0.15 + 0.85 * last
+        wide = 0.05 + 0.4 * last if maps else 0.08
         # The second side of a map, drawn aslant.
         away = math.sqrt(volume.shape[1] / side) if len(volume.shape) > 2 else 0.05
         dx, dy = 0.26 * away, 0.3 * away
@@ -345,28 +292,15 @@ def _draw_boxes(axes, found) -> None:
             corners = [(x + a, y + b) for a, b in corners]
             axes.add_patch(Polygon(corners, fc="white", ec="none"))
             axes.add_patch(Polygon(corners, fc=colour, ec=INK, lw=0.8, alpha=alpha))
-        axes.text(
-            place,
-            0.72,
-            _shape_text(volume.shape),
-            ha="center",
-            va="bottom",
-            fontsize=9,
-            fontweight="bold",
-        )
+        text, bold = shape_text(volume.shape), {"fontsize": 9, "fontweight": "bold"}
+        axes.text(place, 0.72, text, va="bottom", **bold, **middle)
         # There are no others here, and room is short.
-        lines = [_counted(kind.removesuffix("2D"), n) for kind, n in volume.layers]
+        lines = _words((kind.removesuffix("2D"), n) for kind, n in volume.layers)
         if len(lines) > _LINES:
             lines[_LINES - 1 :] = [f"{len(lines) - _LINES + 1} more kinds"]
-        axes.text(
-            place,
-            -0.72,
-            "image" if place == 0 else "\n".join(lines),
-            ha="center",
-            va="top",
-            fontsize=6.5,
-            linespacing=1.3,
-        )
+        text = "\n".join(lines) if place else "image"
+        small = {"fontsize": 6.5, "linespacing": 1.3}
+        axes.text(place, -0.72, text, va="top", **small, **middle)
     axes.set_ylim(-1.15, 0.85)
     axes.axis("off")
 

@@ -20,17 +20,10 @@ _ENDS = 4
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """The windows along one axis.
+    """The windows along one axis."""
 
-    Attributes:
-        placed: the output size, with `windows`, `before`, `after`, `unread`,
-            `left_over`, `fits`.
-        pooling: whether a pool, which leaves out the zeros, takes the place of a
-            filter.
-    """
-
-    placed: OutputSize
-    pooling: bool = False
+    placed: OutputSize  #: the output size, with `windows`, `unread`, `left_over`, …
+    pooling: bool = False  #: whether a pool takes the place of a filter
 
     @property
     def shown(self) -> list[int]:
@@ -40,26 +33,28 @@ class Windows:
             return list(range(count))
         return [*range(_ENDS), *range(count - _ENDS, count)]
 
-    def _sign(self, position: int, taps=()) -> str:
+    @property
+    def _noun(self) -> str:
+        return "pool" if self.pooling else "filter"
+
+    def _sign(self, position: int, taps) -> str:
         inside = 0 <= position < self.placed.size
         if position in taps:
             return "#" if inside else "0"
         return "." if inside else "o"
 
     def __str__(self) -> str:
-        p = self.placed
-        noun = "pool" if self.pooling else "filter"
+        p, noun = self.placed, self._noun
+        gaps = f", dilation {p.dilation}" if p.dilation > 1 else ""
+        zeros = f"zeros: {p.before} before, {p.after} after"
+        if not p.symmetric:
+            zeros += ", which is not symmetric"
+        if self.pooling and p.before + p.after:
+            zeros += " (they only place the pools)"
         lines = [
-            f"{p.size} pixels, {noun} {p.window}, stride {p.stride}"
-            + (f", dilation {p.dilation}" if p.dilation > 1 else "")
-            + f", padding {p.padding}: output {p}",
-            f"zeros: {p.before} before, {p.after} after"
-            + ("" if p.symmetric else ", which is not symmetric")
-            + (
-                " (they only place the pools)"
-                if self.pooling and p.before + p.after
-                else ""
-            ),
+            f"{p.size} pixels, {noun} {p.window}, stride {p.stride}{gaps}, padding "
+            f"{p.padding}: output {p}",
+            zeros,
         ]
         wide = p.size + p.before + p.after
         positions = range(-p.before, p.size + p.after)
@@ -128,16 +123,8 @@ class Windows:
                 name = "pixel that no window reads"
             used.add(name)
             colour, hatch = kinds[name]
-            axes.add_patch(
-                Rectangle(
-                    (q - 0.5, -0.9),
-                    1,
-                    0.8,
-                    facecolor=colour,
-                    edgecolor=INK,
-                    hatch=hatch,
-                )
-            )
+            look = {"facecolor": colour, "edgecolor": INK, "hatch": hatch}
+            axes.add_patch(Rectangle((q - 0.5, -0.9), 1, 0.8, **look))
             if wide <= 40 and not inside:
                 sign = axes.text(q, -0.5, "0", ha="center", va="center", fontsize=8)
                 sign.set_bbox({"facecolor": "white", "lw": 0, "pad": 1})
@@ -153,19 +140,12 @@ class Windows:
             ["input", *(f"window {i}" for i in shown)],
         )
         if len(shown) < int(p):
-            middle = _ENDS
-            axes.axhline(middle, color=INK, ls=":", lw=1)
+            axes.axhline(_ENDS, color=INK, ls=":", lw=1)
             skipped = int(p) - len(shown)
             note = f"windows {_ENDS} to {int(p) - _ENDS - 1} ({skipped}) are not drawn"
-            axes.text(
-                (p.size - 1) / 2,
-                middle,
-                note,
-                ha="center",
-                va="center",
-                fontsize=8,
-                backgroundcolor="white",
-            )
+            middle = {"ha": "center", "va": "center", "fontsize": 8}
+            where = ((p.size - 1) / 2, _ENDS)
+            axes.text(*where, note, backgroundcolor="white", **middle)
         axes.set_xlim(-p.before - 0.8, p.size + p.after - 0.2)
         axes.set_ylim(len(shown) + 0.2, -1.1)
         axes.set_xlabel("position (pixels; 0 is the image's first)")
@@ -174,8 +154,7 @@ class Windows:
             for n in kinds
             if n in used
         ]
-        noun = "pool" if self.pooling else "filter"
-        handles.append(Patch(facecolor=BLUE, label=f"taps of the {noun}"))
+        handles.append(Patch(facecolor=BLUE, label=f"taps of the {self._noun}"))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=2, frameon=False
         )
@@ -200,11 +179,8 @@ def windows(
     """Place the windows of a convolution or a pooling along one axis, to be drawn.
 
     Args:
-        size: pixels of the input along the axis.
-        window: size of the filter or pool.
-        stride: pixels that it moves; default: 1, or the size of the pool.
-        padding: zeros on each side; a pair (before, after); "valid" or "same".
-        dilation: pixels from one tap of the filter to the next.
+        size, window, stride, padding, dilation: of `kerascnn.arithmetic.output_size`;
+            the default stride is 1, or the size of the pool.
         pooling: whether it is a pool.
 
     Returns:

@@ -123,7 +123,7 @@ def pack(source, image=None) -> tuple[dict, bytes]:
         "shape": [height, width, channels],
         "labels": list(network.labels) if network.labels else None,
         "samples": [{"name": n, "pixels": store.add(x)} for n, x in samples],
-        "answer": makers[id(seen.output())],
+        "answer": makers[id(seen.graph.outputs[0])],
         "parameters": model.count_params(),
         "calls": calls,
     }

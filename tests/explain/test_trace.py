@@ -12,7 +12,7 @@ from kerascnn.explain.recording import prepared, record
 
 def test_every_make_of_model_runs_as_it_predicts(model, image, ask):
     seen = record(model, prepared(model, image))
-    found = keras.ops.convert_to_numpy(seen.output(0))
+    found = keras.ops.convert_to_numpy(seen.graph.outputs[0])
     np.testing.assert_allclose(found, ask(model, image[None]), atol=1e-6)
     assert len(set(seen.names)) == len(seen.names)
 

@@ -43,7 +43,7 @@ def test_a_network_of_the_zoo_is_explained(name):
     if not _draws(model):
         answers = keras.tree.flatten(model(image[None], training=False))[0]
         answers = keras.ops.convert_to_numpy(answers)
-        found = keras.ops.convert_to_numpy(seen.output(0))
+        found = keras.ops.convert_to_numpy(seen.graph.outputs[0])
         np.testing.assert_allclose(found, answers, atol=1e-4)
     able = [
         n for n, c in zip(seen.names, seen.calls, strict=True) if _kind(c.operation)
