@@ -10,9 +10,8 @@ tensorflow-datasets has prepared imports TensorFlow.
 
 from kerascnn.data.arrays import save_arrays
 from kerascnn.data.augment import Augmentation
-from kerascnn.data.cifar10_archive import import_cifar10
+from kerascnn.data.cifar10_archive import download_cifar10, import_cifar10
 from kerascnn.data.dataset import Data, DataError, Images, steps
-from kerascnn.data.download import download_cifar10
 from kerascnn.data.folder import read_image
 from kerascnn.data.load import Source, available, load_data
 from kerascnn.data.tfds import Shards, Stream

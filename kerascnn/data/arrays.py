@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascnn.data import cifar10
-from kerascnn.data.dataset import Data, DataError, Images, assemble
+from kerascnn.data.dataset import Data, DataError, Images, assemble, refuse_own
 
 CHANNELS = (1, 2, 3, 4)  # what images have in the last axis
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
@@ -38,26 +38,23 @@ def save_arrays(data: Data, path) -> Path:
     path = Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"the file must end in .npz; received {str(path)!r}")
-    arrays = {"x_test": data.test.x, "y_test": data.test.y}
-    if data.held_out is None:
-        arrays |= {"x_train": data.train.x, "y_train": data.train.y}
-        arrays |= {"x_validation": data.validation.x, "y_validation": data.validation.y}
-    else:
-        number = len(data.train) + len(data.validation)
-        keep = np.ones(number, bool)
-        keep[data.held_out] = False
-        for key in ("x", "y"):
-            part = getattr(data.train, key)
-            whole = np.empty((number, *part.shape[1:]), part.dtype)
-            whole[keep] = part
-            whole[data.held_out] = getattr(data.validation, key)
-            arrays[f"{key}_train"] = whole
+    arrays = {"labels": data.labels, "name": data.name, "title": data.title}
+    own = data.held_out is None  # the source has validation images of its own
+    for key in ("x", "y"):
+        train, held = getattr(data.train, key), getattr(data.validation, key)
+        if own:
+            arrays[f"{key}_validation"] = held
+        else:
+            whole = np.empty((len(train) + len(held), *train.shape[1:]), train.dtype)
+            keep = np.ones(len(whole), bool)
+            keep[data.held_out] = False
+            whole[keep], whole[data.held_out] = train, held
+        arrays[f"{key}_train"] = train if own else whole
+        arrays[f"{key}_test"] = getattr(data.test, key)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            np.savez(
-                file, labels=data.labels, name=data.name, title=data.title, **arrays
-            )
+            np.savez(file, **arrays)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -88,11 +85,7 @@ def load_arrays(path, *, validation=None, seed=0) -> Data:
         )
     train, test = (_part(arrays, part, path) for part in ("train", "test"))
     if "x_validation" in arrays and "y_validation" in arrays:
-        if validation:
-            raise ValueError(
-                f"{path} has validation images of its own: leave validation out, or 0 "
-                f"to have none; received validation={validation!r}"
-            )
+        refuse_own(path, validation)
         if validation is None:
             validation = _part(arrays, "validation", path)
     classes = int(max(part.y.max(initial=-1) for part in (train, test))) + 1
@@ -102,7 +95,6 @@ def load_arrays(path, *, validation=None, seed=0) -> Data:
             f"{path}: labels must be a list of names; received {labels.dtype} "
             f"{labels.shape}"
         )
-    labels = tuple(str(label) for label in labels)
     name = str(arrays.get("name", re.sub(r"[^\w.-]+", "-", path.stem)))
     title = str(arrays.get("title", path.stem))
     return cifar10.recognize(

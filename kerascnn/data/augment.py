@@ -22,28 +22,24 @@ class Augmentation:
     Attributes:
         flip: mirror left and right, each image with probability one half.
         crop: pad every side by so many pixels, then cut a window of the original
-            size at a random place: a shift by up to `crop` pixels on each axis.
+            size at a random place.
         crop_padding: what the border is filled with: "reflect" (the image mirrored
             about its edge pixels, which are not repeated) or "zeros" (black, as in
-            the CIFAR recipe of He et al. 2015, arXiv 1512.03385, section 4.2).
-        cutout: side in pixels of a square of mid-grey (128) around a random pixel
-            of the image; it may hang over the border (DeVries and Taylor 2017,
-            arXiv 1708.04552, section 3.2). The paper cuts to zero in normalised
-            images, which is about mid-grey in pixels.
+            He et al. 2015, arXiv 1512.03385, section 4.2).
+        cutout: side in pixels of a square of mid-grey (128) around a random pixel; it
+            may hang over the border (DeVries and Taylor 2017, arXiv 1708.04552,
+            section 3.2, cut to zero in normalised images, about mid-grey in pixels).
         affine: strength s of a random warp about the middle of the image, 0 (none) to
             below 1. Width and height are stretched by factors from U(1 - s, 1 + s);
-            then one of three, with equal chances: columns are sheared against rows,
-            rows against columns, or the image is turned, by a tangent, or an angle in
-            radians, from U(-s, s). The image keeps its size: what leaves it is lost,
-            what comes in is mid-grey. Pixels are interpolated bilinearly. Graham's
-            networks take s = 0.2 (arXiv 1412.6071; the sources of SparseConvNet),
-            with a field around the image that nothing leaves.
+            then, with equal chances, columns are sheared against rows, rows against
+            columns, or the image is turned, by a tangent, or an angle in radians, from
+            U(-s, s). What comes in is mid-grey; bilinear. Graham's networks take
+            s = 0.2 (arXiv 1412.6071; the sources of SparseConvNet).
         color: grey levels c of a random shade. To each channel are added an offset
             from N(0, c²) and slopes from N(0, (0.08 c)²) for each pixel of distance
             from the middle column and the middle row; sums beyond 0…255 are cut off.
             Pixels within 2 grey levels of mid-grey in every channel are background
-            and stay. Graham's later networks take c = 25 (the sources of
-            SparseConvNet).
+            and stay. Graham's later networks take c = 25.
 
     Raises:
         ValueError: a negative number of pixels, an unknown padding, a strength out of
@@ -58,41 +54,27 @@ class Augmentation:
     color: float = 0.0
 
     def __post_init__(self):
-        for name in ("crop", "cutout"):
-            pixels = getattr(self, name)
-            if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 0:
-                raise ValueError(
-                    f"{name} must be a whole number of pixels, 0 for none; "
-                    f"received {pixels!r}"
-                )
-        if self.crop_padding not in PADDINGS:
-            raise ValueError(
-                f"crop_padding must be {' or '.join(map(repr, PADDINGS))}; "
-                f"received {self.crop_padding!r}"
-            )
-        if not 0 <= self.affine < 1:
-            raise ValueError(
-                f"affine must be from 0 to below 1; received {self.affine!r}"
-            )
-        if not 0 <= self.color < float("inf"):
-            raise ValueError(
-                f"color must be a number of grey levels, 0 for none; received "
-                f"{self.color!r}"
-            )
+        def whole(pixels):
+            integer = isinstance(pixels, int) and not isinstance(pixels, bool)
+            return integer and pixels >= 0
+
+        for name, right, allowed in (
+            ("crop", whole(self.crop), "a whole number of pixels, 0 for none"),
+            ("cutout", whole(self.cutout), "a whole number of pixels, 0 for none"),
+            ("crop_padding", self.crop_padding in PADDINGS, "'reflect' or 'zeros'"),
+            ("affine", 0 <= self.affine < 1, "from 0 to below 1"),
+            ("color", 0 <= self.color < float("inf"), "0 (none) or more grey levels"),
+        ):
+            if not right:
+                value = getattr(self, name)
+                raise ValueError(f"{name} must be {allowed}; received {value!r}")
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""
         return any((self.flip, self.crop, self.cutout, self.affine, self.color))
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return changed copies of images.
-
-        Args:
-            images: uint8 (N, height, width, channels); left as they are.
-            rng: where the random numbers come from; one state gives one result.
-
-        Returns:
-            uint8 (N, height, width, channels), a new array.
+        """Return changed copies of images, uint8 (N, height, width, channels).
 
         Raises:
             ValueError: not uint8 images, or reflection by more pixels than the

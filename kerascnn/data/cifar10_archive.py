@@ -1,4 +1,4 @@
-"""CIFAR-10 from its author's archives: verified, read, prepared.
+"""CIFAR-10 from its author's archives: downloaded, verified, read, prepared.
 
 Nothing of an archive is read, unpickled or written before its SHA-256 has told, through
 the same open file, that it is one of the two that the author published.
@@ -6,11 +6,16 @@ the same open file, that it is one of the two that the author published.
 
 import contextlib
 import hashlib
+import http.client
 import io
 import os
 import pickle
+import re
 import tarfile
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +23,9 @@ import numpy as np
 
 from kerascnn.data import cifar10
 from kerascnn.data.dataset import Data, DataError, Images, assemble
+from kerascnn.environment import progress_bar
 
+HOST = "https://www.cs.toronto.edu/~kriz/"  # slow
 BATCH = 10_000  # images in each file of an archive
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE = "test_batch"
@@ -54,9 +61,7 @@ ARCHIVES = (BINARY, PYTHON)
 def verify(path, file=None) -> Archive:
     """Say which of the published archives a file is, by its SHA-256.
 
-    Args:
-        path: of the file.
-        file: the same, where it is open already; it is read to its end.
+    `file` is the same, where it is open already; it is read to its end.
 
     Raises:
         DataError: the file does not exist, or is neither archive.
@@ -79,11 +84,7 @@ def verify(path, file=None) -> Archive:
 
 
 def read_archive(path) -> tuple[tuple[str, ...], Images, Images]:
-    """Read an archive of CIFAR-10 as its author published it.
-
-    Args:
-        path: of cifar-10-binary.tar.gz or cifar-10-python.tar.gz; its checksum
-            decides which it is, not its name.
+    """Read one of the two archives; its checksum decides which it is, not its name.
 
     Returns:
         The names of the classes, 50,000 Images to train on and 10,000 to test on, in
@@ -165,19 +166,16 @@ def load_archive(path, *, validation=None, seed=0) -> Data:
         DataError: the file is not an archive as published.
         ValueError: more validation images than there are to hold out.
     """
-    labels, train, test = read_archive(path)
-    options = {"validation": validation, "seed": seed}
-    return cifar10.recognize(
-        assemble("cifar10", "CIFAR-10", labels, train, test, **options)
-    )
+    parts = read_archive(path)
+    named = assemble("cifar10", "CIFAR-10", *parts, validation=validation, seed=seed)
+    return cifar10.recognize(named)
 
 
 def import_cifar10(archive, data_dir=None, *, replace=False) -> Path:
     """Prepare CIFAR-10 for tensorflow-datasets from an archive that is at hand.
 
     Afterwards `load_data("cifar10")` and `tfds.load("cifar10", download=False)` find
-    it. It is written into a temporary folder beside its place and renamed once it is
-    complete.
+    it: complete, or not at all.
 
     Args:
         archive: cifar-10-binary.tar.gz or cifar-10-python.tar.gz, as published.
@@ -259,3 +257,98 @@ def _write_prepared(labels, train, test, data_dir):
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
     return Path(builder.data_dir)
+
+
+def download_cifar10(
+    data_dir=None, *, progress=True, replace=False, url=HOST + BINARY.name, patience=10
+) -> Path:
+    """Download CIFAR-10 from its author's host and prepare it.
+
+    A download that is interrupted leaves what it has got, and the next one goes on
+    from there. The archive stays in `downloads` of the data directory.
+
+    Args:
+        data_dir: as for `import_cifar10`.
+        progress: whether to show a progress bar with the time left, on stderr.
+        replace: whether to replace a CIFAR-10 that is there.
+        url: of cifar-10-binary.tar.gz or cifar-10-python.tar.gz.
+        patience: attempts in a row that bring nothing before it gives up.
+
+    Returns:
+        The prepared folder, "…/cifar10/3.0.2".
+
+    Raises:
+        DataError: the host does not answer or sends something else, or CIFAR-10 is
+            there already.
+    """
+    root = target_folder(data_dir, replace).parent.parent
+    archive = root / "downloads" / url.rpartition("/")[2]
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        partial = archive.with_name(archive.name + ".part")
+        _fetch(url, partial, progress, patience)
+        try:
+            verify(partial)
+        except DataError:
+            partial.unlink()  # no use in going on from it
+            raise
+        partial.replace(archive)
+    return import_cifar10(archive, data_dir, replace=replace)
+
+
+def _fetch(url, partial, progress, patience):
+    """Append to a partial file until it is complete."""
+    failures = 0
+    with progress_bar("CIFAR-10", total=None, in_bytes=True, enabled=progress) as bar:
+        while True:
+            have = partial.stat().st_size if partial.exists() else 0
+            try:
+                if _receive(url, partial, have, bar):
+                    return
+                error = "the connection closed early"
+            except urllib.error.HTTPError as failure:
+                if failure.code < 500 and failure.code not in (408, 429):
+                    raise DataError(f"{url}: {failure.code} {failure.reason}") from None
+                error = failure
+            except (OSError, http.client.HTTPException) as failure:
+                error = failure
+            got = (partial.stat().st_size if partial.exists() else 0) - have
+            failures = 0 if got > 0 else failures + 1
+            if failures >= patience:
+                raise DataError(
+                    f"{url} brought nothing in {patience} attempts: {error}; "
+                    f"{partial} holds {have:,} bytes, and the next download goes on "
+                    "from there"
+                )
+            time.sleep(min(2**failures - 1, 30))
+
+
+def _receive(url, partial, have, bar):
+    """Make one request for what is missing; returns whether the file is complete."""
+    headers = {"User-Agent": "kerascnn", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        content_range = error.headers.get("Content-Range", "")
+        if error.code == 416 and content_range == f"bytes */{have}":
+            return True  # it asked for what comes after the last byte
+        if error.code == 416:
+            partial.unlink()  # longer than what the host has: not this file
+            return False
+        raise
+    with response:
+        length = int(response.headers.get("Content-Length") or 0)
+        span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        resumes = response.status == 206 and span and int(span[1]) == have
+        start = have if resumes else 0  # a host that knows no ranges begins anew
+        total = start + length if length else None
+        bar(start, total)
+        with partial.open("ab" if resumes else "wb") as file:
+            while content := response.read(1 << 16):
+                file.write(content)
+                bar(file.tell(), total)
+            end = file.tell()
+    return total is None or end >= total

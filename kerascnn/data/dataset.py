@@ -53,16 +53,7 @@ class Images:
         return Images(self.x[indices], self.y[indices])
 
     def sample(self, per_class: int, *, classes: int, seed: int = 0) -> "Images":
-        """Draw images of every class, ordered by class.
-
-        Args:
-            per_class: number of images of each class; fewer where there are fewer.
-            classes: number of classes.
-            seed: of the draw.
-
-        Returns:
-            Images of class 0 first, then of class 1, …
-        """
+        """Draw so many images of each class, or what there is: class 0 first, …"""
         rng = np.random.default_rng(seed)
         chosen = [
             rng.permutation(np.flatnonzero(self.y == label))[:per_class]
@@ -135,9 +126,8 @@ class Data:
 
 
 def _shorten(labels: tuple[str, ...], most: int = 12) -> str:
-    if len(labels) <= most:
-        return ", ".join(labels)
-    return ", ".join(labels[:most]) + f", … ({len(labels) - most} more)"
+    more = f", … ({len(labels) - most} more)" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
 
 
 def fingerprint(labels: tuple[str, ...], *parts: Images) -> str:
@@ -162,16 +152,7 @@ def fingerprint(labels: tuple[str, ...], *parts: Images) -> str:
 
 
 def choose(y, quotas, *, seed=0):
-    """Draw so many images of each class.
-
-    Args:
-        y: int64 (N,), the class of each image.
-        quotas: number of images to draw of each class, at most as many as there are.
-        seed: of the draw.
-
-    Returns:
-        int64 (sum of quotas,), positions in `y`, ascending.
-    """
+    """Draw, of classes `y` (N,), a quota of each class: positions in `y`, ascending."""
     rng = np.random.default_rng(seed)
     chosen = [
         rng.permutation(np.flatnonzero(y == label))[:quota]
@@ -180,35 +161,47 @@ def choose(y, quotas, *, seed=0):
     return np.sort(np.concatenate(chosen))
 
 
+def held_number(number: int, wanted: int | None) -> int:
+    """Return how many of so many training images are held out, by default a tenth.
+
+    Raises:
+        ValueError: `wanted` is no integer, is negative, or leaves nothing to train on.
+    """
+    wanted = number // 10 if wanted is None else wanted
+    whole = isinstance(wanted, int | np.integer) and not isinstance(wanted, bool)
+    if not whole or not 0 <= wanted < number:
+        raise ValueError(
+            f"of {number:,} training images, 0 to {max(number - 1, 0):,} can be held "
+            f"out for validation; received {wanted!r}"
+        )
+    return int(wanted)
+
+
+def refuse_own(source: Any, validation: int | None) -> None:
+    """Refuse to hold images out where a source has validation images of its own."""
+    if validation:
+        raise ValueError(
+            f"{source} has validation images of its own: leave validation out, or 0 to "
+            f"have none; received validation={validation!r}"
+        )
+
+
 def hold_out(y, number, *, classes, seed=0):
     """Choose images to hold out, of each class as large a share as of any other.
 
     Args:
         y: int64 (N,), the class of each image.
-        number: of images to hold out in all, 0…N - 1.
+        number: of images to hold out in all, 0…N - 1; None for a tenth.
         classes: number of classes.
         seed: of the choice.
 
     Returns:
         int64 (number,), positions in `y`, ascending. A class of n images gives
         n·number/N, rounded up or down so that the sum is `number`.
-
-    Raises:
-        ValueError: `number` is no integer, is negative, or leaves nothing to train
-            on.
     """
-    if isinstance(number, bool) or not isinstance(number, int | np.integer):
-        raise ValueError(
-            f"the number of validation images must be an integer; received {number!r}"
-        )
-    if not 0 <= number < len(y):
-        raise ValueError(
-            f"of {len(y):,} training images, 0 to {max(len(y) - 1, 0):,} can be held "
-            f"out for validation; received {number:,}"
-        )
+    number = held_number(len(y), number)
     counts = np.bincount(y, minlength=classes)
-    shares = counts * int(number)
-    quotas, remainders = np.divmod(shares, len(y))
+    quotas, remainders = np.divmod(counts * number, len(y))
     # The largest remainders are rounded up; equal ones in the order of the classes.
     rest = number - quotas.sum()
     quotas[np.argsort(-remainders, kind="stable")[:rest]] += 1
@@ -220,6 +213,18 @@ def divide(images, held):
     keep = np.ones(len(images), bool)
     keep[held] = False
     return images.take(keep), images.take(held)
+
+
+def check_classes(title: str, labels: tuple[str, ...], found: set[int]) -> None:
+    """Refuse a class of which `found`, the classes of the training images, has none."""
+    if empty := sorted(set(range(len(labels))) - found):
+        shown = ", ".join(f"{number} ({labels[number]!r})" for number in empty[:3])
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        raise DataError(
+            f"{title}: no training image is of class {shown}{more}; the train labels "
+            f"go from {min(found)} to {max(found)}: number the classes from 0 without "
+            "gaps, and name no class that has no images"
+        )
 
 
 def assemble(
@@ -264,29 +269,17 @@ def assemble(
             )
     if not len(train):
         raise DataError(f"{title}: there are no images to train on")
-    if empty := sorted(set(range(len(labels))) - set(np.unique(train.y).tolist())):
-        shown = ", ".join(f"{number} ({labels[number]!r})" for number in empty[:3])
-        raise DataError(
-            f"{title}: no training image is of class {shown}"
-            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}; the train "
-            f"labels go from {train.y.min()} to {train.y.max()}: number the classes "
-            "from 0 without gaps, and name no class that has no images"
-        )
+    check_classes(title, labels, set(np.unique(train.y).tolist()))
     mark = fingerprint(labels, *parts.values())
     held = None
     if not own:
-        number = len(train) // 10 if validation is None else validation
-        held = hold_out(train.y, number, classes=len(labels), seed=seed)
+        held = hold_out(train.y, validation, classes=len(labels), seed=seed)
         train, validation = divide(train, held)
     return Data(name, title, train, validation, test, labels, mark, tuple(notes), held)
 
 
 def steps(number: int, batch_size: int) -> int:
     """Return how many batches of `batch_size` make up `number` images.
-
-    Args:
-        number: of images.
-        batch_size: images a batch; the last batch may have fewer.
 
     Raises:
         ValueError: a negative number of images, a batch of none.

@@ -28,9 +28,8 @@ def read_image(file, image_size=(32, 32), channels=3) -> np.ndarray:
     """Read an image file as a network wants it.
 
     The image is turned upright (EXIF), and the largest window of the wanted aspect
-    ratio is cut from its centre and resized, bicubic with antialiasing: proportions
-    stay, the rims of a longer image go. Grey becomes RGB, transparency white, 16 bits
-    a channel 8, and of an animation the first frame is read.
+    ratio is cut from its centre and resized, bicubic with antialiasing. Grey becomes
+    RGB, transparency white, 16 bits a channel 8, an animation its first frame.
 
     Args:
         file: path or open binary file of an AVIF, BMP, GIF, JPEG, PNG, TIFF or WebP
@@ -46,8 +45,7 @@ def read_image(file, image_size=(32, 32), channels=3) -> np.ndarray:
         ValueError: a number of channels that image files do not have.
         OSError: the file is missing, damaged or no image; some formats raise
             ValueError or SyntaxError instead.
-        PIL.Image.DecompressionBombError: the image has so many pixels that it is
-            taken for an attack (178,956,970 with Pillow's default).
+        PIL.Image.DecompressionBombError: more pixels than Pillow takes (178,956,970).
     """
     from PIL import Image, ImageOps
 
@@ -84,20 +82,16 @@ def load_folder(
     links, images beside the classes; hidden files and folders are ignored.
 
     Args:
-        folder: its path.
+        folder: its path; the data is named after it.
         image_size: (height, width) to which every image is brought by `read_image`.
         validation: number of training images to hold out; None for the folder's own
             validation images, or else a tenth; 0 for none.
         seed: of what is held out.
         progress: whether to show a progress bar for more than 2,000 files.
 
-    Returns:
-        Data named after the folder; classes in the order of their names.
-
     Raises:
-        DataError: there are no images, no classes, only one class, a class without
-            images, a class of one part that another part lacks, or files that cannot
-            be read; names them.
+        DataError: there are no images, fewer than two classes, a class without images
+            or in one part alone, or files that cannot be read; names them.
         ValueError: more validation images than there are to hold out.
     """
     folder = Path(folder)
@@ -110,22 +104,14 @@ def load_folder(
     if validation == 0:
         parts.pop("validation", None)
     labels, files, others = _list(parts)
-    suffixes = Counter(
-        Path(file).suffix.lower() for f in files.values() for file, _ in f
-    )
+    listed = [Path(file) for part in files.values() for file, _ in part]
+    suffixes = Counter(path.suffix.lower() for path in listed)
     if rare := [f"{n:,} {s}" for s, n in suffixes.items() if s not in COMMON]:
         notes.append(f"Among the images are {', '.join(rare)} files.")
     if others:
         notes.append(f"Files passed over as no images: {_some(others)}.")
     images = _read(files, folder, image_size, progress)
     train, test = images["train"], images.get("test")
-    if test is not None:
-        seen = {image.tobytes() for image in train.x}
-        if same := sum(image.tobytes() in seen for image in test.x):
-            notes.append(
-                f"{same:,} of {len(test):,} test images are among the training images "
-                "too: the test accuracy tells nothing of them."
-            )
     if test is None:
         counts = np.bincount(train.y)
         if counts.min() < 2:
@@ -138,6 +124,13 @@ def load_folder(
         quotas = np.maximum(1, np.rint(counts / 5).astype(int))
         train, test = divide(train, choose(train.y, quotas, seed=seed))
         notes.append("Without a test folder, a fifth of every class is the test part.")
+    else:
+        seen = {image.tobytes() for image in train.x}
+        if same := sum(image.tobytes() in seen for image in test.x):
+            notes.append(
+                f"{same:,} of {len(test):,} test images are among the training images "
+                "too: the test accuracy tells nothing of them."
+            )
     size = "x".join(map(str, image_size))
     notes.append(f"Images are turned upright, cut to their centre, resized to {size}.")
     resolved = folder.resolve()
@@ -213,19 +206,17 @@ def _list(parts):
             raise DataError(f"{root} has no subfolders: put each class's images in one")
         labels = labels or names
         if set(labels) != set(names):
+            absent = {parts["train"]: set(names) - set(labels)}
+            absent[root] = set(labels) - set(names)
             raise DataError(
                 f"{parts['train']} and {root} must have the same classes; "
                 + " and ".join(
                     f"{place} lacks {_some(sorted(lacking))}"
-                    for place, lacking in (
-                        (parts["train"], set(names) - set(labels)),
-                        (root, set(labels) - set(names)),
-                    )
+                    for place, lacking in absent.items()
                     if lacking
                 )
             )
-        files[part] = []
-        empty = []
+        files[part], empty = [], []
         for label, name in enumerate(names):
             found, rest = _images(root / name)
             files[part] += [(file, label) for file in found]
@@ -271,44 +262,37 @@ def _some(names, most=3):
 
 def _read(files, folder, image_size, progress):
     """Decode all files of all parts, several at a time; collect what fails."""
+    from PIL import UnidentifiedImageError
+
     number = sum(len(listed) for listed in files.values())
     images, failed, done = {}, [], 0
-
+    shown = progress and number > MANY
     with (
         ThreadPoolExecutor() as pool,
-        progress_bar(
-            str(folder), total=number, enabled=progress and number > MANY
-        ) as bar,
+        progress_bar(str(folder), total=number, enabled=shown) as bar,
     ):
         for part, listed in files.items():
             x = np.empty((len(listed), *image_size, 3), np.uint8)
 
             def decode(index, x=x, listed=listed):
-                file = listed[index][0]
                 try:
-                    x[index] = read_image(file, image_size)
+                    x[index] = read_image(listed[index][0], image_size)
+                except UnidentifiedImageError:
+                    return "no image of a known format"
                 except Exception as error:  # decoders raise anything; all is reported
-                    return file, error
+                    return str(error) or type(error).__name__
                 return None
 
-            for failure in pool.map(decode, range(len(listed))):
-                if failure:
-                    failed.append(failure)
+            reasons = pool.map(decode, range(len(listed)))
+            for (file, _), reason in zip(listed, reasons, strict=True):
+                if reason:
+                    failed.append(f"{file} ({reason})")
                 done += 1
                 bar(done)
             images[part] = Images(x, np.array([label for _, label in listed]))
     if failed:
-        shown = [f"{file} ({_reason(error)})" for file, error in failed]
         raise DataError(
-            f"{len(failed):,} of {number:,} images cannot be read: {_some(shown)}; "
+            f"{len(failed):,} of {number:,} images cannot be read: {_some(failed)}; "
             "repair or remove them"
         )
     return images
-
-
-def _reason(error):
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "no image of a known format"
-    return str(error) or type(error).__name__

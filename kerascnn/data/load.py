@@ -39,26 +39,25 @@ def load_data(
     Args:
         source: "shapes", which is built in: 10,000 generated images to train and
             2,000 to test on, of ten classes; "cifar10", where tensorflow-datasets has
-            prepared it (nothing is downloaded here); or the path of a folder with one
-            subfolder a class, of a `.npz` file (`save_arrays`), or of CIFAR-10's
-            published `.tar.gz`, which needs no TensorFlow. A folder that is named
-            like a source is "./shapes". "tfds:NAME", and the folder of one version,
-            are what tensorflow-datasets has prepared ("tfds:mnist:3.0.1").
+            prepared it (nothing is downloaded here); "tfds:NAME", or the folder of one
+            version, of what else it has prepared ("tfds:mnist:3.0.1"); or the path of a
+            folder with one subfolder a class, of a `.npz` file (`save_arrays`), or of
+            CIFAR-10's published `.tar.gz`, which needs no TensorFlow. A folder that is
+            named like a source is "./shapes".
         validation: number of training images to hold out, every class in proportion;
             None for a tenth (5,000 of CIFAR-10, 500 a class), or for the validation
             images that the source brings; 0 for none.
         seed: of what is held out and, for "shapes", of the images.
-        image_size: height and width in pixels, one number or two: "shapes" draws and
-            a folder resizes to it. None for 32x32. The other sources have a size; what
-            tensorflow-datasets has prepared can have one, and can be resized.
+        image_size: height and width in pixels, one number or two, to which "shapes"
+            are drawn, and the images of a folder or of tensorflow-datasets resized.
+            None for 32x32, or the one size that the images have.
         data_dir: for "cifar10" and "tfds:NAME", the data directory of
             tensorflow-datasets; None for $TFDS_DATA_DIR and ~/tensorflow_datasets.
         images: for "shapes", the number of training images; a fifth as many are made
             to test on.
-        stream: leave the images on the disk and read them when they are needed, for
-            data sets larger than memory: of "cifar10" and of all else that
-            tensorflow-datasets has prepared. Held-out images are then drawn at random,
-            not class by class.
+        stream: read the images from the disk when they are needed, for data sets larger
+            than memory: "cifar10" and all else that tensorflow-datasets has prepared.
+            Held-out images are then drawn at random, not class by class.
 
     Returns:
         The data set, uint8 pixels 0…255; `print` shows what it is. With `stream` a
@@ -127,14 +126,11 @@ def _stream(source, *, validation, seed, image_size, data_dir, images) -> Data:
         folder, image_size = cifar10.find(data_dir), None
     else:
         folder = _prepared(source, data_dir)
-    if folder is None and not Path(source).expanduser().exists():
-        raise DataError(
-            f"no data named {str(source)!r}, and no such folder: stream reads cifar10, "
-            "tfds:NAME, or a folder that tensorflow-datasets has prepared"
-        )
     if folder is None:
+        there = Path(source).expanduser().exists()
         raise DataError(
-            "stream reads what tensorflow-datasets has prepared: cifar10, tfds:NAME, "
+            ("" if there else f"no data named {str(source)!r}, and no such folder: ")
+            + "stream reads what tensorflow-datasets has prepared: cifar10, tfds:NAME, "
             f"or a folder with dataset_info.json; received {str(source)!r}"
         )
     size = None if image_size is None else _size(image_size)
@@ -229,31 +225,20 @@ class Source:
         )
 
 
-def available(data_dir=None, *, check: bool = False) -> list[Source]:
+def available(data_dir=None) -> list[Source]:
     """List the sources that have names, and what is there of them.
 
     Args:
         data_dir: data directory of tensorflow-datasets; None for $TFDS_DATA_DIR and
             ~/tensorflow_datasets.
-        check: whether to read CIFAR-10's pixels, half a minute or so, to say which
-            copy it is; without it, its title says that it was not checked.
-
-    Raises:
-        DataError: the CIFAR-10 to check is damaged.
     """
-    found = [
-        Source("shapes", "shapes", True, "built in", *SHAPES, (32, 32, 3), 10),
-    ]
+    found = [Source("shapes", "shapes", True, "built in", *SHAPES, (32, 32, 3), 10)]
+    numbers = (cifar10.TRAIN, cifar10.TEST, (32, 32, 3), 10)
     try:
         folder = cifar10.find(data_dir)
     except DataError:
-        folder = None
-    numbers = (cifar10.TRAIN, cifar10.TEST, (32, 32, 3), 10)
-    if folder is None:
         where = "not prepared: kerascnn data download, or kerascnn data import ARCHIVE"
         return [*found, Source("cifar10", "CIFAR-10", False, where, *numbers)]
-    title = "CIFAR-10 (not checked)"
-    if check:
-        title = load_data("cifar10", data_dir=data_dir).title
     size = sum(file.stat().st_size for file in folder.iterdir())
+    title = "CIFAR-10 (not checked)"
     return [*found, Source("cifar10", title, True, str(folder), *numbers, size)]

@@ -37,18 +37,8 @@ POLYGONS = {
     "triangle": ((0.0, -1.0), (1.0, 0.8), (-1.0, 0.8)),
 }  # fmt: skip
 
-LABELS = (
-    "arrow",
-    "circle",
-    "crescent",
-    "cross",
-    "heart",
-    "hourglass",
-    "ring",
-    "square",
-    "star",
-    "triangle",
-)
+LABELS = ("arrow", "circle", "crescent", "cross", "heart")
+LABELS += ("hourglass", "ring", "square", "star", "triangle")
 
 
 def _polygon(x, y, corners):
@@ -74,18 +64,6 @@ def _disc(x, y, radius, centre_x=0.0, centre_y=0.0):
     return np.sqrt((x - centre_x) ** 2 + (y - centre_y) ** 2) - radius
 
 
-def _circle(x, y):
-    return _disc(x, y, 1.0)
-
-
-def _ring(x, y):
-    return np.abs(_disc(x, y, 0.8)) - 0.25
-
-
-def _crescent(x, y):
-    return np.maximum(_disc(x, y, 1.0), -_disc(x, y, 0.75, 0.6, -0.1))
-
-
 def _heart(x, y):
     # Two discs over a corner whose sides touch them.
     corner = _polygon(x, y, ((-0.92, -0.12), (0.0, -0.4), (0.92, -0.12), (0.0, 1.05)))
@@ -93,13 +71,17 @@ def _heart(x, y):
     return np.minimum(corner, lobes)
 
 
-ROUND = {"circle": _circle, "crescent": _crescent, "heart": _heart, "ring": _ring}
-
-
 def _distance(label, x, y):
     """Signed distance to the shape in its own units."""
-    if label in ROUND:
-        return ROUND[label](x, y)
+    match label:
+        case "circle":
+            return _disc(x, y, 1.0)
+        case "ring":
+            return np.abs(_disc(x, y, 0.8)) - 0.25
+        case "crescent":
+            return np.maximum(_disc(x, y, 1.0), -_disc(x, y, 0.75, 0.6, -0.1))
+        case "heart":
+            return _heart(x, y)
     return _polygon(x, y, POLYGONS[label])
 
 
@@ -151,9 +133,8 @@ def _uniform(rng, low, high, *shape):
 def _colours(rng, number):
     """Draw colours (3, number, 3) of the background, the shape and the clutter.
 
-    Red, green and blue of the shape each keep a distance from the background's,
-    above or below, so that one shape is a light one, a dark one, or of equal
-    brightness and another hue.
+    Red, green and blue of the shape each keep a distance from the background's, above
+    or below: a light shape, a dark one, or one of equal brightness and another hue.
     """
     background = _uniform(rng, 0.1, 0.9, number, 3)
     contrast = _uniform(rng, 0.25, 0.5, number, 3)

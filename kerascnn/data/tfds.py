@@ -20,7 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascnn.data.dataset import Data, DataError, Images, assemble
+from kerascnn.data.dataset import (
+    Data,
+    DataError,
+    Images,
+    assemble,
+    check_classes,
+    held_number,
+    refuse_own,
+)
 
 PREFIX = "tfds:"
 SHUFFLE_BYTES = 64 * 2**20  # encoded images among which the next one is drawn
@@ -31,18 +39,14 @@ SAMPLED_BYTES = 64 * 1024  # of each end of a shard that enter the fingerprint
 
 
 class Shards:
-    """One part of a streamed data set.
-
-    Args:
-        reader: what reads the records of its split.
-        chosen: bool (records of the split,), which of them belong to the part; None
-            for all.
-    """
+    """One part of a streamed data set: a split, or what is `chosen` of it."""
 
     def __init__(self, reader: "_Reader", chosen: np.ndarray | None = None):
         self._reader = reader
         self._chosen = chosen
         self._number = reader.number if chosen is None else int(chosen.sum())
+        self.image_shape = reader.image_shape  # height, width, channels
+        self.records = reader.number  # images of the split, numbered from 0
 
     def __len__(self) -> int:
         return self._number
@@ -50,16 +54,6 @@ class Shards:
     def __repr__(self) -> str:
         size = "x".join(map(str, self.image_shape))
         return f"Shards({len(self):,} of {size}, streamed)"
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
-        return self._reader.image_shape
-
-    @property
-    def records(self) -> int:
-        """Number of images of the split, which `batches` counts from 0."""
-        return self._reader.number
 
     @property
     def x(self):
@@ -83,8 +77,8 @@ class Shards:
         Args:
             batch_size: images a batch; the last batch may have fewer.
             seed: of the order: of the shards, of which 16 are read in turn, and of
-                the draws from a buffer of 64 MiB of encoded images. One seed gives
-                one order. None for the order in which the images are stored.
+                the draws from a buffer of 64 MiB of encoded images. None for the order
+                in which the images are stored.
             rows: which images of a batch of n to decode, given n: positions 0…n - 1,
                 int (k,); None for all. The others are read, not decoded.
 
@@ -96,17 +90,24 @@ class Shards:
             DataError: a shard is missing, damaged or too short; TensorFlow is not
                 installed.
         """
-        yield from self._reader.batches(
-            len(self), self._chosen, batch_size, seed=seed, rows=rows
-        )
+        if not len(self):
+            return
+        reader, expected = self._reader, len(self)
+        tf = import_tfds(reader.folder)[0]
+        seen = 0
+        data = reader.pipeline(expected, self._chosen, batch_size, seed, rows)
+        try:
+            for size, numbers, x, y in data.as_numpy_iterator():
+                seen += size
+                # Copies: TensorFlow's own arrays cannot be written to.
+                yield np.array(x), np.array(y), np.array(numbers)
+        except tf.errors.OpError as error:
+            raise reader.broken(_first_line(error)) from error
+        if seen < expected:
+            raise reader.broken(f"{seen:,} of {expected:,} images were found")
 
     def take(self, number: int, *, seed: int = 0) -> Images:
-        """Return so many images, drawn as `batches` draws them, in memory.
-
-        Args:
-            number: of images; all where there are fewer.
-            seed: of the draw.
-        """
+        """Return so many images, or all, drawn as `batches` draws them, in memory."""
         number = min(number, len(self))
         if not number:
             return _in_memory(self)
@@ -138,11 +139,7 @@ class Stream(Data):
 
 
 def data_dirs(data_dir=None) -> list[Path]:
-    """Return the folders in which tensorflow-datasets may have prepared data.
-
-    The one that is given; else $TFDS_DATA_DIR, where it is set, and
-    ~/tensorflow_datasets.
-    """
+    """Return `data_dir`, or where tensorflow-datasets looks without one."""
     if data_dir is not None:
         return [Path(data_dir).expanduser()]
     environment = os.environ.get("TFDS_DATA_DIR")
@@ -156,14 +153,12 @@ def is_prepared(path: Path) -> bool:
 
 
 def find_prepared(source: str, data_dir=None) -> Path:
-    """Return the folder of a data set that tensorflow-datasets has prepared.
+    """Return the folder of what tensorflow-datasets has prepared.
 
     Args:
-        source: "tfds:NAME", "tfds:NAME/CONFIG", either with ":VERSION" at its end.
+        source: "tfds:NAME", "tfds:NAME/CONFIG", either with ":VERSION" at its end; else
+            it is the newest.
         data_dir: see `data_dirs`.
-
-    Returns:
-        The folder of the version, by default of the newest.
 
     Raises:
         DataError: there is none.
@@ -188,11 +183,7 @@ def find_prepared(source: str, data_dir=None) -> Path:
 
 
 def import_tfds(folder):
-    """Return TensorFlow and tensorflow-datasets, to read a folder with.
-
-    Raises:
-        DataError: one of them is not installed.
-    """
+    """Return TensorFlow and tensorflow-datasets, or raise DataError."""
     try:
         import tensorflow as tf
         import tensorflow_datasets as tfds
@@ -207,11 +198,7 @@ def import_tfds(folder):
 
 
 def leave_gpu(tf) -> None:
-    """Keep TensorFlow off the GPU where Keras computes with another backend.
-
-    There TensorFlow only reads files. It would take the memory of the GPU on its first
-    operation, and leave none to the backend.
-    """
+    """Keep TensorFlow off the GPU, and its memory, where another backend computes."""
     if "keras" in sys.modules:
         backend = sys.modules["keras"].config.backend()
     else:
@@ -222,7 +209,7 @@ def leave_gpu(tf) -> None:
 
 
 def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
-    """Open what tensorflow-datasets has prepared, without reading the images.
+    """Open what tensorflow-datasets has prepared, without decoding the images.
 
     Args:
         folder: of one version, with dataset_info.json, features.json and shards in
@@ -230,25 +217,26 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
         validation: number of training images to hold out; None for the split
             "validation", where there is one beside "test", else for a tenth; 0 for
             none, also in place of that split. They are drawn at random, not class by
-            class, since the classes are not known before the images are read.
+            class.
         seed: of what is held out.
         image_size: (height, width): other images are cut at the centre to that aspect
             ratio and resized, bicubic with antialiasing. None for the size of the
             images, 32x32 where they have several.
 
-    Returns:
-        A Stream named after the data set.
-
     Raises:
         DataError: files are missing or damaged, the data set has no image and one
-            class an example, or TensorFlow is not installed.
+            class an example, no image of a class, or TensorFlow is not installed.
         ValueError: more validation images than there are to hold out.
     """
     folder = Path(folder)
     tfds = import_tfds(folder)[1]
     try:
-        for file in ("dataset_info.json", "features.json"):
-            _check_json(folder / file)
+        for file in (folder / "dataset_info.json", folder / "features.json"):
+            if file.exists():
+                try:
+                    json.loads(file.read_bytes())
+                except ValueError as error:
+                    raise ValueError(f"{file.name}: {error}") from error
         builder = tfds.builder_from_directory(os.fspath(folder))
         splits = dict(builder.info.splits)
         features = builder.info.features
@@ -258,6 +246,7 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
             f"{_first_line(error)}; prepare it anew"
         ) from error
     keys = _keys(folder, tfds, features)
+    labels = tuple(features[keys[1]].names)
     notes = ["The images are streamed from the disk."]
     test = "test" if "test" in splits else "validation"
     if missing := [name for name in ("train", test) if name not in splits]:
@@ -268,27 +257,26 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
     if test == "validation":
         notes.append("Without a split test, the split validation is the test part.")
     own = "validation" if test == "test" and "validation" in splits else None
-    if own and validation:
-        raise ValueError(
-            f"{folder} has validation images of its own: leave validation out, or 0 "
-            f"to have none; received validation={validation!r}"
-        )
-    if own and validation is not None:
-        own = None
+    if own:
+        refuse_own(folder, validation)
+        own = own if validation is None else None
     readers = {
-        name: _Reader(folder, splits[name], *keys, image_size)
+        name: _Reader(folder, splits[name], *keys, features, image_size)
         for name in ("train", test, own)
         if name
     }
-    labels = tuple(features[keys[1]].names)
     train = readers["train"]
     if own:
         parts = Shards(train), Shards(readers[own])
     else:
-        held = _hold_out(train.number, validation, seed)
+        rng = np.random.default_rng(seed)
+        held = np.zeros(train.number, bool)
+        number = held_number(train.number, validation)
+        held[rng.choice(train.number, number, replace=False, shuffle=False)] = True
         parts = Shards(train, ~held), Shards(train, held)
     name = re.sub(r"[^\w.-]+", "-", builder.name)
     title = "CIFAR-10 (not checked)" if name == "cifar10" else name
+    check_classes(title, labels, train.classes(len(labels)))
     return Stream(
         name,
         title,
@@ -301,14 +289,13 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
 
 
 def load_prepared(folder, *, validation=None, seed=0, image_size=None) -> Data:
-    """Read what tensorflow-datasets has prepared into memory.
+    """Read what `open_stream` opens into memory.
 
-    The arguments are those of `open_stream`; held-out images are of every class in
-    proportion here, and CIFAR-10 is in its original order.
+    Held-out images are of every class in proportion here, and CIFAR-10 is in its
+    original order.
     """
-    stream = open_stream(
-        folder, validation=validation, seed=seed, image_size=image_size
-    )
+    asked = {"validation": validation, "seed": seed, "image_size": image_size}
+    stream = open_stream(folder, **asked)
     whole = Shards(stream.train._reader)
     own = stream.validation._reader is not stream.train._reader
     return assemble(
@@ -362,39 +349,40 @@ class _Reader:
             image_size = (32, 32)
         self.image_shape = (*(image_size or (height, width)), channels or 3)
         self.resized = image_size not in (None, (height, width))
-        self.bytes = sum(self._size(file) for file in self.files)
-
-    def _size(self, file) -> int:
         try:
-            return os.path.getsize(file)
+            self.bytes = sum(map(os.path.getsize, self.files))
         except OSError as error:
-            raise self._broken(f"{file}: {error.strerror}") from error
+            raise self.broken(f"{error.filename}: {error.strerror}") from error
 
-    def _broken(self, reason) -> DataError:
+    def broken(self, reason) -> DataError:
         return DataError(
             f"the data in {self.folder} is missing or damaged: {reason}; prepare it "
             "anew"
         )
 
-    def batches(self, expected, chosen, batch_size, *, seed, rows):
-        """Yield x, y and numbers, as `Shards.batches` does, of `expected` images."""
-        if not expected:
-            return
+    def column(self, key, kind):
+        """Yield what each stored example has under a key, some hundred at a time."""
         tf = import_tfds(self.folder)[0]
-        seen = 0
-        try:
-            for size, numbers, x, y in self._pipeline(
-                tf, expected, chosen, batch_size, seed, rows
-            ).as_numpy_iterator():
-                seen += size
-                # Copies: TensorFlow's own arrays cannot be written to.
-                yield np.array(x), np.array(y), np.array(numbers)
-        except tf.errors.OpError as error:
-            raise self._broken(_first_line(error)) from error
-        if seen < expected:
-            raise self._broken(f"{seen:,} of {expected:,} images were found")
+        spec = {key: tf.io.FixedLenFeature((), kind)}
+        for batch in tf.data.TFRecordDataset(self.files).batch(500):
+            yield tf.io.parse_example(batch, spec)[key].numpy()
 
-    def _pipeline(self, tf, expected, chosen, batch_size, seed, rows):
+    def classes(self, number) -> set[int]:
+        """Return the classes of the images; where all were seen, it reads no more."""
+        tf = import_tfds(self.folder)[0]
+        found: set[int] = set()
+        try:
+            for labels in self.column(self.label_key, tf.int64):
+                found.update(labels.tolist())
+                if len(found) >= number:
+                    break
+        except tf.errors.OpError:  # damage is told when the images are read
+            return set(range(number))
+        return found
+
+    def pipeline(self, expected, chosen, batch_size, seed, rows):
+        """What `Shards.batches` reads: (size, numbers, x, y) of `expected` images."""
+        tf = import_tfds(self.folder)[0]
         offsets = np.concatenate([[0], self.lengths[:-1].cumsum()])
         order = np.arange(len(self.files))
         if seed is not None:
@@ -419,11 +407,8 @@ class _Reader:
         if seed is not None:
             share = max(1, self.bytes // max(self.number, 1))
             buffer = min(expected, max(SHUFFLE_BYTES // share, batch_size))
-            data = data.shuffle(
-                max(buffer, 1),
-                seed=int(rng.integers(2**62)),
-                reshuffle_each_iteration=False,
-            )
+            drawn = int(rng.integers(2**62))
+            data = data.shuffle(buffer, seed=drawn, reshuffle_each_iteration=False)
         data = data.batch(batch_size)
         data = data.map(lambda numbers, records: (tf.size(numbers), numbers, records))
         if rows is not None:
@@ -451,14 +436,12 @@ class _Reader:
             image = tf.ensure_shape(image, self.image_shape)
             return image, tf.cast(example[self.label_key], tf.int64)
 
-        signature = (
-            tf.TensorSpec(self.image_shape, tf.uint8),
-            tf.TensorSpec((), tf.int64),
-        )
-
         def decode_batch(size, numbers, records):
-            x, y = tf.map_fn(decode, records, fn_output_signature=signature)
-            return size, numbers, x, y
+            kinds = (
+                tf.TensorSpec(self.image_shape, tf.uint8),
+                tf.TensorSpec((), tf.int64),
+            )
+            return size, numbers, *tf.map_fn(decode, records, fn_output_signature=kinds)
 
         return decode_batch
 
@@ -493,13 +476,12 @@ def _resize(tf, image, size):
     shape = tf.shape(image)
     height, width = shape[0], shape[1]
     ratio = size[1] / size[0]
-    wide = tf.minimum(
-        width, tf.cast(tf.round(tf.cast(height, tf.float32) * ratio), tf.int32)
-    )
-    high = tf.minimum(
-        height, tf.cast(tf.round(tf.cast(width, tf.float32) / ratio), tf.int32)
-    )
-    wide, high = tf.maximum(wide, 1), tf.maximum(high, 1)
+
+    def whole(side, most):
+        return tf.clip_by_value(tf.cast(tf.round(side), tf.int32), 1, most)
+
+    wide = whole(tf.cast(height, tf.float32) * ratio, width)
+    high = whole(tf.cast(width, tf.float32) / ratio, height)
     top, left = (height - high) // 2, (width - wide) // 2
     window = tf.slice(image, [top, left, 0], [high, wide, -1])
     resized = tf.image.resize(window, size, method="bicubic", antialias=True)
@@ -507,7 +489,7 @@ def _resize(tf, image, size):
 
 
 def _keys(folder, tfds, features):
-    """Return the names of image and class, and the features of an example."""
+    """Return the names under which an example has its image and its class."""
     keys = dict(features.items())
     images = [k for k, v in keys.items() if isinstance(v, tfds.features.Image)]
     labels = [k for k, v in keys.items() if isinstance(v, tfds.features.ClassLabel)]
@@ -522,21 +504,7 @@ def _keys(folder, tfds, features):
             f"{folder} has to hold images of 8 bits a channel; received "
             f"{features[images[0]].np_dtype.__name__}"
         )
-    return images[0], labels[0], features
-
-
-def _hold_out(number, validation, seed):
-    wanted = number // 10 if validation is None else validation
-    whole = isinstance(wanted, int) and not isinstance(wanted, bool)
-    if not whole or not 0 <= wanted < number:
-        raise ValueError(
-            f"of {number:,} training images, 0 to {max(number - 1, 0):,} can be held "
-            f"out for validation; received {wanted!r}"
-        )
-    held = np.zeros(number, bool)
-    rng = np.random.default_rng(seed)
-    held[rng.choice(number, wanted, replace=False, shuffle=False)] = True
-    return held
+    return images[0], labels[0]
 
 
 def _fingerprint(labels, name, readers) -> str:
@@ -553,30 +521,16 @@ def _fingerprint(labels, name, readers) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_json(path: Path) -> None:
-    """Raise ValueError that names a file that is broken; one may be missing."""
-    try:
-        json.loads(path.read_bytes()) if path.exists() else None
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-
-
 def _original_places(reader) -> np.ndarray:
-    """Where each stored image was before tfds shuffled them: "train_00042" is the 42nd.
-
-    Raises:
-        DataError: images are missing, or have other ids.
-    """
+    """Where each image was before tfds shuffled them: "train_00042" is the 42nd."""
     tf = import_tfds(reader.folder)[0]
-    spec = {"id": tf.io.FixedLenFeature((), tf.string)}
     try:
-        records = tf.data.TFRecordDataset(reader.files).batch(1000)
-        ids = [tf.io.parse_example(batch, spec)["id"].numpy() for batch in records]
-        places = [int(name.rpartition(b"_")[2]) for batch in ids for name in batch]
+        ids = [name for part in reader.column("id", tf.string) for name in part]
+        places = [int(name.rpartition(b"_")[2]) for name in ids]
     except (tf.errors.OpError, ValueError) as error:
-        raise reader._broken(_first_line(error)) from error
+        raise reader.broken(_first_line(error)) from error
     if sorted(places) != list(range(reader.number)):
-        raise reader._broken("images are missing, or there twice, by their ids")
+        raise reader.broken("images are missing, or there twice, by their ids")
     return np.array(places)
 
 

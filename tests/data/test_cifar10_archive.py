@@ -11,7 +11,6 @@ from kerascnn.data import (
     DataError,
     cifar10,
     cifar10_archive,
-    download,
     import_cifar10,
     load_data,
 )
@@ -44,7 +43,7 @@ def test_the_checksums_are_those_of_others():
     known = Path(tfds.__file__).parent / "url_checksums" / "cifar10.txt"
     url, size, sha256, _ = known.read_text().split()
     archive = cifar10_archive.BINARY
-    assert url == download.HOST + archive.name
+    assert url == cifar10_archive.HOST + archive.name
     assert (int(size), sha256) == (archive.size, archive.sha256)
     keras = Path(sys.modules["tensorflow_datasets"].__file__).parents[1] / "keras"
     source = keras / "src" / "datasets" / "cifar10.py"

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from kerascnn.data import DataError, cifar10_archive, download, download_cifar10
+from kerascnn.data import DataError, cifar10_archive, download_cifar10
 
 
 class Host:
@@ -62,7 +62,7 @@ def fetched(monkeypatch):
         seen.append(archive.read_bytes())
         return cifar10_archive.target_folder(data_dir, replace)
 
-    monkeypatch.setattr(download, "import_cifar10", record)
+    monkeypatch.setattr(cifar10_archive, "import_cifar10", record)
     return seen
 
 
@@ -103,7 +103,7 @@ def test_a_host_without_ranges_begins_anew(host, fetched, tmp_path):
 def test_a_part_that_is_complete_or_too_long(
     host, fetched, tmp_path, surplus, monkeypatch
 ):
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(cifar10_archive.time, "sleep", lambda seconds: None)
     part = tmp_path / "downloads" / "cifar-10-binary.tar.gz.part"
     part.parent.mkdir()
     part.write_bytes(host.content + surplus)
@@ -122,7 +122,7 @@ def test_something_else_is_not_kept(host, fetched, tmp_path):
 
 def test_it_gives_up_and_says_how_to_go_on(host, fetched, tmp_path, monkeypatch):
     waits = []
-    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setattr(cifar10_archive.time, "sleep", waits.append)
     host.breaks = [500, 0, 0, 0]
     with pytest.raises(DataError, match=r"nothing in 3 attempts.*holds 500 bytes"):
         download_cifar10(tmp_path, progress=False, url=host.url, patience=3)

@@ -135,6 +135,27 @@ def test_take_and_chunks(stream):
         _ = stream.train.x
 
 
+@pytest.mark.parametrize(
+    ("classes", "missing"),
+    [
+        ((1, 2), r"0 \('left'\); the train labels go from 1 to 2"),
+        ((0, 2), r"1 \('middle'\); the train labels go from 0 to 2"),
+        ((2,), r"0 \('left'\), 1 \('middle'\); the train labels go from 2 to 2"),
+    ],
+)
+def test_a_class_without_images_is_named(tmp_path, classes, missing):
+    """Labels that do not begin at 0, or leave a number out; the test part may."""
+    train = [example for example in prepared.bands(24) if example[1] in classes]
+    splits = {"train": train, "test": TEST}
+    folder = prepared.write(tmp_path / "bands" / "1.0.0", splits, LABELS)
+    for streamed in (True, False):
+        with pytest.raises(DataError, match=f"no training image is of class {missing}"):
+            load_data(folder, stream=streamed)
+    splits = {"train": TRAIN, "test": train}
+    folder = prepared.write(tmp_path / "bands" / "1.0.1", splits, LABELS)
+    assert len(load_data(folder, stream=True).test) == len(train)
+
+
 def test_names_versions_and_own_validation(tmp_path):
     splits = {
         "train": prepared.bands(9),
