@@ -73,12 +73,11 @@ class Data:
         validation: images held out of training, for every decision; may be empty.
         test: images read once, at the end.
         labels: names of the classes; `labels[y]` names class y.
-        fingerprint: 16 hexadecimal digits of a SHA-256 over the pixels, the classes
-            and their order, before validation images are taken out of training.
+        fingerprint: 16 hexadecimal digits of a SHA-256 over pixels, classes and their
+            order, before validation images are taken out of training.
         notes: what a reader of the accuracy should know, one sentence each.
-        held_out: int64, where the validation images were among the training images
-            of the source, ascending; None where the source has its own validation
-            images.
+        held_out: int64, where the validation images were among the training images,
+            ascending; None where the source has its own validation images.
         origin: the arguments of `load_data` that made it, so that a resumed training
             finds it again; empty where it was made otherwise.
     """
@@ -133,13 +132,8 @@ def _shorten(labels: tuple[str, ...], most: int = 12) -> str:
 def fingerprint(labels: tuple[str, ...], *parts: Images) -> str:
     """Hash the names of the classes and every part: shapes, pixels, classes, order.
 
-    Args:
-        labels: names of the classes.
-        *parts: the parts of a data set, in a fixed order (train, test).
-
-    Returns:
-        The first 16 hexadecimal digits of a SHA-256. The byte order of the machine
-        and the layout of the arrays in memory do not enter it.
+    The first 16 hexadecimal digits of a SHA-256, into which neither the byte order of
+    the machine nor the layout of the arrays in memory enters.
     """
     digest = hashlib.sha256(json.dumps(list(labels)).encode())
     for part in parts:
@@ -187,17 +181,10 @@ def refuse_own(source: Any, validation: int | None) -> None:
 
 
 def hold_out(y, number, *, classes, seed=0):
-    """Choose images to hold out, of each class as large a share as of any other.
+    """Choose images to hold out: positions in `y`, ascending; None for a tenth.
 
-    Args:
-        y: int64 (N,), the class of each image.
-        number: of images to hold out in all, 0…N - 1; None for a tenth.
-        classes: number of classes.
-        seed: of the choice.
-
-    Returns:
-        int64 (number,), positions in `y`, ascending. A class of n images gives
-        n·number/N, rounded up or down so that the sum is `number`.
+    A class of n of the N images gives n·number/N, rounded up or down so that the sum is
+    `number`.
     """
     number = held_number(len(y), number)
     counts = np.bincount(y, minlength=classes)
@@ -215,9 +202,17 @@ def divide(images, held):
     return images.take(keep), images.take(held)
 
 
-def check_classes(title: str, labels: tuple[str, ...], found: set[int]) -> None:
-    """Refuse a class of which `found`, the classes of the training images, has none."""
-    if empty := sorted(set(range(len(labels))) - found):
+def check_classes(title: str, part: str, labels: tuple[str, ...], found: set[int]):
+    """Refuse classes that have no name and, to train on, names that have no image."""
+    if part == "train" and not found:
+        raise DataError(f"{title}: there are no images to train on")
+    whole = set(range(len(labels)))
+    if found - whole:
+        raise DataError(
+            f"{title}: the {part} labels go from {min(found)} to {max(found)}, but "
+            f"there are {len(labels)} classes, 0 to {len(labels) - 1}"
+        )
+    if part == "train" and (empty := sorted(whole - found)):
         shown = ", ".join(f"{number} ({labels[number]!r})" for number in empty[:3])
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         raise DataError(
@@ -232,16 +227,8 @@ def assemble(
 ) -> Data:
     """Make a data set of a source's parts, and hold validation images out.
 
-    Args:
-        name: of the data set, as run folders bear it.
-        title: of the data set, for print.
-        labels: names of the classes.
-        train: Images to train on, validation images among them.
-        test: Images to test on.
-        validation: how many training images to hold out; None for a tenth; or the
-            source's own validation Images.
-        seed: of the choice of validation images.
-        notes: sentences for the reader.
+    `validation` is how many training images to hold out, None for a tenth, or the
+    source's own validation Images. All else is as in `Data`.
 
     Raises:
         ValueError: more validation images than there are to hold out.
@@ -261,15 +248,7 @@ def assemble(
                 f"{title}: the {part} images are {images.x.shape[1:]} (height, width, "
                 f"channels), the train images {train.x.shape[1:]}"
             )
-        if len(images) and not 0 <= images.y.min() <= images.y.max() < len(labels):
-            raise DataError(
-                f"{title}: the {part} labels go from {images.y.min()} to "
-                f"{images.y.max()}, but there are {len(labels)} classes, 0 to "
-                f"{len(labels) - 1}"
-            )
-    if not len(train):
-        raise DataError(f"{title}: there are no images to train on")
-    check_classes(title, labels, set(np.unique(train.y).tolist()))
+        check_classes(title, part, labels, set(np.unique(images.y).tolist()))
     mark = fingerprint(labels, *parts.values())
     held = None
     if not own:

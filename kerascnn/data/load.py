@@ -68,10 +68,9 @@ def load_data(
         ValueError: an argument that is impossible, or that this source does not take.
     """
     asked = {"image_size": image_size, "data_dir": data_dir, "images": images}
+    data = _read(source, stream, validation=validation, seed=seed, **asked)
+    asked["stream"] = stream or None
     named = source in SOURCES or str(source).startswith(PREFIX)
-    read = _stream if stream else _load
-    data = read(source, validation=validation, seed=seed, **asked)
-    asked["stream"] = True if stream else None
     origin = {
         "source": str(source if named else Path(source).expanduser().resolve()),
         "validation": validation,
@@ -81,23 +80,34 @@ def load_data(
     return dataclasses.replace(data, origin=origin)
 
 
-def _load(source, *, validation, seed, image_size, data_dir, images) -> Data:
+def _read(source, stream, *, image_size, data_dir, images, **held) -> Data:
     name = str(source)
     path = Path(source).expanduser()
-    options = {"validation": validation, "seed": seed}
-    if name == "shapes":
+    size = None if image_size is None else _size(image_size)
+    if name == "shapes" and not stream:
         _refuse(name, data_dir=data_dir)
-        return _shapes(images, _size(image_size, least=LEAST_SHAPE), **options)
+        return _shapes(images, _size(image_size, least=LEAST_SHAPE), **held)
     _refuse(name, images=images)
     if name == "cifar10":
-        _fixed("CIFAR-10", (32, 32), image_size)
-        return cifar10.recognize(load_prepared(cifar10.find(data_dir), **options))
-    if folder := _prepared(source, data_dir):
-        size = None if image_size is None else _size(image_size)
-        return cifar10.recognize(load_prepared(folder, image_size=size, **options))
-    _refuse(name, data_dir=data_dir)
+        _fixed("CIFAR-10", (32, 32), size)
+        prepared, size = cifar10.find(data_dir), None
+    elif name.startswith(PREFIX):
+        prepared = find_prepared(name, data_dir)
+    else:
+        prepared = path if is_prepared(path) else None
+        _refuse(name, data_dir=data_dir)
+    if prepared and stream:
+        return open_stream(prepared, image_size=size, **held)
+    if prepared:
+        return cifar10.recognize(load_prepared(prepared, image_size=size, **held))
+    if stream:
+        there = "" if path.exists() else f"no data named {name!r}, and no such folder: "
+        raise DataError(
+            f"{there}stream reads what tensorflow-datasets has prepared: cifar10, "
+            f"tfds:NAME, or a folder with dataset_info.json; received {name!r}"
+        )
     if path.is_dir():
-        return load_folder(path, image_size=_size(image_size), **options)
+        return load_folder(path, image_size=size or (32, 32), **held)
     if not path.exists():
         close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
         raise DataError(
@@ -108,44 +118,15 @@ def _load(source, *, validation, seed, image_size, data_dir, images) -> Data:
             "what tensorflow-datasets has prepared"
         )
     if path.suffix == ".npz":
-        data = load_arrays(path, **options)
+        data = load_arrays(path, **held)
     elif path.name.endswith((".tar.gz", ".tgz")):
-        data = load_archive(path, **options)
+        data = load_archive(path, **held)
     else:
         raise DataError(
             f"{path} is neither a folder nor a .npz file nor a .tar.gz archive"
         )
-    _fixed(name, data.input_shape[:2], image_size)
+    _fixed(name, data.input_shape[:2], size)
     return data
-
-
-def _stream(source, *, validation, seed, image_size, data_dir, images) -> Data:
-    _refuse(source, images=images)
-    if str(source) == "cifar10":
-        _fixed("CIFAR-10", (32, 32), image_size)
-        folder, image_size = cifar10.find(data_dir), None
-    else:
-        folder = _prepared(source, data_dir)
-    if folder is None:
-        there = Path(source).expanduser().exists()
-        raise DataError(
-            ("" if there else f"no data named {str(source)!r}, and no such folder: ")
-            + "stream reads what tensorflow-datasets has prepared: cifar10, tfds:NAME, "
-            f"or a folder with dataset_info.json; received {str(source)!r}"
-        )
-    size = None if image_size is None else _size(image_size)
-    return open_stream(folder, validation=validation, seed=seed, image_size=size)
-
-
-def _prepared(source, data_dir) -> Path | None:
-    """The folder of what tensorflow-datasets has prepared, None for another source."""
-    if str(source).startswith(PREFIX):
-        return find_prepared(str(source), data_dir)
-    path = Path(source).expanduser()
-    if not is_prepared(path):
-        return None
-    _refuse(source, data_dir=data_dir)
-    return path
 
 
 def _refuse(source, **options):
@@ -167,11 +148,11 @@ def _size(image_size, *, least=1):
     return size
 
 
-def _fixed(source, size, image_size):
-    if image_size is not None and _size(image_size) != tuple(size):
+def _fixed(source, size, asked):
+    if asked not in (None, size):
         raise ValueError(
             f"the images of {source} are {size[0]}x{size[1]} pixels; a network can "
-            f"resize them (keras.layers.Resizing); received image_size={image_size!r}"
+            f"resize them (keras.layers.Resizing); received image_size={asked}"
         )
 
 
@@ -182,40 +163,26 @@ def _shapes(images, image_size, *, validation, seed):
             f"images must be an integer of {least} or more; received {images!r}"
         )
     parts = [
-        Images(*shapes.generate(number, seed=(seed, stream), image_size=image_size))
-        for stream, number in enumerate((images, images // 5))
+        Images(*shapes.generate(number, seed=(seed, part), image_size=image_size))
+        for part, number in enumerate((images, images // 5))
     ]
-    title = "shapes" if seed == 0 else f"shapes (seed {seed})"
-    return assemble(
-        "shapes", title, shapes.LABELS, *parts, validation=validation, seed=seed
-    )
+    named = "shapes", "shapes" if seed == 0 else f"shapes (seed {seed})", shapes.LABELS
+    return assemble(*named, *parts, validation=validation, seed=seed)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source that has a name, and whether it can be read on this machine.
+    """A source that has a name, and whether it can be read on this machine."""
 
-    Attributes:
-        name: what `load_data` takes.
-        title: what stands beside an accuracy.
-        there: whether `load_data` would find it.
-        where: the folder it lies in, or what to do to get it.
-        train: number of training images, validation images among them.
-        test: number of test images.
-        input_shape: (height, width, channels).
-        classes: number of classes.
-        size: bytes on the disk.
-    """
-
-    name: str
-    title: str
-    there: bool
-    where: str
-    train: int
+    name: str  # what `load_data` takes
+    title: str  # what stands beside an accuracy
+    there: bool  # whether `load_data` would find it
+    where: str  # the folder it lies in, or what to do to get it
+    train: int  # number of training images, validation images among them
     test: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int]  # height, width, channels
     classes: int
-    size: int = 0
+    size: int = 0  # bytes on the disk
 
     def __str__(self) -> str:
         height, width, channels = self.input_shape
@@ -228,9 +195,8 @@ class Source:
 def available(data_dir=None) -> list[Source]:
     """List the sources that have names, and what is there of them.
 
-    Args:
-        data_dir: data directory of tensorflow-datasets; None for $TFDS_DATA_DIR and
-            ~/tensorflow_datasets.
+    `data_dir` is the data directory of tensorflow-datasets; None for $TFDS_DATA_DIR and
+    ~/tensorflow_datasets.
     """
     found = [Source("shapes", "shapes", True, "built in", *SHAPES, (32, 32, 3), 10)]
     numbers = (cifar10.TRAIN, cifar10.TEST, (32, 32, 3), 10)
