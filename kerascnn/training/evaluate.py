@@ -139,6 +139,7 @@ def evaluate(
     chunks = [images]
     if isinstance(images, Shards):
         chunks = images.chunks(max(CHUNK // batch_size, 1) * batch_size)
+    labels = tuple(labels or known or ())
     seconds, confusion, found = 0.0, None, []
     for part in chunks:
         if confusion is None:  # the first call compiles
@@ -149,6 +150,11 @@ def evaluate(
                 raise ValueError(
                     f"the network tells {classes} classes apart, the images are of "
                     f"more: one has class {int(part.y.max())}, counted from 0"
+                )
+            if labels and len(labels) != classes:
+                raise ValueError(
+                    f"the network tells {classes} classes apart, there are names of "
+                    f"{len(labels)}: {', '.join(labels[:12])}"
                 )
             confusion = np.zeros((classes, classes), int)
         start = time.perf_counter()
@@ -166,7 +172,7 @@ def evaluate(
             loss /= classes
         found.append((loss, probabilities.max(1), answers == part.y))
     loss, confidence, correct = map(np.concatenate, zip(*found, strict=True))
-    labels = tuple(labels or known or map(str, range(classes)))
+    labels = labels or tuple(map(str, range(classes)))
     right, totals = confusion.diagonal(), confusion.sum(1)
     return Evaluation(
         accuracy=100 * float(right.sum()) / number,

@@ -161,3 +161,6 @@ def test_images_that_do_not_fit_are_refused_in_words():
             evaluate(model, images)
     with pytest.raises(ValueError, match=r"3 classes apart.*has class 5"):
         evaluate(model, Images(pixels(2), np.array([0, 5])))
+    for labels in (("a", "b"), ("a", "b", "c", "d"), ["alone"]):
+        with pytest.raises(ValueError, match=f"3 classes apart.*of {len(labels)}: a"):
+            evaluate(model, Images(pixels(2), np.array([0, 1])), labels=labels)
