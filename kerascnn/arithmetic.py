@@ -41,10 +41,9 @@ class Worked(int):
         return f"{int(self):,}"
 
     def __str__(self) -> str:
-        result = self._result()
-        text = result
+        text = self._result()
         if self.expression.replace(",", "") != str(int(self)):
-            text = f"{self.expression} = {result}"
+            text = f"{self.expression} = {text}"
         return f"{text} ({self.remark})" if self.remark else text
 
     def __repr__(self) -> str:
@@ -67,15 +66,10 @@ class OutputSize(Worked):
     padding: int | str | tuple[int, int]  # as it was asked for
 
     @property
-    def reach(self) -> int:
-        """Pixels from the first tap of a window to its last, both included."""
-        return self.dilation * (self.window - 1) + 1
-
-    @property
     def exact(self) -> Fraction:
         """The formula's value before it is rounded down: 29/2 for 14.5."""
-        space = self.size + self.before + self.after - self.reach
-        return Fraction(space, self.stride) + 1
+        space = self.size + self.before + self.after - 1
+        return Fraction(space - self.dilation * (self.window - 1), self.stride) + 1
 
     @property
     def left_over(self) -> int:
@@ -89,14 +83,15 @@ class OutputSize(Worked):
 
     @property
     def symmetric(self) -> bool:
-        """Whether the zeros before and after are equally many, as the lecture's P."""
+        """Whether as many zeros stand before as after."""
         return self.before == self.after
 
     @property
     def windows(self) -> tuple[range, ...]:
         """Positions of the taps of each window, first window first."""
         starts = (i * self.stride - self.before for i in range(int(self)))
-        return tuple(range(s, s + self.reach, self.dilation) for s in starts)
+        length = self.dilation * self.window
+        return tuple(range(s, s + length, self.dilation) for s in starts)
 
     @property
     def unread(self) -> tuple[int, ...]:
@@ -133,8 +128,8 @@ def output_size(
 ) -> OutputSize:
     """Work out the output size of a convolution: O = (I + 2·P - F)/S + 1.
 
-    A stride that does not fit is rounded down as Keras does, and named: the text gives
-    the fraction and what is left over.
+    A stride that does not fit is rounded down as Keras does, and the text says what is
+    left over.
 
     Args:
         size: pixels of the input along this axis (the lecture's I).
@@ -154,31 +149,26 @@ def output_size(
     Source: the lecture, slides "Stride" and "Padding"; Dumoulin and Visin, "A guide to
     convolution arithmetic for deep learning" (2016), section 2.
     """
-    size = _whole("size", size, 1)
-    window = _whole("window", window, 1)
-    stride = _whole("stride", stride, 1)
-    dilation = _whole("dilation", dilation, 1)
+    size, window = _whole("size", size, 1), _whole("window", window, 1)
+    stride, dilation = _whole("stride", stride, 1), _whole("dilation", dilation, 1)
     reach = dilation * (window - 1) + 1
     before, after = _zeros(size, reach, stride, padding)
-    padded = size + before + after
-    if padded < reach:
+    space = size + before + after - reach
+    if space < 0:
         raise ValueError(
             f"a window that reaches over {reach} pixels does not fit an input of "
             f"{size} pixels with {before} zeros before and {after} after; received "
             f"size={size}, window={window}, dilation={dilation}, padding={padding!r}: "
             f"use a smaller window or more padding"
         )
-    value = (padded - reach) // stride + 1
     zeros = f"{before} + {after}" if before != after else f"2·{before}"
     zeros = f" + {zeros}" if before or after else ""
     taps = str(window) if dilation == 1 else f"({dilation}·({window} - 1) + 1)"
-    expression = f"({size}{zeros} - {taps})/{stride} + 1"
-    placed = OutputSize(value, expression)
+    placed = OutputSize(space // stride + 1, f"({size}{zeros} - {taps})/{stride} + 1")
     placed.size, placed.window, placed.stride = size, window, stride
     placed.dilation, placed.before, placed.after = dilation, before, after
-    if isinstance(padding, Sequence) and not isinstance(padding, str):
-        padding = before, after
-    placed.padding = padding
+    pair = isinstance(padding, Sequence) and not isinstance(padding, str)
+    placed.padding = (before, after) if pair else padding
     if padding == "same" and stride > 1:
         rounded = f"'same' is {size}/{stride} rounded up"
         placed.remark = f"{rounded}; zeros: {before} before, {after} after"
@@ -196,15 +186,9 @@ def pooling_size(
 ) -> OutputSize:
     """Work out the output size of pooling: O = I/P where windows do not overlap.
 
-    Args:
-        size: pixels of the input along this axis (I).
-        pool: size of the pool (P).
-        stride: pixels the pool moves; default: the pool's size, so that windows lie
-            side by side.
-        padding: as in `output_size`. Keras' "same" pooling leaves the zeros out of
-            maxima and averages: they only place the windows.
-
-    Result and errors are those of `output_size`. Source: the lecture, slide "Pooling".
+    Arguments, result and errors are those of `output_size`; `stride` is by default the
+    pool's size, so that windows lie side by side. Keras' "same" pooling leaves the
+    zeros out of maxima and averages. Source: the lecture, slide "Pooling".
     """
     stride = pool if stride is None else stride
     general = output_size(size, pool, stride, padding)
@@ -217,11 +201,9 @@ def pooling_size(
 def keeping_padding(window: int, dilation: int = 1) -> Worked:
     """Work out the zeros on each side that keep the size at stride 1: P = (F - 1)/2.
 
-    Raises ValueError for a filter that reaches over an even number of pixels: no equal
-    number of zeros on both sides keeps the size.
+    Raises ValueError for a filter that reaches over an even number of pixels.
     """
-    window = _whole("window", window, 1)
-    dilation = _whole("dilation", dilation, 1)
+    window, dilation = _whole("window", window, 1), _whole("dilation", dilation, 1)
     total = dilation * (window - 1)
     if total % 2:
         raise ValueError(
@@ -264,10 +246,23 @@ def convolution_parameters(
 
     Source: the lecture, slide "Parameters".
     """
-    weights, text = _kernel(window, channels, filters, groups)
-    if not bias:
-        return Worked(weights, text)
-    return Worked(weights + filters, f"{text} + {filters}")
+    axes = _axes(window)
+    channels = _whole("channels", channels, 1)
+    filters = _whole("filters", filters, 1)
+    groups = _whole("groups", groups, 1)
+    if channels % groups or filters % groups:
+        raise ValueError(
+            "groups must divide the channels and the filters; received "
+            f"groups={groups}, channels={channels}, filters={filters}"
+        )
+    share = f"({channels}/{groups})" if groups > 1 else f"{channels}"
+    text = "·".join([*map(str, axes), share, str(filters)])
+    weights = math.prod(axes) * (channels // groups) * filters
+    return (
+        Worked(weights + filters, f"{text} + {filters}")
+        if bias
+        else Worked(weights, text)
+    )
 
 
 def depthwise_parameters(
@@ -282,21 +277,13 @@ def depthwise_parameters(
     Each channel of the input has `multiplier` filters of its own; `bias` counts one for
     each channel of the output. Raises ValueError for an argument out of range.
     """
-    channels = _whole("channels", channels, 1)
-    multiplier = _whole("multiplier", multiplier, 1)
+    biases = _whole("channels", channels, 1) * _whole("multiplier", multiplier, 1)
     count = product(*_axes(window), channels, multiplier)
-    if not bias:
-        return count
-    biases = channels * multiplier
-    return Worked(count + biases, f"{count.expression} + {biases}")
+    return Worked(count + biases, f"{count.expression} + {biases}") if bias else count
 
 
 def dense_parameters(inputs: int, units: int, *, bias: bool = False) -> Worked:
-    """Count the parameters of a fully-connected layer: inputs·units.
-
-    With `bias`, one more for each unit; the lecture counts none. Raises ValueError for
-    what is no positive integer.
-    """
+    """Count the parameters of a fully-connected layer; see `mlp_parameters`."""
     return mlp_parameters(inputs, units, bias=bias)
 
 
@@ -304,27 +291,22 @@ def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
     """Count the parameters of an MLP: 3072·h1 + h1·h2 + h2·10.
 
     `sizes` are the units of each layer, the input first, the classes last; `bias`
-    counts one for each unit, the lecture none. Raises ValueError for fewer than two
-    sizes, or one that is no positive integer. Source: the lecture, slides "MLP" and
-    "Parameters".
+    counts one for each unit, the lecture none. ValueError for fewer than two sizes, or
+    one that is not positive. Source: the lecture, slides "MLP" and "Parameters".
     """
     if len(sizes) < 2:
         raise ValueError(
             f"an MLP has at least an input and an output; received sizes={sizes}"
         )
-    sizes = tuple(_whole("size", s, 1) for s in sizes)
-    terms = []
-    for inputs, units in itertools.pairwise(sizes):
-        terms += [f"{inputs}·{units}", f"{units}"] if bias else [f"{inputs}·{units}"]
-    text = " + ".join(terms)
+    pairs = itertools.pairwise(_whole("size", s, 1) for s in sizes)
+    text = " + ".join(f"{a}·{b} + {b}" if bias else f"{a}·{b}" for a, b in pairs)
     return Worked(int(evaluate(text)), text)
 
 
 def mlp_units(*sizes: int) -> Worked:
     """Count the units of an MLP, the input's among them: 3072 + h1 + h2 + 10.
 
-    `sizes` are the units of each layer, the input first, the classes last; ValueError
-    for what is no positive integer. Source: the lecture, slide "MLP".
+    Sizes and errors are those of `mlp_parameters`. Source: the lecture, slide "MLP".
     """
     sizes = tuple(_whole("size", s, 1) for s in sizes)
     return Worked(sum(sizes), " + ".join(map(str, sizes)))
@@ -340,20 +322,14 @@ def convolution_macs(
 ) -> Worked:
     """Count the multiply-accumulates of a convolution, forward, for one image.
 
-    Every output pixel costs as many as the filters have weights; products with the
-    padding's zeros are counted, biases are not.
-
-    Args:
-        output: size of the output, one number for a square or one for each axis.
-        window, channels, filters, groups: as in `convolution_parameters`, with its
-            errors.
-
-    Returns:
-        Number of multiply-accumulates (one is two floating-point operations).
+    One is two floating-point operations. Every pixel of the output, whose size is one
+    number for a square or one for each axis, costs as many as the filters have weights;
+    products with the padding's zeros are counted, biases are not. The other arguments,
+    and errors, are those of `convolution_parameters`.
     """
-    weights, text = _kernel(window, channels, filters, groups)
+    kernel = convolution_parameters(window, channels, filters, groups=groups)
     places = product(*_axes(output))
-    return Worked(places * weights, f"{places.expression}·{text}")
+    return Worked(places * kernel, f"{places.expression}·{kernel.expression}")
 
 
 def dense_macs(inputs: int, units: int) -> Worked:
@@ -364,13 +340,9 @@ def dense_macs(inputs: int, units: int) -> Worked:
 def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
     """Work out the receptive field of a stack: 1 + Σ (F - 1)·(strides before it).
 
-    Args:
-        layers: (window, stride) or (window, stride, dilation) of each convolution and
-            pooling, from the input on.
-
-    Returns:
-        Pixels of the input that an output value depends on; windows are not cut at the
-        border of an image, so that it may exceed the image's size.
+    `layers` are (window, stride) or (window, stride, dilation) of each convolution and
+    pooling, from the input on. Windows are not cut at the border of an image, so that
+    the field may exceed its size. ValueError for what is no such layer.
 
     Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
     networks" (Distill, 2019), equation 2.
@@ -418,8 +390,7 @@ _SIGNS = str.maketrans({"·": "*", "×": "*", "−": "-", "²": "**2", "³": "**
 def evaluate(expression: str) -> Fraction:
     """Work out an expression such as "2·(3·3·16·32 + 32)" exactly.
 
-    It has whole numbers, commas between thousands allowed, joined by + - · × * / ² ³
-    and parentheses; ValueError for all else.
+    It joins whole numbers by + - · × * / ² ³ and parentheses; ValueError for all else.
     """
     plain = expression.replace(",", "").translate(_SIGNS)
     wrong = (
@@ -441,7 +412,6 @@ def evaluate(expression: str) -> Fraction:
 
 
 def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:
-    """Zeros before and after, for a padding in any of its forms."""
     if padding == "valid":
         return 0, 0
     if padding == "same":
@@ -460,24 +430,7 @@ def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:
     )
 
 
-def _kernel(window, channels: int, filters: int, groups: int) -> tuple[int, str]:
-    """Weights of a convolution without biases: their number, and as a product."""
-    axes = _axes(window)
-    channels = _whole("channels", channels, 1)
-    filters = _whole("filters", filters, 1)
-    groups = _whole("groups", groups, 1)
-    if channels % groups or filters % groups:
-        raise ValueError(
-            "groups must divide the channels and the filters; received "
-            f"groups={groups}, channels={channels}, filters={filters}"
-        )
-    share = f"({channels}/{groups})" if groups > 1 else f"{channels}"
-    text = "·".join([*map(str, axes), share, str(filters)])
-    return math.prod(axes) * (channels // groups) * filters, text
-
-
 def _axes(window: int | Sequence[int]) -> tuple[int, ...]:
-    """One number stands for a square."""
     window = window if isinstance(window, Sequence) else (window, window)
     return tuple(_whole("window", w, 1) for w in window)
 

@@ -109,39 +109,34 @@ class Comparison(Tabled):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the entries as plain data, every column among them."""
-        return [self._row(entry) for entry in self.entries]
-
-    def _row(self, entry: Entry) -> dict[str, Any]:
-        first = self.entries[0].parameters
-        row: dict[str, Any] = {"name": entry.name, "kind": entry.kind}
-        for key in ("parameters", "trainable", "non_trainable"):
-            row[key] = getattr(entry, key)
-        row["ratio"] = entry.parameters / first if first else None
-        for key in ("macs", "memory", "weight_bytes", "depth"):
-            row[key] = getattr(entry, key)
-        for key in ("published", "measured"):
-            accuracy = getattr(entry, key)
-            row[key] = accuracy and accuracy.percent
-            row[f"{key}_data"] = accuracy and accuracy.data
-            row[f"{key}_source"] = accuracy and accuracy.source
-        row["published_confidence"] = entry.published and entry.published.confidence
-        row["measured_std"] = entry.measured and entry.measured.std
-        row["measured_seeds"] = entry.measured and entry.measured.seeds
-        return {**row, "notes": list(entry.notes)}
+        first, rows = self.entries[0].parameters, []
+        for entry in self.entries:
+            row: dict[str, Any] = {"name": entry.name, "kind": entry.kind}
+            for key in ("parameters", "trainable", "non_trainable"):
+                row[key] = getattr(entry, key)
+            row["ratio"] = entry.parameters / first if first else None
+            for key in ("macs", "memory", "weight_bytes", "depth"):
+                row[key] = getattr(entry, key)
+            for key in ("published", "measured"):
+                accuracy = getattr(entry, key)
+                row[key] = accuracy and accuracy.percent
+                row[f"{key}_data"] = accuracy and accuracy.data
+                row[f"{key}_source"] = accuracy and accuracy.source
+            row["published_confidence"] = entry.published and entry.published.confidence
+            row["measured_std"] = entry.measured and entry.measured.std
+            row["measured_seeds"] = entry.measured and entry.measured.seeds
+            rows.append({**row, "notes": list(entry.notes)})
+        return rows
 
     def table(self) -> Table:
         """Return the chosen columns as a table, the models' notes below."""
         chosen = (COLUMNS[key] for key in self.columns)
         columns = (Column("name", "Model", right=False), *chosen)
-        # People see an accuracy with its spread, programs see each number apart.
-        rows = [
-            {
-                **self._row(entry),
-                "published": self._cell(entry.published),
-                "measured": self._cell(entry.measured),
-            }
-            for entry in self.entries
-        ]
+        rows = self.rows()
+        for row, entry in zip(rows, self.entries, strict=True):
+            # People see an accuracy with its spread, programs see each number apart.
+            row["published"] = self._cell(entry.published)
+            row["measured"] = self._cell(entry.measured)
         notes = []
         if any(e.published or e.measured for e in self.entries):
             notes.append(f"Accuracies on {self.data}, where nothing else is said")
@@ -180,8 +175,7 @@ class Comparison(Tabled):
         from kerascnn.plotting.comparison import bars, scatter
 
         keys = ("published", "measured")
-        known = any(self.accuracy(e, key) for e in self.entries for key in keys)
-        if known:
+        if any(self.accuracy(e, key) for e in self.entries for key in keys):
             figure = scatter(self, HUMAN if self.data == "cifar10" else None)
         else:
             figure = bars(self)
@@ -198,8 +192,8 @@ def compare(
     """Compare models by what they cost and what they reach.
 
     A network of the zoo is read from its card, without Keras, unless `columns` asks for
-    "memory", which is not on the card: then its graph is built, but no weights. All
-    counts hold at the card's input shape and classes.
+    "memory": then its graph is built, but no weights. All counts hold at the card's
+    input shape and classes.
 
     Args:
         *models: each a name of the zoo, a built `keras.Model`, a `.keras` file, a run
@@ -214,8 +208,8 @@ def compare(
         notes: give the notes of the cards below text and Markdown.
 
     Returns:
-        The comparison, models in the order given. Where models of different kinds have
-        one name, a run is named with its folder and a model as such.
+        The comparison, models in the order given. Rows of one name are told apart by a
+        run's folder.
 
     Raises:
         UnknownNetworkError: a name is neither in the zoo nor a file or folder.
@@ -256,15 +250,8 @@ def _opened(model: Any) -> Any:
     return load_run(model)
 
 
-def _is_model(model: Any) -> bool:
-    # A Keras model exists only where Keras was imported.
-    keras = sys.modules.get("keras")
-    return keras is not None and isinstance(model, keras.Model)
-
-
 def _is_run(model: Any) -> bool:
-    is_run = hasattr(model, "metrics") and hasattr(model, "model")
-    return is_run and not _is_model(model)
+    return hasattr(model, "metrics") and hasattr(model, "folder")
 
 
 def _entry(model: Any, data: str, built: bool) -> Entry:
@@ -273,15 +260,16 @@ def _entry(model: Any, data: str, built: bool) -> Entry:
     if _is_path(model) and not word:
         from kerascnn.training import open_network
 
-        return replace(_from_model(open_network(model).model), name=str(model))
+        return _from_model(open_network(model).model, name=str(model))
     if isinstance(model, str):
         if model in zoo.names() and model not in cards():  # registered by the user
-            return replace(_from_model(zoo.build(model)), name=model)
+            return _from_model(zoo.build(model), name=model)
         return _from_card(zoo.card(model), data, built)
-    if _is_model(model):
-        return _from_model(model)
     if _is_run(model):
         return _from_run(model)
+    # A Keras model exists only where Keras was imported.
+    if "keras" in sys.modules and isinstance(model, sys.modules["keras"].Model):
+        return _from_model(model)
     raise TypeError(
         "compare takes names of the zoo, Keras models, .keras files, runs and run "
         f"folders; received {type(model).__name__}"
@@ -298,13 +286,10 @@ def _from_card(card: zoo.Card, data: str, built: bool) -> Entry:
             network = zoo.build(card.name, card.input_shape, card.classes)
             memory = summarize(network).memory
     result = card.measured(data)
+    keys = ("name", "trainable", "non_trainable", "macs", "depth")
     return Entry(
-        name=card.name,
         kind="zoo",
-        trainable=card.trainable,
-        non_trainable=card.non_trainable,
-        macs=card.macs,
-        depth=card.depth,
+        **{key: getattr(card, key) for key in keys},
         memory=memory,
         published=_published(card, data),
         measured=_measured(result) if result else None,
@@ -313,16 +298,14 @@ def _from_card(card: zoo.Card, data: str, built: bool) -> Entry:
 
 
 def _published(card: zoo.Card, data: str = "cifar10") -> Accuracy | None:
-    """The card's best figure; cards quote accuracies on CIFAR-10 only."""
     best = card.best_published
-    if data != "cifar10" or best is None:
+    if data != "cifar10" or best is None:  # cards quote accuracies on CIFAR-10 only
         return None
     source = f"{best.source}, {best.conditions}"
     return Accuracy(best.accuracy, source=source, confidence=best.confidence)
 
 
 def _measured(result: dict) -> Accuracy:
-    """The accuracy of one of a card's results."""
     number = len(result.get("seeds", ()))
     source = f"recipe {result.get('recipe')}, {result.get('epochs')} epochs"
     if images := result.get("train_images"):
@@ -338,33 +321,25 @@ def _measured(result: dict) -> Accuracy:
     )
 
 
-def _from_model(model) -> Entry:
+def _from_model(model, **told) -> Entry:
     from kerascnn.summary import summarize
 
     summary = summarize(model)
     keys = ("name", "trainable", "non_trainable", "macs", "depth", "memory")
-    return Entry(kind="model", **{key: getattr(summary, key) for key in keys})
+    counts = {key: getattr(summary, key) for key in keys}
+    return Entry(**{"kind": "model", **counts, **told})
 
 
 def _from_run(run) -> Entry:
-    """A run: the counts of its model, its test accuracy, what its card published."""
-    data = run.config["data"]
-    accuracy = run.metrics.get("test_accuracy")
-    known = run.name in zoo.names()
-    return replace(
-        _from_model(run.model),
-        name=run.name,
-        kind="run",
-        published=_published(zoo.card(run.name), data["name"]) if known else None,
-        measured=None
-        if accuracy is None
-        else Accuracy(
-            float(accuracy),
-            data=data["name"],
-            title=data.get("title", ""),
-            source=f"run {run.folder}",
-        ),
-    )
+    data, accuracy = run.config["data"], run.metrics.get("test_accuracy")
+    measured = published = None
+    if accuracy is not None:
+        title, source = data.get("title", ""), f"run {run.folder}"
+        measured = Accuracy(float(accuracy), None, None, data["name"], title, source)
+    if run.name in zoo.names():
+        published = _published(zoo.card(run.name), data["name"])
+    told = {"name": run.name, "kind": "run"}
+    return _from_model(run.model, **told, published=published, measured=measured)
 
 
 RANKING = (
@@ -404,10 +379,8 @@ class Ranking(Tabled):
         titles = sorted({r["data_title"] for c in self.cards if (r := c.measured())})
         notes = ["published: on CIFAR-10, as its authors or others report"]
         if titles:
-            notes.append(
-                f"measured: by this project, on {', '.join(titles)}, by the recipe "
-                "default where none is named"
-            )
+            by = "by the recipe default where none is named"
+            notes.append(f"measured: by this project, on {', '.join(titles)}, {by}")
         if any(card.weights for card in self.cards):
             notes.append(
                 "ship: the trained weights come with the package: kerascnn predict NAME"
@@ -484,20 +457,19 @@ def board(pattern: str = "*", data: str = "cifar10") -> Table:
     results.sort(key=lambda pair: -pair[1]["accuracy_mean"])
     titles = sorted({result["data_title"] for _, result in results})
     note = f"measured on {', '.join(titles)}; the test images were read once"
-    rows = [_on_board(card, result) for card, result in results]
+    rows = []
+    for card, result in results:
+        theirs = _published(card, data)
+        row = {
+            "name": card.name,
+            "recipe": result["recipe"],
+            "epochs": result["epochs"],
+            "measured": str(_measured(result)),
+            "accuracies": list(result["accuracies"]),
+            "published": theirs and str(theirs),
+            "gap": theirs and result["accuracy_mean"] - theirs.percent,
+            "seconds": result["seconds"],
+            "hardware": result["hardware"],
+        }
+        rows.append(row)
     return Table(BOARD, rows, notes=[note if titles else "nothing was measured"])
-
-
-def _on_board(card: zoo.Card, result: dict) -> dict[str, Any]:
-    theirs = _published(card, result["data"])
-    return {
-        "name": card.name,
-        "recipe": result["recipe"],
-        "epochs": result["epochs"],
-        "measured": str(_measured(result)),
-        "accuracies": list(result["accuracies"]),
-        "published": theirs and str(theirs),
-        "gap": theirs and result["accuracy_mean"] - theirs.percent,
-        "seconds": result["seconds"],
-        "hardware": result["hardware"],
-    }
