@@ -34,20 +34,10 @@ def image_input(input_shape=(32, 32, 3), *, minimum=1):
 
 
 def classifier(features, classes=10, activation="softmax", *, name="fc", **dense):
-    """End a network: a dense layer, then float32 probabilities (or logits).
+    """End a network on features (N, features): a dense layer, then `outputs`.
 
-    Args:
-        features: tensor (N, features).
-        classes: number of classes, two or more.
-        activation: "softmax", or None for the logits.
-        name: name of the dense layer, which holds all the weights.
-        **dense: further arguments of `keras.layers.Dense`.
-
-    Returns:
-        Tensor (N, classes), float32 under mixed precision too.
-
-    Raises:
-        ValueError: fewer than two classes.
+    `dense` are further arguments of `keras.layers.Dense`; ValueError for fewer than two
+    classes.
     """
     check_classes(classes)
     logits = keras.layers.Dense(classes, name=name, **dense)(features)
@@ -55,29 +45,16 @@ def classifier(features, classes=10, activation="softmax", *, name="fc", **dense
 
 
 def check_classes(classes):
-    """Refuse fewer than two classes.
-
-    Raises:
-        ValueError: naming what was received.
-    """
+    """Raise ValueError for fewer than two classes."""
     if not isinstance(classes, int) or classes < 2:
         raise ValueError(f"classes must be an integer of 2 or more; received {classes}")
 
 
 def outputs(logits, activation="softmax", *, name=None):
-    """Turn logits (N, classes) into the float32 output of a network.
+    """Turn logits (N, classes) into float32 probabilities, or logits for None.
 
-    Args:
-        logits: tensor (N, classes).
-        activation: "softmax", or None for the logits.
-        name: name of the layer; default "probabilities", or "logits" without
-            activation.
-
-    Returns:
-        Tensor (N, classes), float32 under mixed precision too.
-
-    Raises:
-        ValueError: fewer than two classes.
+    They are float32 under mixed precision too. The layer is named "probabilities", or
+    "logits". ValueError for fewer than two classes.
     """
     check_classes(logits.shape[-1])
     name = name or ("probabilities" if activation else "logits")
@@ -85,11 +62,7 @@ def outputs(logits, activation="softmax", *, name=None):
 
 
 def scaled(width_of_paper: int, factor: float) -> int:
-    """Return the width of a layer in a slim network: at least one filter or unit.
-
-    Raises:
-        ValueError: the factor, which builders call `width`, is not above 0.
-    """
+    """Return the width of a layer in a slim network: at least one filter or unit."""
     if not factor > 0:
         raise ValueError(f"width must be above 0; received {factor!r}")
     return max(1, round(width_of_paper * factor))
@@ -103,20 +76,10 @@ EPSILON, MOMENTUM = 1e-5, 0.9
 def convolution(
     x, filters, size, name, batch_normalization=False, activation="relu", **options
 ):
-    """Convolve, normalise where asked to, and apply the activation.
+    """Convolve, normalise where asked to, and apply the activation, a name or None.
 
-    Args:
-        x: tensor (N, height, width, channels).
-        filters: number of filters.
-        size: height and width of a filter.
-        name: name of the convolution; `_bn` and `_relu` (the name of the activation)
-            are added for the others.
-        batch_normalization: normalise between convolution and activation.
-        activation: name of an activation, such as "relu" or "elu", or None.
-        **options: further arguments of `keras.layers.Conv2D`.
-
-    Returns:
-        Tensor (N, height, width, filters), after the padding and strides of `options`.
+    `name` is that of the convolution; `_bn` and `_relu` (the name of the activation)
+    are added for the others. `options` are further arguments of `keras.layers.Conv2D`.
     """
     x = keras.layers.Conv2D(
         filters,
@@ -212,15 +175,11 @@ def nin_blocks(x, blocks, classes, unit, pools, *, dropout=0.5, width=1.0, avera
         blocks: of each block its layers, (name, size, filters); None in place of the
             filters for as many as classes.
         classes: number of classes.
-        unit: function (x, filters, size, name) of tensor and layer: a convolution and
-            what follows it.
+        unit: function (x, filters, size, name): a convolution and what follows it.
         pools: a layer for the end of each block but the last.
         dropout: rate after each of them.
         width: multiplies filters.
         average: name of the global average pooling at the end.
-
-    Returns:
-        Tensor (N, classes).
     """
     for number, block in enumerate(blocks, start=1):
         for layer, size, filters in block:

@@ -24,19 +24,7 @@ def competitive_block(x, filters, sizes=(1, 3, 5, 7), name="competitive"):
 
     Each convolution is normalised before the comparison, or the largest window, whose
     sums have the most terms, would win it everywhere. The layers are `NAME_3x3`,
-    `NAME_3x3_bn`, and so on, and `NAME_max`.
-
-    Args:
-        x: tensor (N, height, width, channels).
-        filters: filters of each size, and channels of the output.
-        sizes: height and width of the windows, two sizes or more.
-        name: name of the module.
-
-    Returns:
-        Tensor (N, height, width, filters).
-
-    Raises:
-        ValueError: fewer than two sizes.
+    `NAME_3x3_bn`, and so on, and `NAME_max`. ValueError for fewer than two sizes.
     """
     if len(sizes) < 2:
         raise ValueError(f"a maximum needs two sizes or more; received {sizes!r}")

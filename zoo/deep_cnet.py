@@ -85,31 +85,17 @@ def deep(
 
 
 def check(**numbers):
-    """Refuse arguments of a builder that are not above 0.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+    """Raise ValueError for arguments of a builder that are not above 0."""
     for name, value in numbers.items():
         if not value > 0:
             raise ValueError(f"{name} must be above 0; received {value!r}")
 
 
 def in_field(x, width_of, levels, shift):
-    """Put images (N, height, width, channels) into the field of a network.
+    """Put images, scaled such that 0 is grey, into a field (N, field, field, channels).
 
-    Args:
-        x: tensor of images, scaled such that 0 is the grey of the field.
-        width_of: function from the number of levels to the width of their field.
-        levels: the levels of this network.
-        shift: how many pixels an image is moved in training, at most.
-
-    Returns:
-        Tensor (N, field, field, channels).
-
-    Raises:
-        ValueError: the images are larger than the field; says how many levels have one
-            that is large enough.
+    `width_of` tells a field's width by its levels; `shift` is how many pixels an image
+    is moved in training, at most. ValueError where an image is larger than the field.
     """
     field, largest = width_of(levels), max(x.shape[1:3])
     if largest > field:
@@ -129,25 +115,12 @@ def leaky_convolution(x, filters, size, name, pooling=1):
 
     The weights start from a uniform distribution within ±√(6/(fan in + s·filters)),
     s = (size/pooling)², the biases from 0: Glorot's rule (AISTATS 2010, equation 16)
-    with the fan out that the pooling leaves, as in the author's program.
-
-    Args:
-        x: tensor (N, height, width, channels).
-        filters: number of filters.
-        size: height and width of a filter.
-        name: name of the convolution; `_relu` is added for the leaky ReLU.
-        pooling: by how much the pooling that follows shrinks each axis; 1 for none.
-
-    Returns:
-        Tensor (N, height - size + 1, width - size + 1, filters).
+    with the fan out that the pooling leaves, as in the author's program. `pooling` is
+    by how much the one that follows shrinks each axis; 1 for none.
     """
-    fan_in = size * size * x.shape[-1]
-    x = keras.layers.Conv2D(
-        filters,
-        size,
-        kernel_initializer=uniform(fan_in, (size / pooling) ** 2 * filters),
-        name=name,
-    )(x)
+    fan_out = (size / pooling) ** 2 * filters
+    initializer = uniform(size * size * x.shape[-1], fan_out)
+    x = keras.layers.Conv2D(filters, size, kernel_initializer=initializer, name=name)(x)
     return keras.layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x)
 
 
@@ -160,16 +133,8 @@ def uniform(fan_in, fan_out):
 def batch_shared_dropout(x, rate, name):
     """Drop whole feature maps, the same ones for all images of a batch.
 
-    The author's "batchwise dropout": the maps that are dropped need not be computed.
-    Keras' dropout does it, with one value of its mask for each channel.
-
-    Args:
-        x: tensor (N, height, width, channels).
-        rate: probability that a map is dropped; at 0 there is no layer.
-        name: name of the layer.
-
-    Returns:
-        Tensor of the shape of `x`.
+    The author's "batchwise dropout": Keras' dropout, with one value of its mask for
+    each channel. At rate 0 there is no layer.
     """
     if rate == 0:
         return x

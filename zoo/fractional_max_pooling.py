@@ -30,15 +30,9 @@ def chain(levels=LEVELS, ratio=RATIO):
 
     The last 2x2 convolution takes 2 pixels to 1. A pooling that leaves N pixels has
     ⌊N·ratio + ½⌋ before it (one more where that is N itself), and the 2x2 convolution
-    before that has one more, as in the author's program.
-
-    Args:
-        levels: number of convolutions with a pooling.
-        ratio: by how much a pooling shrinks, above 1 and up to 2.
-
-    Returns:
-        For each level, from the first, the width of its input, that after its
-        convolution, and that after its pooling: (94, 93, 74), …, (4, 3, 2).
+    before that has one more, as in the author's program. Returns for each level the
+    width of its input, that after its convolution, and that after its pooling:
+    (94, 93, 74), …, (4, 3, 2).
     """
     rows, pooled = [], 2
     for _ in range(levels):

@@ -22,16 +22,8 @@ def variant(family, name, title, fixed, **defaults):
     It has the signature of the family's builder without what is fixed, and its
     docstring: `title` in place of the first lines, what is fixed left out, what every
     builder takes and returns (`COMMON`, `RETURNS`) added where the family's is silent.
-
-    Args:
-        family: builder of the whole family, `vgg(blocks, input_shape, classes, …)`.
-        name: name of the variant, and default of its argument `name`.
-        title: the beginning of the docstring: a line, or paragraphs.
-        fixed: arguments of `family` that the variant does not take, with their values.
-        **defaults: default values that differ from the family's.
-
-    Returns:
-        The builder.
+    `fixed` are arguments of the family, such as `vgg(blocks, input_shape, …)`, that the
+    variant does not take; `defaults` those that it has other default values for.
     """
     defaults["name"] = name
     signature = inspect.Signature(

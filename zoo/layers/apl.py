@@ -107,15 +107,7 @@ class APL(keras.layers.Layer):
         return input_shape
 
     def macs(self, input_shape, output_shape):
-        """Count none: an activation is no product with a kernel.
-
-        Args:
-            input_shape: (N, …, channels).
-            output_shape: the same.
-
-        Returns:
-            0.
-        """
+        """Return 0: an activation is no product with a kernel."""
         return 0
 
     def parameter_expression(self):

@@ -114,15 +114,11 @@ class FractionalMaxPooling2D(keras.layers.Layer):
         return pool(inputs, rows, columns, self.regions)
 
     def draw(self, images):
-        """Draw the regions for some images, as `call` does; the layer must be built.
+        """Draw the regions for a number of images, as `call` does, once it is built.
 
-        Args:
-            images: number of images; it may be a scalar tensor.
-
-        Returns:
-            For the rows and for the columns, the first and the last pixel of every
-            region: ((first, last), (first, last)), each an int32 tensor (images,
-            regions), or (1, regions) where all images share them.
+        Returns ((first, last), (first, last)), the pixels of every region along the
+        rows and the columns, each an int32 tensor (images, regions), or (1, regions)
+        where all images share them.
         """
         draws = 1 if self.shared or self.deterministic else images
         marks = (self._marks(draws, *walk) for walk in self._walks)
@@ -181,13 +177,7 @@ class FractionalMaxPooling2D(keras.layers.Layer):
 def pseudorandom(u, steps, total):
     """Return marks of even steps: m_i = ⌊α(i + u)⌋ - ⌊αu⌋, α = total/steps.
 
-    Args:
-        u: tensor (N, 1) of numbers in [0, 1).
-        steps: number of steps.
-        total: where the last step ends.
-
-    Returns:
-        int32 tensor (N, steps + 1), from 0 to `total`.
+    `u` (N, 1) is in [0, 1); the marks are int32 (N, steps + 1), from 0 to `total`.
     """
     if steps == 0:
         return ops.zeros_like(u, dtype="int32")
@@ -201,13 +191,8 @@ def pseudorandom(u, steps, total):
 def shuffled(noise, steps, total):
     """Return marks with the right numbers of ones and twos, in a random order.
 
-    Args:
-        noise: tensor (N, steps) of random numbers, whose order decides.
-        steps: number of steps.
-        total: where the last step ends: `total` - `steps` of the steps are twos.
-
-    Returns:
-        int32 tensor (N, steps + 1), from 0 to `total`.
+    The order of `noise` (N, steps) decides; `total` - `steps` of the steps are twos.
+    The marks are int32 (N, steps + 1), from 0 to `total`.
     """
     begin = ops.zeros((ops.shape(noise)[0], 1), dtype="int32")
     if steps == 0:
@@ -218,16 +203,10 @@ def shuffled(noise, steps, total):
 
 
 def pool(x, rows, columns, regions):
-    """Take the maximum over given regions.
+    """Take the maximum over given regions of (N, height, width, channels).
 
-    Args:
-        x: tensor (N, height, width, channels).
-        rows: (first, last) row of every region, each an int32 tensor (N, P) or (1, P).
-        columns: (first, last) column of every region, (N, Q) or (1, Q).
-        regions: what kind they are: "overlapping", "inclusive" or "disjoint".
-
-    Returns:
-        Tensor (N, P, Q, channels).
+    `rows` are the first and last row of every region, int32 (N, P) or (1, P) each,
+    `columns` likewise (N, Q); the maxima are (N, P, Q, channels).
     """
     if regions == "disjoint":
         ends = (rows, columns)

@@ -71,15 +71,10 @@ class GeneralizedPooling2D(keras.layers.Layer):
         )
 
     def products(self, inputs, masks):
-        """Multiply each window with each mask, and sum.
+        """Multiply each window of (N, height, width, C) with each mask, and sum.
 
-        Args:
-            inputs: tensor (N, height, width, C).
-            masks: tensor (k, k, number), the same for all channels, or
-                (k, k, C, number).
-
-        Returns:
-            List of `number` tensors (N, rows, columns, C).
+        `masks` are (k, k, number), the same for all channels, or (k, k, C, number);
+        returns `number` tensors (N, rows, columns, C).
         """
         channels, number = inputs.shape[-1], masks.shape[-1]
         masks = ops.cast(masks, inputs.dtype)

@@ -87,15 +87,11 @@ class PatchWhitening2D(keras.layers.Layer):
         return not np.allclose(norms, 1, atol=0.01)
 
     def adapt(self, images):
-        """Set kernel and bias from the patches of images.
+        """Set kernel and bias from the patches of images (N, height, width, C).
 
-        Args:
-            images: array (N, height, width, C) of what reaches this layer: of scaled
-                pixels, where the network scales them.
-
-        Raises:
-            ValueError: the images have another form or number of channels, are smaller
-                than a patch, or hold numbers that are not finite.
+        They are what reaches this layer: of scaled pixels, where the network scales
+        them. ValueError where they have another form, are smaller than a patch, or
+        hold numbers that are not finite.
         """
         images = np.asarray(images)
         if images.ndim != 4 or not len(images):

@@ -4,18 +4,11 @@ from keras import ops
 
 
 def split_neighbours(x, number):
-    """Split each run of `number` neighbouring channels into its pieces.
+    """Split (N, …, units·number) into `number` tensors (N, …, units).
 
+    They are the first channels of all runs of `number` neighbours, the second ones, …
     The pieces are moved first, so that each is one run of memory: the gradient of a
     slice with gaps took half of a training step on a CPU.
-
-    Args:
-        x: tensor (N, …, units·number).
-        number: of channels in a run.
-
-    Returns:
-        List of `number` tensors (N, …, units): the first channels of all runs, the
-        second ones, …
     """
     # Through sizes known before the first batch, but for that of the batch.
     shape = ops.shape(x)[:-1]

@@ -175,15 +175,7 @@ class RecurrentConv2D(keras.layers.Layer):
         return (*input_shape[:-1], self.filters)
 
     def macs(self, input_shape, output_shape):
-        """Count the multiply-accumulates of one image, in all steps.
-
-        Args:
-            input_shape: (N, height, width, channels).
-            output_shape: (N, height, width, filters).
-
-        Returns:
-            height · width · window · filters · (channels + steps · filters).
-        """
+        """Return height · width · window · filters · (channels + steps · filters)."""
         places = math.prod(output_shape[1:-1])
         channels = input_shape[-1] + self.steps * self.filters
         return places * math.prod(self.kernel_size) * self.filters * channels
