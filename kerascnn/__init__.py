@@ -59,30 +59,18 @@ if not any(Path(place, "lecture_cnn.toml").is_file() for place in _places):
 # Where each public name lives; the networks of the zoo are found by their names. No
 # module of this package may have the name of a public function: importing the module
 # would put it in the function's place.
-_HOMES = {
-    "Card": "zoo",
-    "build": "zoo",
-    "card": "zoo",
-    "load": "zoo",
-    "register": "zoo",
-    "inception_block": "zoo.blocks",
-    "summarize": "kerascnn.summary",
-    "compare": "kerascnn.comparison",
-    "mlp_twin": "kerascnn.twin",
-    "Data": "kerascnn.data",
-    "Images": "kerascnn.data",
-    "load_data": "kerascnn.data",
-    "Recipe": "kerascnn.training",
-    "evaluate": "kerascnn.training",
-    "load_run": "kerascnn.training",
-    "lsuv": "kerascnn.training",
-    "predict": "kerascnn.training",
-    "resume": "kerascnn.training",
-    "train": "kerascnn.training",
-    "tune": "kerascnn.tuning",
-    "Client": "kerascnn.serving",
-    "export": "kerascnn.serving",
+_NAMES = {
+    "zoo": "Card build card load register",
+    "zoo.blocks": "inception_block",
+    "kerascnn.summary": "summarize",
+    "kerascnn.comparison": "compare",
+    "kerascnn.twin": "mlp_twin",
+    "kerascnn.data": "Data Images load_data",
+    "kerascnn.training": "Recipe evaluate load_run lsuv predict resume train",
+    "kerascnn.tuning": "tune",
+    "kerascnn.serving": "Client export",
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _MODULES = ("arithmetic", "explain")
 
 __all__ = [*_HOMES, *_MODULES, "layers", "models"]
@@ -98,10 +86,9 @@ def models(pattern: str = "*") -> list[str]:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"kerascnn.{name}")
-    if name == "layers":
-        return importlib.import_module("zoo.layers")
+    if name in (*_MODULES, "layers"):
+        package = "zoo" if name == "layers" else "kerascnn"
+        return importlib.import_module(f"{package}.{name}")
     if not name.startswith("_"):
         import zoo
 

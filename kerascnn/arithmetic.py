@@ -33,8 +33,7 @@ class Worked(int):
     def __new__(cls, value: int, expression: str = "", remark: str = ""):
         """Join a value, the expression it came from and what that leaves unsaid."""
         self = super().__new__(cls, value)
-        self.expression = expression or str(int(value))
-        self.remark = remark
+        self.expression, self.remark = expression or str(int(value)), remark
         return self
 
     def _result(self) -> str:
@@ -140,11 +139,7 @@ def output_size(
             which at a stride above 1 may need one zero more after than before.
         dilation: pixels from one tap of the filter to the next.
 
-    Returns:
-        The size, an int with `windows`, `before`, `after`, `left_over`, `unread`.
-
-    Raises:
-        ValueError: an argument is out of range, or the filter does not fit the input.
+    ValueError where an argument is out of range, or the filter does not fit the input.
 
     Source: the lecture, slides "Stride" and "Padding"; Dumoulin and Visin, "A guide to
     convolution arithmetic for deep learning" (2016), section 2.
@@ -167,8 +162,7 @@ def output_size(
     placed = OutputSize(space // stride + 1, f"({size}{zeros} - {taps})/{stride} + 1")
     placed.size, placed.window, placed.stride = size, window, stride
     placed.dilation, placed.before, placed.after = dilation, before, after
-    pair = isinstance(padding, Sequence) and not isinstance(padding, str)
-    placed.padding = (before, after) if pair else padding
+    placed.padding = padding if isinstance(padding, str | int) else (before, after)
     if padding == "same" and stride > 1:
         rounded = f"'same' is {size}/{stride} rounded up"
         placed.remark = f"{rounded}; zeros: {before} before, {after} after"
@@ -232,19 +226,11 @@ def convolution_parameters(
 ) -> Worked:
     """Count the parameters of a convolution: F·F·channels·filters.
 
-    Args:
-        window: size of the filter, one number for a square or one for each axis.
-        channels: channels of the input.
-        filters: number of filters, which is the channels of the output.
-        groups: groups that see channels/groups of the channels each.
-        bias: count one bias for each filter. The lecture counts none; Keras' layers
-            have them unless told otherwise.
-
-    Raises:
-        ValueError: an argument is out of range, or the groups do not divide the
-            channels and filters.
-
-    Source: the lecture, slide "Parameters".
+    `window` is one number for a square or one for each axis, `channels` those of the
+    input, `filters` those of the output; each of the `groups` sees channels/groups.
+    `bias` counts one for each filter: the lecture has none, Keras' layers do by
+    default. ValueError for an argument out of range, or groups that do not divide the
+    channels and filters. Source: the lecture, slide "Parameters".
     """
     axes = _axes(window)
     channels = _whole("channels", channels, 1)
@@ -275,7 +261,7 @@ def depthwise_parameters(
     """Count the parameters of a depthwise convolution: F·F·channels·multiplier.
 
     Each channel of the input has `multiplier` filters of its own; `bias` counts one for
-    each channel of the output. Raises ValueError for an argument out of range.
+    each channel of the output.
     """
     biases = _whole("channels", channels, 1) * _whole("multiplier", multiplier, 1)
     count = product(*_axes(window), channels, multiplier)
@@ -418,16 +404,13 @@ def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:
         # As TensorFlow defines it: ceil(I/S) windows, and the odd zero goes after.
         total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
         return total // 2, total - total // 2
-    if isinstance(padding, Sequence) and not isinstance(padding, str):
-        if len(padding) == 2:
-            return _whole("padding", padding[0], 0), _whole("padding", padding[1], 0)
-    elif not isinstance(padding, str):
-        zeros = _whole("padding", padding, 0)
-        return zeros, zeros
-    raise ValueError(
-        "padding is a number, a pair (before, after), 'valid' or 'same'; received "
-        f"{padding!r}"
-    )
+    pair = padding if isinstance(padding, Sequence) else (padding, padding)
+    if isinstance(padding, str) or len(pair) != 2:
+        raise ValueError(
+            "padding is a number, a pair (before, after), 'valid' or 'same'; received "
+            f"{padding!r}"
+        )
+    return _whole("padding", pair[0], 0), _whole("padding", pair[1], 0)
 
 
 def _axes(window: int | Sequence[int]) -> tuple[int, ...]:

@@ -135,8 +135,12 @@ class Comparison(Tabled):
         rows = self.rows()
         for row, entry in zip(rows, self.entries, strict=True):
             # People see an accuracy with its spread, programs see each number apart.
-            row["published"] = self._cell(entry.published)
-            row["measured"] = self._cell(entry.measured)
+            for key in ("published", "measured"):
+                if accuracy := getattr(entry, key):
+                    here = accuracy.data == self.data
+                    row[key] = (
+                        f"{accuracy}" if here else f"{accuracy} on {accuracy.data}"
+                    )
         notes = []
         if any(e.published or e.measured for e in self.entries):
             notes.append(f"Accuracies on {self.data}, where nothing else is said")
@@ -151,12 +155,6 @@ class Comparison(Tabled):
             notes += [f"{e.name}: {note}" for e in self.entries for note in e.notes]
         return Table(columns, rows, notes=notes)
 
-    def _cell(self, accuracy: Accuracy | None) -> str | None:
-        if accuracy is None:
-            return None
-        elsewhere = f" on {accuracy.data}" if accuracy.data != self.data else ""
-        return f"{accuracy}{elsewhere}"
-
     def to_csv(self) -> str:
         """Render as CSV, a line a model, all columns; unknown is empty."""
         return Table((), self.rows()).to_csv()
@@ -166,11 +164,10 @@ class Comparison(Tabled):
         return Table((), self.rows()).to_json(data=self.data)
 
     def plot(self, path: str | os.PathLike) -> Path:
-        """Draw the accuracy against parameters and against MACs.
+        """Draw the accuracy against parameters and MACs; a .png, .svg or .pdf file.
 
-        Models without an accuracy are named below the picture. Where none has one, the
-        picture shows the parameters and MACs of each as bars. The ending of the file
-        says its format: .png, .svg, .pdf.
+        Models without an accuracy are named in its title. Where none has one, bars show
+        the parameters and MACs of each.
         """
         from kerascnn.plotting.comparison import bars, scatter
 
@@ -200,30 +197,20 @@ def compare(
             (as `kerascnn.train` returns it) or the folder of one.
         columns: columns of the table, of "parameters", "ratio" (of the parameters to
             those of the first model), "macs", "memory" (activations of one image in
-            float32), "weight_bytes" (file of the weights in float32), "depth",
-            "published" (the card's best figure), "measured".
+            float32), "weight_bytes" (of the weights in float32), "depth", "published"
+            (the card's best figure), "measured".
         data: name of the data whose accuracies are compared; default: that of the
             runs where they all share one, else "cifar10". What was measured on other
             data is marked in the table and left out of the picture.
         notes: give the notes of the cards below text and Markdown.
 
-    Returns:
-        The comparison, models in the order given. Rows of one name are told apart by a
-        run's folder.
-
-    Raises:
-        UnknownNetworkError: a name is neither in the zoo nor a file or folder.
-        TypeError: a model is something else.
-        ValueError: no model, or an unknown column.
+    UnknownNetworkError where a name is neither in the zoo nor a file or folder.
     """
     if not models:
-        raise ValueError(
-            f"compare takes at least one model; the zoo has {', '.join(zoo.names())}"
-        )
-    if unknown := [key for key in columns if key not in COLUMNS]:
-        raise ValueError(
-            f"columns are {', '.join(COLUMNS)}; received {', '.join(unknown)}"
-        )
+        known = ", ".join(zoo.names())
+        raise ValueError(f"compare takes at least one model; the zoo has {known}")
+    if unknown := ", ".join(key for key in columns if key not in COLUMNS):
+        raise ValueError(f"columns are {', '.join(COLUMNS)}; received {unknown}")
     opened = [_opened(model) for model in models]
     if data is None:
         used = {run.config["data"]["name"] for run in opened if _is_run(run)}
@@ -374,8 +361,7 @@ class Ranking(Tabled):
                 "published": f"{HUMAN.accuracy:.2f}",
                 "conditions": f"{HUMAN.conditions}; 95 %: {low:.1f} to {high:.1f}",
             }
-            better = sum(_best(card) > HUMAN.accuracy for card in self.cards)
-            rows.insert(better, human)
+            rows.insert(sum(_best(c) > HUMAN.accuracy for c in self.cards), human)
         titles = sorted({r["data_title"] for c in self.cards if (r := c.measured())})
         notes = ["published: on CIFAR-10, as its authors or others report"]
         if titles:
@@ -395,10 +381,7 @@ class Ranking(Tabled):
 def ranking(pattern: str = "*") -> Ranking:
     """Rank the networks whose names match by the best accuracy that was published.
 
-    Those without one come last, by their names.
-
-    Raises:
-        UnknownNetworkError: no name matches the shell pattern; lists close matches.
+    Those without one come last. UnknownNetworkError where no name matches the pattern.
     """
     names = [name for name in zoo.names(pattern) if name in cards()]
     if not names:
@@ -442,11 +425,10 @@ BOARD = (
 
 
 def board(pattern: str = "*", data: str = "cifar10") -> Table:
-    """Return what this project measured, the best accuracy first.
+    """Return the results on `data` that this project measured, the best first.
 
-    A row is a result on a card: of a recipe of a network whose name matches, on some
-    hardware, on the test images of `data`. `difference` is the mean beside the best
-    published accuracy, in points. Raises UnknownNetworkError, as `ranking`.
+    `difference` is the mean beside the best published accuracy, in points.
+    UnknownNetworkError where no name matches the pattern.
     """
     results = [
         (card, result)
@@ -457,19 +439,18 @@ def board(pattern: str = "*", data: str = "cifar10") -> Table:
     results.sort(key=lambda pair: -pair[1]["accuracy_mean"])
     titles = sorted({result["data_title"] for _, result in results})
     note = f"measured on {', '.join(titles)}; the test images were read once"
-    rows = []
-    for card, result in results:
-        theirs = _published(card, data)
-        row = {
+    rows = [
+        {
             "name": card.name,
             "recipe": result["recipe"],
             "epochs": result["epochs"],
             "measured": str(_measured(result)),
             "accuracies": list(result["accuracies"]),
-            "published": theirs and str(theirs),
+            "published": (theirs := _published(card, data)) and str(theirs),
             "gap": theirs and result["accuracy_mean"] - theirs.percent,
             "seconds": result["seconds"],
             "hardware": result["hardware"],
         }
-        rows.append(row)
+        for card, result in results
+    ]
     return Table(BOARD, rows, notes=[note if titles else "nothing was measured"])

@@ -19,8 +19,8 @@ from kerascnn.graph import Call, Graph, longest
 
 def names(text: str, axes: str = "") -> tuple[str, ...]:
     """Names of classes, each with every number of axes where they are given."""
-    found = text.split()
-    return tuple(f"{n}{a}D" for n in found for a in axes) if axes else tuple(found)
+    ends = [f"{number}D" for number in axes] or [""]
+    return tuple(name + end for name in text.split() for end in ends)
 
 
 # Layers whose weights are no kernels: nothing is multiplied and accumulated.
@@ -56,10 +56,10 @@ TRANSPOSED = tuple(f"{name}Transpose" for name in names("Conv", axes="123"))
 def macs(call: Call) -> int | None:
     """Count the multiply-accumulates of a call, forward, for one image.
 
-    Convolutions, dense layers and attention are counted, products with the zeros of a
-    padding among them; biases, normalisation, pooling, interpolation and activations
-    are not. None is what cannot be counted: a layer of another kind that does not say
-    it, recurrent layers, wrappers, sizes that the model leaves open.
+    Convolutions, dense layers and attention are counted, products with a padding's
+    zeros among them; biases, normalisation, pooling and activations are not. None is
+    what cannot be counted: recurrent layers, wrappers, open sizes, layers of other
+    kinds that do not say it.
     """
     layer = call.operation
     shapes_in = [tuple(x.shape) for x in call.inputs]
@@ -78,8 +78,11 @@ def macs(call: Call) -> int | None:
         return None
     if is_a(layer, (*CONVOLUTIONS, *TRANSPOSED, "Dense")):
         return _products(layer, shapes_in[0], shapes_out[0])
-    if is_a(layer, ("Attention",)) and not is_a(layer, ("AdditiveAttention",)):
-        return _attention(*shapes_in) if layer.score_mode == "dot" else None
+    dot = getattr(layer, "score_mode", None) == "dot"
+    if dot and is_a(layer, ("Attention",)) and not is_a(layer, ("AdditiveAttention",)):
+        # Scores of each query with each key, and sums of the values by them.
+        (_, *places, size), value, *_ = shapes_in
+        return math.prod(places) * value[-2] * (size + value[-1])
     return None
 
 
@@ -114,24 +117,14 @@ def _kernels(layer) -> list:
     return [w for w in getattr(layer, "weights", ()) if len(w.shape) > 1]
 
 
-def _attention(query, value, key=None) -> int:
-    """Scores of each query with each key, and sums of the values by them."""
-    *places, depth = query[1:]
-    pairs = math.prod(places) * value[-2]
-    return pairs * depth + pairs * value[-1]
-
-
 def _products(layer, shape_in, shape_out) -> int:
-    if is_a(layer, ("Dense",)):
-        places = shape_out[1:-1]
-    elif is_a(layer, TRANSPOSED):
-        # A transposed convolution lays its kernel down once for each input pixel.
-        places = _spatial(layer, shape_in)
-    else:
-        places = _spatial(layer, shape_out)
+    # A transposed convolution lays its kernel down once for each input pixel.
+    shape = shape_in if is_a(layer, TRANSPOSED) else shape_out
+    first = getattr(layer, "data_format", None) == "channels_first"
+    places = math.prod(shape[2:] if first else shape[1:-1])
     names = ("kernel", "depthwise_kernel", "pointwise_kernel")
     kernels = [k for n in names if (k := getattr(layer, n, None)) is not None]
-    return math.prod(places) * sum(math.prod(kernel.shape) for kernel in kernels)
+    return places * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 def _einsum(layer, shape_in) -> int:
@@ -148,9 +141,8 @@ def _einsum(layer, shape_in) -> int:
 def depth(graph: Graph) -> int:
     """Count the layers with weights on the longest way through a network.
 
-    As the papers count it: 19 for VGG19, 22 for GoogLeNet. Layers that neither convolve
-    nor are fully connected are left out: normalisation, learned activations, poolings.
-    A layer that is passed twice counts twice.
+    As the papers count it: 19 for VGG19, 22 for GoogLeNet. Normalisation, learned
+    activations and poolings are left out; a layer that is passed twice counts twice.
     """
     lengths = longest(graph, [call for call in graph.calls if weighted(call)])
     return max(lengths[id(x)] for x in graph.outputs)
@@ -161,19 +153,10 @@ def weighted(call: Call) -> bool:
     return bool(_kernels(call.operation)) and macs(call) != 0
 
 
-def _spatial(layer, shape) -> tuple[int, ...]:
-    """Sizes without batch and channels."""
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return tuple(shape[2:] if first else shape[1:-1])
-
-
 def is_a(layer, names) -> bool:
     """Whether a layer is one of Keras' own, or a subclass that computes like it."""
-    import keras
+    from keras import layers
 
-    kinds = tuple(
-        getattr(keras.layers, name) for name in names if hasattr(keras.layers, name)
-    )
-    if not isinstance(layer, kinds):
-        return False
-    return type(layer).call.__module__.split(".")[0] == "keras"
+    kinds = tuple(getattr(layers, name) for name in names if hasattr(layers, name))
+    own = isinstance(layer, kinds)
+    return own and type(layer).call.__module__.split(".")[0] == "keras"

@@ -29,8 +29,7 @@ def first_missing(packages) -> str | None:
 def no_stderr():
     """Close standard error for a while, for C++ too.
 
-    TF_CPP_MIN_LOG_LEVEL does not reach the lines that are written before TensorFlow
-    has read it.
+    TensorFlow writes lines before it has read TF_CPP_MIN_LOG_LEVEL.
     """
     try:
         kept = os.dup(2)
@@ -84,8 +83,7 @@ def hardware() -> str:
     if accelerators and keras.backend.backend() == "jax":
         import jax
 
-        kind = jax.devices()[0].device_kind
-        return f"{len(accelerators)} x {kind}"
+        return f"{len(accelerators)} x {jax.devices()[0].device_kind}"
     if accelerators:
         return ", ".join(accelerators)
     model = platform.processor() or platform.machine()
@@ -93,8 +91,8 @@ def hardware() -> str:
     if cpuinfo.exists():
         match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         model = match[1].strip() if match else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    cores = cores or os.cpu_count()
+    allowed = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if allowed else os.cpu_count()
     return f"{cores} core{'s' * (cores != 1)} of {model}"
 
 
@@ -102,27 +100,18 @@ def hardware() -> str:
 def progress_bar(
     description: str, *, total: int | None, in_bytes: bool = False, enabled: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Show a progress bar while the block runs.
+    """Show a progress bar on stderr, where it is a terminal, while the block runs.
 
-    Args:
-        description: what is under way.
-        total: how much there is to do, if it is known.
-        in_bytes: whether that is a number of bytes: shows sizes and a speed.
-        enabled: False shows nothing; nor is anything shown where stderr is no
-            terminal.
-
-    Yields:
-        A function (done, total=None) that sets how much is done.
+    `in_bytes` shows sizes and a speed. Yields a function (done, total=None) that sets
+    how much is done.
     """
     from rich import progress
     from rich.console import Console
 
     console = Console(stderr=True)
-    amount = (
-        (progress.DownloadColumn(), progress.TransferSpeedColumn())
-        if in_bytes
-        else (progress.MofNCompleteColumn(),)
-    )
+    amount = [progress.MofNCompleteColumn()]
+    if in_bytes:
+        amount = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
     with progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),

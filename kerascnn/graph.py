@@ -1,8 +1,6 @@
 """A Keras model as the list of its calls: what the summary and the MLP twin read.
 
-A layer that is shared is called several times, a nested model brings calls of its own:
-`trace` follows the images through a model symbolically, allocates nothing, and records
-each call once.
+A layer that is shared is called several times, a nested model brings calls of its own.
 """
 
 import contextlib
@@ -44,14 +42,11 @@ def functional(model):
 
 
 def trace(model, input_shape=None) -> Graph | None:
-    """Follow the images through a model.
+    """Follow the images through a model symbolically; record each call once.
 
     `input_shape`, of one image, fills in the sizes that a model of one input leaves
-    open. Returns None for a subclassed model, whose calls are not on record.
-
-    Raises:
-        ValueError: `input_shape` is given for a model with several inputs, or does not
-            agree with the model's own.
+    open; ValueError where it does not agree with the model's own. Returns None for a
+    subclassed model, whose calls are not on record.
     """
     import keras
 
@@ -72,48 +67,37 @@ def trace(model, input_shape=None) -> Graph | None:
         inputs = (keras.KerasTensor((None, *shape), dtype=inputs[0].dtype),)
     calls: list[Call] = []
     nested: list[Call] = []
-    outputs = _walk(graph, inputs, (), calls, nested)
+
+    def walk(graph, inputs, parents):
+        def recorded(operation):
+            def call(*args, **kwargs):
+                flat = keras.tree.flatten((args, kwargs))
+                tensors = tuple(x for x in flat if isinstance(x, keras.KerasTensor))
+                inner = functional(operation)
+                if inner is None:
+                    outputs = operation.compute_output_spec(*args, **kwargs)
+                else:
+                    outputs = walk(inner, tensors, (*parents, operation))
+                flat = tuple(keras.tree.flatten(outputs))
+                made = Call(operation, parents, tensors, flat, args)
+                (calls if inner is None else nested).append(made)
+                return outputs
+
+            return call
+
+        # The documented way (`compute_output_spec`) gives the last shapes only. This
+        # one, by which Keras computes them, visits every call, in order.
+        return graph._run_through_graph(list(inputs), operation_fn=recorded)
+
+    outputs = tuple(keras.tree.flatten(walk(graph, inputs, ())))
     return Graph(inputs, outputs, tuple(calls), tuple(nested))
 
 
-def _walk(graph, inputs, parents, calls, nested):
-    """Run a functional model on symbolic tensors; record its calls."""
-    import keras
-
-    def recorded(operation):
-        def call(*args, **kwargs):
-            flat = keras.tree.flatten((args, kwargs))
-            tensors = tuple(x for x in flat if isinstance(x, keras.KerasTensor))
-            inner = functional(operation)
-            if inner is None:
-                outputs = operation.compute_output_spec(*args, **kwargs)
-                record = calls
-            else:
-                outputs = _walk(inner, tensors, (*parents, operation), calls, nested)
-                outputs = keras.tree.pack_sequence_as(inner._outputs_struct, outputs)
-                record = nested
-            flat_outputs = tuple(keras.tree.flatten(outputs))
-            record.append(Call(operation, parents, tensors, flat_outputs, args))
-            return outputs
-
-        return call
-
-    # The documented way (`compute_output_spec`) gives the last shapes only. This one,
-    # by which Keras computes them, visits every call, in order.
-    outputs = graph._run_through_graph(list(inputs), operation_fn=recorded)
-    return tuple(keras.tree.flatten(outputs))
-
-
 def find_layer(name: str, names: Iterable[str]) -> str:
-    """Return which of a model's layers a name means.
+    """Return which of `names` a name means: all layers, as "encoder/conv1" if nested.
 
-    Args:
-        name: of a layer; "encoder/conv1" for the layer "conv1" of a nested model, or
-            "conv1" alone where it is one layer only.
-        names: of all layers, each behind those of the models around it.
-
-    Raises:
-        ValueError: there is no such layer, or more than one.
+    "conv1" alone will do where it is one layer only; ValueError where there is none, or
+    more than one.
     """
     names = list(names)
     if name in names:
@@ -137,8 +121,7 @@ def without_weights() -> Iterator[None]:
         with without_weights():
             summary = summarize(zoo.build("vgg19_imagenet", (224, 224, 3), 1000))
 
-    Such a model has shapes and counts, so that it can be summarized inside and outside
-    of the `with`; it cannot compute, and must not be kept.
+    Such a model has shapes and counts; it cannot compute, and must not be kept.
     """
     import keras
     from keras.src.backend.common import global_state
@@ -168,8 +151,7 @@ def longest(graph: Graph, counts: Iterable[Call]) -> dict[int, int]:
 def bottlenecks(graph: Graph, output) -> list[Any]:
     """Find the tensors that everything on the way to an output passes through.
 
-    In their order, from the first that all inputs have met in to the output itself.
-    The branches of a block have none, its end is one.
+    In their order, up to the output itself. The branches of a block have none.
     """
     makers = {id(x): call for call in graph.calls for x in call.outputs}
     needed, queue = set(), [output]

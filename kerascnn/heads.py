@@ -14,53 +14,48 @@ from typing import Any
 
 import numpy as np
 
+from kerascnn.costs import names
 from kerascnn.graph import functional
 
-SUM = 2e-2  # how far a softmax of bfloat16, with its 8 bits, adds up to something else
+_SUM = 2e-2  # how far a softmax of bfloat16, with its 8 bits, adds up to something else
 SAMPLE = 16  # images that a network is asked for where its graph cannot tell
 
 # By the names of the classes of Keras' own layers and bare operations (keras.ops).
 # What hands the numbers on:
-SAME = {"Cast", "Copy", "ExpandDims", "Flatten", "Identity", "Reshape", "Squeeze"}
-SAME |= {"ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout"}
-SAME |= {"GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
-SAME |= {"StopGradient"}
+_SAME = names(
+    "ActivityRegularization AlphaDropout Cast Copy Dropout ExpandDims Flatten "
+    "GaussianDropout GaussianNoise Identity Reshape Squeeze StopGradient"
+)
+_SAME += names("SpatialDropout", axes="123")
 # Averages of probabilities are probabilities; whatever else is computed of them is not.
-MEANS = {f"AveragePooling{n}D" for n in (1, 2, 3)} | {"Average", "Mean"}
-MEANS |= {f"GlobalAveragePooling{n}D" for n in (1, 2, 3)}
-ARITHMETIC = {f"MaxPooling{n}D" for n in (1, 2, 3)} | {"Add", "Divide", "Multiply"}
-ARITHMETIC |= {f"GlobalMaxPooling{n}D" for n in (1, 2, 3)} | {"Rescaling", "Subtract"}
-ARITHMETIC |= {"BatchNormalization", "GroupNormalization", "LayerNormalization"}
-ARITHMETIC |= {"TrueDivide"}
-RELU = {"ELU", "LeakyReLU", "PReLU", "ReLU", "Relu", "Relu6"}
+_MEANS = "Average", "Mean", *names("AveragePooling GlobalAveragePooling", axes="123")
+_ARITHMETIC = (
+    *names("Add Divide Multiply Rescaling Subtract TrueDivide"),
+    *names("BatchNormalization GroupNormalization LayerNormalization"),
+    *names("MaxPooling GlobalMaxPooling", axes="123"),
+)
+_RELU = names("ELU LeakyReLU PReLU ReLU Relu Relu6")
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
     """The output by which a network classifies an image.
 
-    Attributes:
-        kind: "softmax": probabilities, one a class; "logits": what a softmax is to be
-            given; "sigmoid": one unit, the probability of class 1 of two; "logit": one
-            unit, what a sigmoid is to be given; "sigmoids": a probability for each
-            class by itself, as one image may show several: they do not add up to 1.
-        units: length of the output.
-        index: its place among `model.outputs`.
-        tensor: the output in the graph; None for a subclassed model.
-        logits: in the graph, what the softmax or the sigmoid at the end is given, with
-            the shape of the output; None where neither is an operation of its own.
-        squash: the layer or operation with the softmax or the sigmoid; None where there
-            is none, or the graph does not show it.
-        by_graph: whether the graph told it; else the numbers did.
+    `kind` is "softmax": probabilities, one a class; "logits": what a softmax is to be
+    given; "sigmoid": one unit, the probability of class 1 of two; "logit": one unit,
+    what a sigmoid is to be given; "sigmoids": a probability for each class by itself,
+    as one image may show several: they do not add up to 1.
     """
 
     kind: str
-    units: int
-    index: int
-    tensor: Any
+    units: int  # length of the output
+    index: int  # its place among `model.outputs`
+    tensor: Any  # the output in the graph; None for a subclassed model
+    # What the softmax or the sigmoid at the end is given, of the output's shape; None
+    # where neither is an operation of its own.
     logits: Any
-    squash: Any
-    by_graph: bool
+    squash: Any  # the operation with the softmax or sigmoid; None where none is shown
+    by_graph: bool  # whether the graph told it; else the numbers did
 
     @property
     def classes(self) -> int:
@@ -74,11 +69,7 @@ class Head:
         return keras.tree.flatten(answers)[self.index]
 
     def probabilities(self, answers) -> np.ndarray:
-        """Return float32 probabilities (N, classes) of what the model answered.
-
-        Args:
-            answers: what `model.predict` returned, of whatever structure.
-        """
+        """Return float32 probabilities (N, classes) of what `predict` returned."""
         values = np.asarray(self.select(answers)).astype(np.float32)
         if self.kind == "logits":
             powers = np.exp(values - values.max(1, keepdims=True))
@@ -110,10 +101,8 @@ def head(model, images=None, output: int | None = None) -> Head:
     graph = functional(model) if _is_its_graph(model) else None
     if graph is None:
         structure = _sampled(model, images)
-    elif isinstance(model, keras.Sequential):
-        structure = graph.outputs
     else:
-        structure = graph.output
+        structure = graph.outputs if graph is not model else graph.output
     outputs = keras.tree.flatten(structure)
     index = output
     if index is None:
@@ -130,10 +119,8 @@ def head(model, images=None, output: int | None = None) -> Head:
             f"a classifier's output is (images, classes); output {index} of "
             f"{_name(model)} has the shape {shape}"
         )
-    kind, tensor, logits, squash, units = None, None, None, None, shape[1]
-    if graph is not None:
-        tensor = outputs[index]
-        kind, logits, squash = _origin(tensor, ())
+    tensor, units = None if graph is None else outputs[index], shape[1]
+    kind, logits, squash = _origin(tensor, ())
     by_graph = kind is not None
     if kind is None or units is None:
         answers = structure if graph is None else _sampled(model, images)
@@ -163,21 +150,16 @@ def _main(outputs):
 
 def _is_its_graph(operation) -> bool:
     """Whether a layer does what Keras' own class does: a subclass may do otherwise."""
-    return getattr(type(operation), "call", None) is not None and (
-        type(operation).call.__module__.split(".")[0] == "keras"
-    )
+    call = getattr(type(operation), "call", None)
+    return call is not None and call.__module__.split(".")[0] == "keras"
 
 
 def _origin(tensor, around) -> tuple[str | None, Any, Any]:
     """Follow a tensor back to what made its numbers what they are.
 
-    Args:
-        tensor: of a graph.
-        around: the nested models it is in: the tensors that they gave outside.
-
-    Returns:
-        "softmax", "sigmoid", "relu", "logits", or None for unknown; what the softmax or
-        sigmoid was given, where it is an operation of the outermost model; its layer.
+    `around` are the tensors that the nested models around it gave outside. Returns
+    "softmax", "sigmoid", "relu", "logits", or None for unknown; what the softmax or
+    sigmoid was given, where it is an operation of the outermost model; its layer.
     """
     import keras
 
@@ -193,16 +175,17 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
         if name == "InputLayer":
             if not around:
                 return None, None, None
-            *rest, outside = around
+            *around, outside = around
             maker, node, _ = outside._keras_history
             places = [id(x) for x in functional(maker).inputs]
             given = maker._inbound_nodes[node].input_tensors
-            around, tensor = tuple(rest), given[places.index(id(tensor))]
+            tensor = given[places.index(id(tensor))]
             continue
         given = operation._inbound_nodes[node].input_tensors
         activation = getattr(operation, "activation", None) if own else None
         plain = name == "Activation"
-        if own and (name in SAME or (plain and activation is keras.activations.linear)):
+        linear = activation is keras.activations.linear
+        if own and (name in _SAME or (plain and linear)):
             tensor = given[0]
             continue
         alone = given[0] if not around else None  # a tensor of the model itself
@@ -214,17 +197,16 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
             return "sigmoid", alone if plain else None, operation
         if activation is keras.activations.hard_sigmoid:
             return "sigmoid", None, operation
-        if activation is keras.activations.log_softmax or (own and name[:4] == "LogS"):
+        logarithm = activation is keras.activations.log_softmax
+        if linear or logarithm or (own and name.startswith("LogS")):
             return "logits", None, None
-        if activation is keras.activations.linear:
-            return "logits", None, None
-        if activation is keras.activations.relu or (own and name in RELU):
+        if activation is keras.activations.relu or (own and name in _RELU):
             return "relu", None, None
         kinds = set()
-        if own and name in MEANS | ARITHMETIC | {"Concatenate"}:
+        if own and name in (*_MEANS, *_ARITHMETIC, "Concatenate"):
             kinds = {_origin(x, around)[0] for x in given}
         keeps = {"logits", "relu"}
-        keeps |= {"softmax", "sigmoid"} if name in MEANS else set()
+        keeps |= {"softmax", "sigmoid"} if name in _MEANS else set()
         keeps |= {"sigmoid"} if name == "Concatenate" else set()
         if len(kinds) == 1 and kinds <= keeps:
             return kinds.pop(), None, None
@@ -233,7 +215,6 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
 
 
 def _sampled(model, images):
-    """Return what a model answers to a few images."""
     import keras
 
     if images is None:
@@ -252,26 +233,23 @@ def _sampled(model, images):
 
 
 def _by_numbers(values: np.ndarray, model) -> str:
-    """Tell by some answers (N, units) what they are."""
     if not np.isfinite(values).all():
         raise ValueError(f"{_name(model)} answers images with NaN or infinity")
-    inside = values.min() >= 0 and values.max() <= 1 + SUM
+    inside = values.min() >= 0 and values.max() <= 1 + _SUM
     if values.shape[1] == 1:
         return "sigmoid" if inside else "logits"
-    if inside and np.abs(values.sum(1) - 1).max() <= SUM:
+    if inside and np.abs(values.sum(1) - 1).max() <= _SUM:
         return "softmax"
     # Logits of so many images are hardly all within 0…1, unless they are all the same.
     return "sigmoid" if inside and np.ptp(values) > 1e-3 else "logits"
 
 
 def _told(kind: str, units: int, model) -> str:
-    """Return the kind of a head by the kind of its numbers and how many there are."""
     if units > 1:
         return {"relu": "logits", "sigmoid": "sigmoids"}.get(kind, kind)
     if kind in ("softmax", "relu"):
         raise ValueError(
-            f"{_name(model)} answers with one unit behind a {kind}, which does not "
-            "tell two classes apart: let it end in a sigmoid, or in two units with a "
-            "softmax"
+            f"{_name(model)} answers with one unit behind a {kind}, which tells no two "
+            "classes apart: let it end in a sigmoid, or in two units with a softmax"
         )
     return {"logits": "logit"}.get(kind, kind)

@@ -25,34 +25,22 @@ def scripts() -> dict[int, Path]:
 
 
 def script(number: int) -> Path:
-    """Return one tutorial.
-
-    Raises:
-        ValueError: there is no tutorial of this number; says which there are.
-    """
+    """Return one tutorial; ValueError where there is none of this number."""
     found = scripts()
     if number not in found:
-        raise ValueError(
-            f"there is no tutorial {number}; there are "
-            + ", ".join(path.stem for path in found.values())
-        )
+        names = ", ".join(path.stem for path in found.values())
+        raise ValueError(f"there is no tutorial {number}; there are {names}")
     return found[number]
 
 
 def title(path: Path) -> str:
     """Return the title of a tutorial, from its first heading: "07 The architecture"."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# # "):
-            return line.removeprefix("# # ")
-    return path.stem
+    found = re.search(r"^# # (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else path.stem
 
 
 def run(number: int) -> int:
-    """Run a tutorial in a process of its own; figures go to tutorials/output/.
-
-    Returns:
-        Its exit code.
-    """
+    """Run a tutorial in a process of its own, and return its exit code."""
     # -P: what lies in the folder from which it is run is not imported.
     words = [sys.executable, "-P", "-c", _START, str(script(number))]
     return subprocess.run(words, check=False).returncode
@@ -69,22 +57,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")"""
 
 
 def notebook(number: int, folder: Path = Path(".")) -> Path:
-    """Write a tutorial as a notebook, not yet executed.
+    """Write a tutorial as a notebook `NN_name.ipynb`, not yet executed.
 
     Beside the script's cells it has one that shows each figure below the cell that
-    draws it.
-
-    Args:
-        number: of the tutorial.
-        folder: where the file is written; it is made if need be.
-
-    Returns:
-        The file, `NN_name.ipynb`.
-
-    Raises:
-        ImportError: jupytext is not installed.
-        ValueError: there is no tutorial of this number.
-        FileExistsError: the file is there already; nothing is written over.
+    draws it. FileExistsError where the file is there already; see `cells`.
     """
     content = cells(number)
     target = Path(folder) / f"{script(number).stem}.ipynb"
@@ -101,23 +77,12 @@ def execute(
 
     It runs in a folder of its own, which is deleted. A notebook that is in `folder`
     already is kept where it has the same size and comes from the same script, package,
-    Keras and backend; else it is written anew.
+    Keras and backend. `smoke` has small data and few steps: it shows that all of it
+    runs. `cell_seconds` limits one cell.
 
-    Args:
-        number: of the tutorial.
-        folder: where the file is written; it is made if need be.
-        smoke: run at smoke size: small data and few steps, so that numbers and figures
-            show that all of it runs, and nothing more.
-        cell_seconds: limit for one cell.
-
-    Returns:
-        The file, `NN_name.ipynb`; its metadata `kerascnn` hold `size` ("smoke" or
-        "full"), `sources` (a digest) and `seconds`.
-
-    Raises:
-        ImportError: jupytext, nbclient or ipykernel is not installed.
-        ValueError: there is no tutorial of this number.
-        RuntimeError: a cell failed; ends in the cell and its traceback.
+    Returns the file, `NN_name.ipynb`; its metadata `kerascnn` hold `size` ("smoke" or
+    "full"), `sources` (a digest) and `seconds`. RuntimeError where a cell failed, with
+    its traceback; see `cells`.
     """
     try:
         import ipykernel  # noqa: F401 - the kernel runs in a process of its own
@@ -136,8 +101,7 @@ def execute(
             return target
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
     environment.pop("KERASCNN_SMOKE", None)
-    if smoke:
-        environment["KERASCNN_SMOKE"] = "1"
+    environment |= {"KERASCNN_SMOKE": "1"} if smoke else {}
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         client = NotebookClient(
@@ -164,9 +128,7 @@ def execute(
 def cells(number: int):
     """Return a tutorial as a notebook in memory, a `nbformat.NotebookNode`.
 
-    Raises:
-        ImportError: jupytext is not installed.
-        ValueError: there is no tutorial of this number.
+    ImportError where jupytext is not installed, ValueError where there is no such one.
     """
     try:
         import jupytext
@@ -176,18 +138,13 @@ def cells(number: int):
             'notebooks are written by jupytext: pip install "kerascnn[notebook]"'
         ) from None
     content = jupytext.read(script(number))
-    first = next(
-        (n for n, cell in enumerate(content.cells) if cell.cell_type == "code"), 0
-    )
-    content.cells.insert(first, v4.new_code_cell(_SHOW, id="show-figures"))
+    first = [cell.cell_type for cell in content.cells].index("code")
+    content.cells.insert(first, v4.new_code_cell(_SHOW))
     for place, cell in enumerate(content.cells):
         # Drawn at random they would make each notebook another one.
-        cell.id = cell.id if place == first else f"cell-{place}"
-    content.metadata["kernelspec"] = {
-        "display_name": "Python 3",
-        "language": "python",
-        "name": "python3",
-    }
+        cell.id = "show-figures" if place == first else f"cell-{place}"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    content.metadata["kernelspec"] = kernel
     return content
 
 
@@ -201,33 +158,29 @@ show_figures()"""
 def show_figures(folder: Path = Path("tutorials/output")) -> None:
     """In a notebook, show from now on each figure below the cell that writes it.
 
-    Args:
-        folder: whose new PNG and GIF files are shown.
-
-    Raises:
-        RuntimeError: this is no notebook.
+    These are the new PNG and GIF files of `folder`. RuntimeError elsewhere.
     """
-    try:
-        from IPython import get_ipython
-        from IPython.display import Image, display
-    except ImportError:
-        shell = None
-    else:
-        shell = get_ipython()
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
     if shell is None:
         raise RuntimeError(
             "show_figures works in a notebook; elsewhere open the files in "
             f"{folder}, which the tutorial names"
         )
-    seen = _figures(folder)
+    from IPython.display import Image, display
+
+    def written() -> dict[Path, int]:
+        paths = (p for p in Path(folder).glob("*") if p.suffix in (".png", ".gif"))
+        return {path: path.stat().st_mtime_ns for path in paths}
 
     def show_new(result):
-        found = _figures(folder)
+        found = written()
         new = [path for path, when in found.items() if seen.get(path) != when]
         seen.update(found)
         for path in sorted(new, key=found.__getitem__):
             display(Image(filename=str(path), alt=description(path)))
 
+    seen = written()
     shell.events.register("post_run_cell", show_new)
 
 
@@ -242,23 +195,16 @@ def description(path: Path) -> str:
     return text or path.stem.replace("_", " ")
 
 
-def _figures(folder: Path) -> dict[Path, int]:
-    """When each picture in a folder was written, in nanoseconds."""
-    paths = (p for p in Path(folder).glob("*") if p.suffix in (".png", ".gif"))
-    return {path: path.stat().st_mtime_ns for path in paths}
-
-
 def _digest(number: int) -> str:
     """Digest of all that an executed notebook depends on."""
     import zoo
 
-    digest = hashlib.sha256()
-    folders = [Path(__file__).parent, Path(zoo.__file__).parent]
-    files = [path for folder in folders for path in sorted(folder.rglob("*"))]
-    for path in files:
-        if path.suffix in (".py", ".toml", ".npz") and "tutorials" not in path.parts:
-            digest.update(path.read_bytes())
-    digest.update(script(number).read_bytes())
+    digest = hashlib.sha256(script(number).read_bytes())
+    for package in (Path(__file__).parent, Path(zoo.__file__).parent):
+        for path in sorted(package.rglob("*")):
+            source = path.suffix in (".py", ".toml", ".npz")
+            if source and "tutorials" not in path.parts:
+                digest.update(path.read_bytes())
     backend = os.environ.get("KERAS_BACKEND", "")
     digest.update(f"{version('keras')} {backend}".encode())
     return digest.hexdigest()[:16]

@@ -8,15 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image.
+    """What a network says of one image."""
 
-    Attributes:
-        probabilities: of every class, by label, the most probable first.
-        asked: the image: its file, or its number among several.
-    """
-
-    probabilities: dict[str, float]
-    asked: Any = None
+    probabilities: dict[str, float]  # of every class by label, the most probable first
+    asked: Any = None  # the image: its file, or its number among several
 
     @property
     def label(self) -> str:
@@ -33,37 +28,25 @@ class Prediction:
 
     def to_dict(self) -> dict:
         """Return everything as values that JSON can hold."""
-        asked = self.asked if isinstance(self.asked, int | None) else str(self.asked)
-        return {
-            "file": asked,
-            "label": self.label,
-            "probabilities": self.probabilities,
-        }
+        file = self.asked if isinstance(self.asked, int | None) else str(self.asked)
+        return {"file": file, "label": self.label, "probabilities": self.probabilities}
 
 
 def ranked(probabilities: np.ndarray, labels=None, asked=None) -> list[Prediction]:
     """Return a prediction for each row of probabilities (N, classes).
 
-    Args:
-        probabilities: as `kerascnn.heads.Head.probabilities` returns them.
-        labels: names of the classes; default "0", "1", ….
-        asked: what the rows are the answers to; default their numbers.
-
-    Raises:
-        ValueError: the number of labels is not the number of classes.
+    `labels` name the classes, by default "0", "1", …; ValueError where there are more
+    or fewer of them. `asked` says what the rows answer, by default their numbers.
     """
     number, classes = probabilities.shape
-    labels = [str(name) for name in labels] if labels is not None else None
-    labels = labels or list(map(str, range(classes)))
-    if len(labels) != classes:
+    names = [str(name) for name in (() if labels is None else labels)]
+    names = names or list(map(str, range(classes)))
+    if len(names) != classes:
         raise ValueError(
-            f"the network has {classes} classes; received {len(labels)} labels"
+            f"the network has {classes} classes; received {len(names)} labels"
         )
-    return [
-        Prediction(
-            {labels[i]: float(row[i]) for i in np.argsort(-row, kind="stable")}, what
-        )
-        for row, what in zip(
-            probabilities, range(number) if asked is None else asked, strict=True
-        )
-    ]
+    found = []
+    for row, what in zip(probabilities, asked or range(number), strict=True):
+        order = np.argsort(-row, kind="stable")
+        found.append(Prediction({names[i]: float(row[i]) for i in order}, what))
+    return found

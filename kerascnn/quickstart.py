@@ -26,19 +26,11 @@ def quickstart(
 ) -> dict:
     """Compare, train, look at, export and serve the lecture's two networks.
 
-    Everything happens on the built-in data, without a network connection.
-
-    Args:
-        folder: where the runs, pictures and the exported version go.
-        seed: of everything random.
-        show: what is called with each part of the report.
-        **overrides: values of both recipes, such as `epochs=1`.
-
-    Returns:
-        The figures that were measured, and the paths that were written.
-
-    Raises:
-        RuntimeError: the exported network answers differently from the trained one.
+    Everything happens on the built-in data, without a network connection. `folder`
+    takes the runs, pictures and the exported version; `show` is called with each part
+    of the report; `overrides` are values of both recipes, such as `epochs=1`. Returns
+    what was measured and written; RuntimeError where the exported network answers
+    differently from the trained one.
     """
     start = time.perf_counter()
     folder = Path(folder)
@@ -50,12 +42,10 @@ def quickstart(
     show(f"2. The images: {data}\n")
 
     show("3. Training: the same images, each by its own quick recipe\n")
-    runs = {}
+    runs, overrides = {}, {"seed": seed, "runs": folder / "runs", **overrides}
     for name in NETWORKS:
         show(f"{name}:")
-        runs[name] = train(
-            name, data, "quick", seed=seed, runs=folder / "runs", **overrides
-        )
+        runs[name] = train(name, data, "quick", **overrides)
         show("")
 
     show("4. What they reached, on images that neither has seen\n")
@@ -66,14 +56,9 @@ def quickstart(
     plot_comparison(runs, title=title).savefig(curves, dpi=150)
     sample = data.test.sample(2, classes=data.classes, seed=seed)
     said = {n: predict_probabilities(run.model, sample.x) for n, run in runs.items()}
-    gallery(
-        sample.x,
-        sample.y,
-        said,
-        data.labels,
-        title=f"Test images of {data.title}: the class, and what each network says",
-        columns=5,
-    ).savefig(pictures, dpi=150)
+    title = f"Test images of {data.title}: the class, and what each network says"
+    shown = gallery(sample.x, sample.y, said, data.labels, title=title, columns=5)
+    shown.savefig(pictures, dpi=150)
     show(f"Pictures: {curves} and {pictures}\n")
 
     show("5. Export: a SavedModel that a server loads\n")
@@ -82,8 +67,8 @@ def quickstart(
     difference = check_in_fresh_process(version, sample.x, said["lecture_cnn"])
     if difference > TOLERANCE:
         raise RuntimeError(
-            f"{version} answers differently from the trained network: by "
-            f"{difference:.2g}, more than {TOLERANCE:g}; keep the folder and report it"
+            f"{version} answers differently from the trained network, by "
+            f"{difference:.2g}: more than {TOLERANCE:g}; keep the folder and report it"
         )
     first = answers(version, sample.x[:1])
     answer, confidence = first["label"][0], max(first["probabilities"][0])
@@ -125,20 +110,17 @@ def _next_steps(seconds: float, run: Path, version: Path) -> str:
 def accuracy_table(runs: dict, data) -> Table:
     """Return the accuracies of some runs side by side, in all and for each class."""
     shown = [Column(name, name, lambda value: f"{value:.1f}") for name in runs]
+    measured = {name: run.metrics for name, run in runs.items()}
     rows = [
-        {"class": label, **{n: r.metrics["per_class"][label] for n, r in runs.items()}}
+        {"class": label, **{n: m["per_class"][label] for n, m in measured.items()}}
         for label in data.labels
     ]
-    rows.append(
-        {"class": "all", **{n: r.metrics["test_accuracy"] for n, r in runs.items()}}
+    rows += [{"class": "all", **{n: m["test_accuracy"] for n, m in measured.items()}}]
+    told = ", ".join(
+        f"{n}: {runs[n].config['model']['parameters']:,} parameters, "
+        f"{m['epochs']} epochs, {m['seconds']:.0f} s"
+        for n, m in measured.items()
     )
-    notes = [
-        f"Test accuracy in percent on {data.title}, {len(data.test):,} images; "
-        + ", ".join(
-            f"{n}: {r.config['model']['parameters']:,} parameters, "
-            f"{r.metrics['epochs']} epochs, {r.metrics['seconds']:.0f} s"
-            for n, r in runs.items()
-        )
-    ]
-    columns = [Column("class", "class", right=False), *shown]
-    return Table(columns, rows, notes=notes)
+    images = f"{data.title}, {len(data.test):,} images"
+    notes = [f"Test accuracy in percent on {images}; {told}"]
+    return Table([Column("class", "class", right=False), *shown], rows, notes=notes)

@@ -1,12 +1,11 @@
 """Which pixels of the images each value inside a model depends on.
 
-Along one axis a position of an output reads some positions of the input, and what it
-reads repeats: a convolution of stride 2 reads two further on for each position, a
-transposed one reads one further on for every second. `reads` says this of one call,
-which `receptive_fields` follows from the images on, and a region of
-`kerascnn.explain.receptive_field` from one place back.
+Along an axis, what the positions of an output read repeats: a convolution of stride 2
+reads two further on for each position, a transposed one one for every second. `reads`
+says so of one call; `receptive_fields` follows it from the images on.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -56,18 +55,11 @@ _REACH = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 
 
 @dataclass(frozen=True)
 class Reads:
-    """What the positions of an output read along one axis of an input.
+    """What the positions of an output read along one axis of an input."""
 
-    Attributes:
-        shift: how much further on every `period`-th position reads.
-        positions: what each of the first `period` positions reads. Those outside of
-            the input are the zeros of a padding.
-        exact: False where the positions are not known, only how many they are.
-    """
-
-    shift: int | Fraction
-    positions: tuple[tuple[int, ...], ...]
-    exact: bool = True
+    shift: int | Fraction  # how much further on the next period reads
+    positions: tuple[tuple[int, ...], ...]  # of the first period; outside are zeros
+    exact: bool = True  # False where only the number of positions is known
 
     def at(self, position: int) -> list[int]:
         """Return the positions of the input that one of the output reads."""
@@ -77,15 +69,10 @@ class Reads:
 
 @dataclass(frozen=True)
 class Axis:
-    """A receptive field along one axis: first and last pixel of each position.
+    """A receptive field along one axis: first and last pixel of each position."""
 
-    Attributes:
-        shift: how many pixels further on every `period`-th position sees.
-        spans: of the first `period` positions; None for one that sees nothing.
-    """
-
-    shift: int | Fraction
-    spans: tuple[tuple | None, ...]
+    shift: int | Fraction  # how many pixels further on the next period sees
+    spans: tuple[tuple | None, ...]  # of the first period; None sees nothing
 
     def at(self, position) -> tuple | None:
         """Return first and last pixel that a position sees, not cut at the border."""
@@ -112,20 +99,15 @@ class Axis:
         spans = (_hull(self.at(p) for p in reads.at(o)) for o in positions)
         return Axis(self.shift * further, tuple(spans))
 
-
-@dataclass(frozen=True)
-class Field:
-    """A receptive field, axis by axis."""
-
-    axes: tuple[Axis, ...]
-
     @property
-    def pixels(self) -> tuple[int, ...]:
-        """Whole pixels along each axis, of the position that sees the most."""
-        return tuple(
-            max((math.ceil(b - a + 1) for a, b in filter(None, axis.spans)), default=0)
-            for axis in self.axes
-        )
+    def pixels(self) -> int:
+        """Whole pixels that the position sees that sees the most."""
+        seen = (math.ceil(b - a + 1) for a, b in filter(None, self.spans))
+        return max(seen, default=0)
+
+
+# A tensor's receptive field: along each axis, `ALL`, or None where it is unknown.
+Field = tuple[Axis, ...] | str | None
 
 
 def _hull(spans) -> tuple | None:
@@ -133,29 +115,23 @@ def _hull(spans) -> tuple | None:
     return (min(a for a, _ in found), max(b for _, b in found)) if found else None
 
 
-def receptive_fields(graph: Graph) -> dict[int, Field | str | None]:
+def receptive_fields(graph: Graph) -> dict[int, Field]:
     """Work out the receptive field of every tensor of a network.
 
-    Where branches meet, a field goes from the first to the last pixel of them all.
-
-    Args:
-        graph: what `kerascnn.graph.trace` returned.
-
-    Returns:
-        By `id` of the tensor: its field, `ALL` where each value depends on the whole
-        image, or None where it is unknown. Fields are not cut at the image's border.
+    Returns them by `id` of the tensor, not cut at the image's border. Where branches
+    meet, a field goes from the first to the last pixel of them all.
 
     Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
     networks" (Distill, 2019), section "Computing the receptive field region".
     """
     first, itself = channels_first(graph), Axis(1, ((0, 0),))
-    fields: dict[int, Field | str | None] = {
-        id(x): Field((itself,) * max(len(x.shape) - 2, 0)) for x in graph.inputs
+    fields: dict[int, Field] = {
+        id(x): (itself,) * max(len(x.shape) - 2, 0) for x in graph.inputs
     }
     for call in graph.calls:
         found = [_through(call, x, fields[id(x)], first) for x in call.inputs]
         field = _joined(found, call.outputs[0], first)
-        fields.update({id(x): field for x in call.outputs})
+        fields |= {id(x): field for x in call.outputs}
     return fields
 
 
@@ -170,7 +146,7 @@ def sizes(tensor, first: bool) -> tuple[int | None, ...]:
     return tuple(tensor.shape)[2:] if first else tuple(tensor.shape)[1:-1]
 
 
-def _through(call: Call, given, field, first) -> Field | str | None:
+def _through(call: Call, given, field, first) -> Field:
     found = reads(call, given, first)
     if field == ALL or found == ALL:
         return ALL
@@ -178,25 +154,26 @@ def _through(call: Call, given, field, first) -> Field | str | None:
         return None
     if type(call.operation).__name__ == "Flatten":
         return field
-    if len(found) != len(field.axes):
+    if len(found) != len(field):
         return None
-    axes = [a.through(r) for a, r in zip(field.axes, found, strict=True)]
-    return None if None in axes else Field(tuple(axes))
+    axes = tuple(a.through(r) for a, r in zip(field, found, strict=True))
+    return None if None in axes else axes
 
 
-def _joined(fields, output, first) -> Field | str | None:
+def _joined(fields, output, first) -> Field:
     """The field over several inputs: `ALL`, or what spans them all."""
-    if ALL in fields:
-        return ALL
-    if not fields or None in fields or len({len(f.axes) for f in fields}) > 1:
-        return None
-    several = zip(*(field.axes for field in fields), strict=True)
+    if not _alike(fields):
+        return ALL if ALL in fields else None
     lengths = sizes(output, first) if len(output.shape) > 2 else ()
-    axes = [
-        _spanning(list(dict.fromkeys(axes)), lengths[i] if i < len(lengths) else None)
-        for i, axes in enumerate(several)
-    ]
-    return None if None in axes else Field(tuple(axes))
+    pairs = itertools.zip_longest(zip(*fields, strict=True), lengths)
+    axes = tuple(_spanning(list(dict.fromkeys(axes)), n) for axes, n in pairs if axes)
+    return None if None in axes else axes
+
+
+def _alike(fields) -> bool:
+    """Whether fields are known and of the same number of axes."""
+    known = fields and ALL not in fields and None not in fields
+    return bool(known) and len(set(map(len, fields))) == 1
 
 
 def _spanning(axes: list[Axis], length: int | None) -> Axis | None:
@@ -215,23 +192,17 @@ def _spanning(axes: list[Axis], length: int | None) -> Axis | None:
 
 def most_pixels(fields) -> tuple[int, ...] | str | None:
     """Return the most pixels along each axis of several fields; `ALL`; or None."""
-    if ALL in fields:
-        return ALL
-    if not fields or None in fields or len({len(f.axes) for f in fields}) > 1:
-        return None
-    return tuple(map(max, zip(*(f.pixels for f in fields), strict=True))) or None
+    if not _alike(fields):
+        return ALL if ALL in fields else None
+    axes = zip(*fields, strict=True)
+    return tuple(max(axis.pixels for axis in several) for several in axes) or None
 
 
 def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
-    """Say what each place of a call's output reads of an input, axis by axis.
+    """Say what each place of a call's output reads of one of its inputs.
 
-    Args:
-        call: of a layer or a bare operation.
-        given: one of the tensors that it was called with.
-        first: whether the channels are the first axis of an image.
-
-    Returns:
-        One for each axis, `ALL` where every place reads all, None where it is unknown.
+    `first` is whether channels come first. Returns one `Reads` for each axis, `ALL`
+    where every place reads all, None where it is unknown.
     """
     layer, rank = call.operation, len(given.shape)
     name, kept = type(layer).__name__, rank == len(call.outputs[0].shape)
@@ -244,19 +215,17 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
         return None
     before, after = sizes(given, first), sizes(call.outputs[0], first)
     if takes_part(layer) and hasattr(layer, "window"):
-        return _windows(layer, *layer.window(), (1,) * len(before), before, after)
+        return _windows(layer, before, after, *layer.window())
     if is_a(layer, TRANSPOSED):
-        steps = zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
         return tuple(
-            _transposed(taps, stride, gap, cut_before(layer, i, before[i], after[i]))
-            for i, (taps, stride, gap) in enumerate(steps)
+            _transposed(layer, i, *lengths)
+            for i, lengths in enumerate(zip(before, after, strict=True))
         )
     if is_a(layer, CONVOLUTIONS):
-        rates = layer.dilation_rate
-        return _windows(layer, layer.kernel_size, layer.strides, rates, before, after)
+        windows = layer.kernel_size, layer.strides, layer.dilation_rate
+        return _windows(layer, before, after, *windows)
     if is_a(layer, _POOLINGS):
-        gaps = (1,) * len(before)
-        return _windows(layer, layer.pool_size, layer.strides, gaps, before, after)
+        return _windows(layer, before, after, layer.pool_size, layer.strides)
     if is_a(layer, _ENLARGED):
         factors = layer.size if isinstance(layer.size, tuple) else (layer.size,)
         reach = _REACH[getattr(layer, "interpolation", "nearest")]
@@ -265,7 +234,7 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
         cut = getattr(layer, "cropping", None)
         pairs = layer.padding if cut is None else cut
         pairs = pairs if isinstance(pairs[0], tuple) else (pairs,)
-        return tuple(_one(-a if cut is None else a) for a, _ in pairs)
+        return tuple(Reads(1, ((-a if cut is None else a,),)) for a, _ in pairs)
     if name == "GetItem":
         return _sliced(call, before, first)
     if not is_a(layer, (*_POINTWISE, "Dense")) and (
@@ -275,14 +244,11 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
     return _pointwise(layer, before, after, first)
 
 
-def _one(offset=0, exact=True) -> Reads:
-    return Reads(1, ((offset,),), exact)
-
-
-def _windows(layer, windows, strides, gaps, before, after) -> tuple[Reads, ...] | None:
+def _windows(layer, before, after, windows, strides, gaps=None):
     if len(windows) != len(before):
         return None
     found = []
+    gaps = gaps or (1,) * len(before)
     for taps, stride, gap, *lengths in zip(
         windows, strides, gaps, before, after, strict=True
     ):
@@ -297,10 +263,7 @@ def _windows(layer, windows, strides, gaps, before, after) -> tuple[Reads, ...] 
 
 
 def _zeros_before(layer, size, after, reach, stride) -> int | None:
-    """Zeros before the first pixel: as the layer says, or as its output's size tells.
-
-    `reach` counts the pixels from the first to the last of a window, with dilation.
-    """
+    """Zeros before the first pixel, by the layer or by the size of its output."""
     padding = getattr(layer, "padding", None)
     if padding == "causal":
         return reach - 1
@@ -319,10 +282,7 @@ def _zeros_before(layer, size, after, reach, stride) -> int | None:
 
 
 def cut_before(layer, axis: int, size: int | None, after: int | None) -> int:
-    """Return how many rows a transposed convolution cuts off before its output.
-
-    With "same" padding it undoes the padding of the convolution that it transposes.
-    """
+    """Return how many rows a transposed convolution with "same" padding cuts off."""
     if layer.padding != "same":
         return 0
     stride = layer.strides[axis]
@@ -332,8 +292,10 @@ def cut_before(layer, axis: int, size: int | None, after: int | None) -> int:
     return max((size - 1) * stride + reach - after, 0) // 2
 
 
-def _transposed(taps: int, stride: int, gap: int, cut: int) -> Reads:
+def _transposed(layer, axis: int, size: int | None, after: int | None) -> Reads:
     """Output o meets input i where o = i·stride + tap·gap - cut."""
+    taps, stride = layer.kernel_size[axis], layer.strides[axis]
+    gap, cut = layer.dilation_rate[axis], cut_before(layer, axis, size, after)
     read = []
     for o in range(stride):
         places = (divmod(o + cut - tap * gap, stride) for tap in range(taps))
@@ -343,15 +305,16 @@ def _transposed(taps: int, stride: int, gap: int, cut: int) -> Reads:
 
 def _enlarged(factor: int, reach: int) -> Reads:
     """Up-sampling: an interpolation weighs `reach` pixels before and after."""
+    if not reach:
+        return Reads(1, ((0,),) * factor)
     read = []
     for o in range(factor):
         # The middle of the output pixel, in pixels of the input.
         place = Fraction(2 * o + 1, 2 * factor) - Fraction(1, 2)
         low = math.floor(place)
-        if not reach or place == low:  # on a pixel the others weigh nothing
-            read.append((o // factor if not reach else low,))
-        else:
-            read.append(tuple(range(low - reach + 1, low + reach + 1)))
+        alone = place == low  # on a pixel, where the others weigh nothing
+        pixels = range(low - reach + 1, low + reach + 1)
+        read.append((low,) if alone else tuple(pixels))
     return Reads(1, tuple(read))
 
 
@@ -389,11 +352,10 @@ def _pointwise(layer, before, after, first) -> tuple[Reads, ...] | None:
     if name == "Pad" and len(getattr(layer, "pad_width", ())) == rank:
         pairs = layer.pad_width[2:] if first else layer.pad_width[1:-1]
         constant = getattr(layer, "mode", None) == "constant"
-        return tuple(_one(-a, constant or a + b == 0) for a, b in pairs)
+        return tuple(Reads(1, ((-a,),), constant or a + b == 0) for a, b in pairs)
     found = []
     for size, grown in zip(before, after, strict=True):
-        if size == 1 and grown not in (1, None):
-            found.append(Reads(0, ((0,),), exact))
-        else:  # of unequal sizes: joined along rows or columns
-            found.append(_one(0, exact and size == grown))
+        one = size == 1 and grown not in (1, None)
+        # Of unequal sizes: joined along rows or columns.
+        found.append(Reads(0 if one else 1, ((0,),), exact and (one or size == grown)))
     return tuple(found)

@@ -12,16 +12,8 @@ def wilson(share: float, trials: int, level: float = 0.95) -> tuple[float, float
     American Statistical Association 22, 1927. It stays within 0…1 where the simple
     ±z·√(share·(1 - share)/trials) does not.
 
-    Args:
-        share: successes by trials, from 0 to 1.
-        trials: number of independent trials, one or more.
-        level: confidence that the interval is to have, between 0 and 1.
-
-    Returns:
-        The two ends, from 0 to 1.
-
-    Raises:
-        ValueError: an argument is out of its range.
+    `share` is successes by independent trials, `level` the interval's confidence; all
+    are from 0 to 1. ValueError where an argument is out of its range.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1; received {share!r}")
@@ -43,18 +35,11 @@ def calibration_error(confidence, right, bins: int = 15) -> float:
     Over bins of equal width: |accuracy - mean confidence|, weighted by the share of
     images in the bin (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
-    Args:
-        confidence: array (N,), the probability of each answer.
-        right: array (N,), whether it is right.
-        bins: number of bins: (0, 1/15], …, (14/15, 1].
+    `confidence` (N,) has the probability of each answer, `right` (N,) whether it is
+    right; the bins are (0, 1/15], …, (14/15, 1].
     """
     import numpy as np
 
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = place == b
-        if inside.any():
-            gap = right[inside].mean() - confidence[inside].mean()
-            error += inside.mean() * abs(gap)
-    return 100 * float(error)
+    gaps = np.bincount(place, right - np.asarray(confidence), bins)
+    return 100 * float(np.abs(gaps).sum() / len(place))

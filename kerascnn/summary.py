@@ -8,7 +8,7 @@ expression that it comes from.
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kerascnn.arithmetic import BYTES, evaluate, storage
@@ -74,16 +74,15 @@ class Summary(Tabled):
     @property
     def totals(self) -> dict[str, Any]:
         """The counts of the whole model, by name."""
-        counted = ("parameters", "trainable", "non_trainable", "macs", "memory")
-        keys = (*counted, "depth", "optimizer", "weight_bytes")
-        counts = {key: getattr(self, key) for key in keys}
+        keys = "parameters trainable non_trainable macs memory depth optimizer"
+        counts = {key: getattr(self, key) for key in [*keys.split(), "weight_bytes"]}
         return {**counts, "uncounted": list(self.uncounted)}
 
     def table(self) -> Table:
         """Return the rows as a table, the totals as its notes."""
         # A column of zeros says nothing.
-        hidden = () if self.non_trainable else ("non_trainable",)
-        columns = [column for column in _COLUMNS if column.key not in hidden]
+        hidden = None if self.non_trainable else "non_trainable"
+        columns = [column for column in _COLUMNS if column.key != hidden]
         rows = [
             {**asdict(row), "layer": _label(row), "arithmetic": _arithmetic(row)}
             for row in self.rows
@@ -100,12 +99,8 @@ class Summary(Tabled):
 
     def to_json(self) -> str:
         """Render as a JSON object: model, input_shape, dtype, totals and rows."""
-        return self._data().to_json(
-            model=self.name,
-            input_shape=self.input_shape,
-            dtype=self.dtype,
-            totals=self.totals,
-        )
+        beside = {"input_shape": self.input_shape, "dtype": self.dtype}
+        return self._data().to_json(model=self.name, **beside, totals=self.totals)
 
 
 def summarize(
@@ -121,8 +116,8 @@ def summarize(
     dense layers and attention, forward, for one image, and what layers of other kinds
     say of themselves (`kerascnn.costs`); what is not known is None, and the total "at
     least". The memory of the activations is that of every layer's output, the input's
-    among them, as training keeps it; Flatten and Reshape count as none. The receptive
-    field is the largest over the branches, not cut at the border of the image.
+    among them; Flatten and Reshape count as none. The receptive field is the largest
+    over the branches, not cut at the border of the image.
 
     Args:
         model: a built `keras.Model`: Sequential, functional or subclassed (of which
@@ -132,14 +127,9 @@ def summarize(
         dtype: type of the activations, for their memory.
         input_shape: shape of one image, for a model that leaves its size open.
 
-    Returns:
-        The rows, in the order of `model.summary()`, and the totals.
-
     Raises:
-        TypeError: `model` is no Keras model.
-        ValueError: the model is not built; `dtype` is unknown; `input_shape` does not
-            agree with the model; a layer's `parameter_expression()` is not its number
-            of parameters.
+        ValueError: the model is not built; `input_shape` does not agree with it; a
+            layer's `parameter_expression()` is not its number of parameters.
     """
     import keras
 
@@ -151,14 +141,19 @@ def summarize(
         raise ValueError(f"dtype must be one of {', '.join(BYTES)}; received {dtype!r}")
     if not model.built:
         raise ValueError(
-            f"the model {model.name!r} is not built: its layers have no weights yet. "
-            "Give it an Input layer, call model.build((None, 32, 32, 3)), or pass it "
-            "a batch of images, then summarize it"
+            f"the model {model.name!r} is not built: give it an Input layer, call "
+            "model.build((None, 32, 32, 3)), or pass it a batch of images first"
         )
     graph = trace(model, input_shape)
-    counted = _Counter(graph, BYTES[dtype], _size(model.weights))
-    rows = counted.rows(model, (), 0, expand_nested)
-    rows += counted.own(model)
+    counter = _Counter(graph, BYTES[dtype], _size(model.weights))
+    rows = counter.rows(model, (), expand_nested)
+    rest = [w for w in model.weights if id(w) not in counter.counted]
+    if rest:  # what a subclassed model holds outside of its layers
+        own = {"output_shape": None, "memory": None, "expression": _products(rest)}
+        total, learned = _size(rest), _size(w for w in rest if w.trainable)
+        own |= {"trainable": learned, "non_trainable": total - learned}
+        share = total / _size(model.weights)
+        rows.append(Row(model.name, "its own weights", 0, 1, share=share, **own))
     top = [row for row in rows if row.level == 0]
     optimizer = getattr(model, "optimizer", None)
     return Summary(
@@ -184,101 +179,70 @@ class _Counter:
         self.fields = receptive_fields(graph) if graph else {}
         self.counted: set[int] = set()
 
-    def rows(self, model, parents: tuple, level: int, expand: bool) -> list[Row]:
+    def rows(self, model, parents: tuple, expand: bool) -> list[Row]:
+        import keras
+
+        # As `model.summary()` lists them; bare operations are among the operations.
+        plain = isinstance(model, keras.Sequential) or functional(model) is None
         rows = []
-        for layer in _listed(model):
+        for layer in model.layers if plain else model.operations:
             before = set(self.counted)
-            rows.append(self.row(layer, parents, level))
+            rows.append(self.row(layer, parents))
             if expand and functional(layer):
                 # The row of the model holds the sum; its layers count theirs again.
                 after, self.counted = self.counted, before
-                rows += self.rows(layer, (*parents, layer), level + 1, expand)
+                rows += self.rows(layer, (*parents, layer), expand)
                 self.counted = after
         return rows
 
-    def row(self, layer, parents: tuple, level: int) -> Row:
+    def row(self, layer, parents: tuple) -> Row:
         weights = getattr(layer, "weights", [])
         new = {id(w): w for w in weights if id(w) not in self.counted}
         self.counted |= set(new)
         learned = getattr(layer, "trainable_weights", [])
         trainable = _size(w for w in learned if id(w) in new)
         total = _size(new.values())
-        calls = self.calls(layer, parents)
+        within, nested = (*parents, layer), functional(layer) is not None
+        calls: list[Call] = []
+        if self.graph:
+            listed = self.graph.nested if nested else self.graph.calls
+            calls = [c for c in listed if c.operation is layer and c.parents == parents]
+        inner = calls  # of a nested model those of all its layers
+        if self.graph and nested:
+            everything = self.graph.calls
+            inner = [c for c in everything if c.parents[: len(within)] == within]
         outputs = [_shape(call.outputs) for call in calls]
-        costs = [macs(call) for call in self.inner(layer, parents)]
         seen = most_pixels([self.fields[id(x)] for c in calls for x in c.outputs])
+        kept = [
+            x.shape[1:]
+            for call in inner
+            if type(call.operation).__name__ not in ("Flatten", "Reshape")
+            for x in call.outputs
+        ]
         if type(layer).__name__ == "InputLayer":
             outputs = [tuple(layer.batch_shape[1:])]
             # A pixel is itself; what one of a nested model's inputs has seen depends
-            # on the call.
+            # on the call, and its images are the output of the layer before it.
             seen = None if parents else (1,) * (len(layer.batch_shape) - 2) or None
+            one = self.graph and len(self.graph.inputs) == 1
+            outer = self.graph.inputs[0].shape if one else layer.batch_shape
+            kept = [] if parents else [outer[1:]]
+        values = _sum(None if None in shape else math.prod(shape) for shape in kept)
+        known = self.graph and values is not None
         return Row(
             name=layer.name,
             type=type(layer).__name__,
-            level=level,
+            level=len(parents),
             calls=len(calls) or 1,
             output_shape=outputs[-1] if outputs else _built_shape(layer),
             expression=_expression(layer, new, weights),
             trainable=trainable,
             non_trainable=total - trainable,
-            macs=_sum(costs) if self.graph or is_free(layer) else None,
-            memory=self.memory(layer, parents),
+            macs=_sum(map(macs, inner)) if self.graph or is_free(layer) else None,
+            memory=values * self.bytes if known else None,
             receptive_field=seen,
             share=total / self.parameters if self.parameters else 0.0,
         )
-
-    def own(self, model) -> list[Row]:
-        """The weights that a subclassed model holds outside of its layers."""
-        rest = [w for w in model.weights if id(w) not in self.counted]
-        if not rest:
-            return []
-        total, trainable = _size(rest), _size(w for w in rest if w.trainable)
-        counts = trainable, total - trainable
-        row = Row(model.name, "its own weights", 0, 1, None, _products(rest), *counts)
-        return [replace(row, share=total / self.parameters)]
-
-    def calls(self, layer, parents: tuple) -> list[Call]:
-        """Calls of a layer or of a nested model, in the model that lists it."""
-        if self.graph is None:
-            return []
-        calls = self.graph.nested if functional(layer) else self.graph.calls
-        return [c for c in calls if c.operation is layer and c.parents == parents]
-
-    def inner(self, layer, parents: tuple) -> list[Call]:
-        """Calls that a row stands for: of the layer, or of all layers of the model."""
-        if self.graph is None or not functional(layer):
-            return self.calls(layer, parents)
-        within = (*parents, layer)
-        return [c for c in self.graph.calls if c.parents[: len(within)] == within]
-
-    def memory(self, layer, parents: tuple) -> int | None:
-        if self.graph is None:
-            return None
-        if type(layer).__name__ == "InputLayer":
-            # The images that come in from outside; those of a nested model are the
-            # output of the layer before it.
-            one = len(self.graph.inputs) == 1
-            outer = self.graph.inputs[0].shape if one else layer.batch_shape
-            shapes = [] if parents else [outer[1:]]
-        else:
-            shapes = [
-                x.shape[1:]
-                for call in self.inner(layer, parents)
-                if type(call.operation).__name__ not in ("Flatten", "Reshape")
-                for x in call.outputs
-            ]
-        if any(None in shape for shape in shapes):
-            return None
-        return sum(math.prod(shape) for shape in shapes) * self.bytes
-
-
-def _listed(model) -> list:
-    """The layers that `model.summary()` lists, in its order."""
-    import keras
-
-    listed = isinstance(model, keras.Sequential) or functional(model) is None
-    # Bare operations, such as `x + y`, are among the operations.
-    return list(model.layers if listed else model.operations)
 
 
 def _size(weights) -> int:
@@ -295,13 +259,13 @@ def _shape(tensors) -> tuple:
 def _built_shape(layer) -> tuple | None:
     """Output shape of a layer of a subclassed model, where the layer can tell."""
     shape = (layer.get_build_config() or {}).get("input_shape")
-    if shape is None or not all(d is None or isinstance(d, int) for d in shape):
+    if shape is None or not all(isinstance(d, int | None) for d in shape):
         return None
     try:
-        output = layer.compute_output_shape(tuple(shape))
+        output = layer.compute_output_shape(tuple(shape))[1:]
     except NotImplementedError:
         return None
-    return tuple(output[1:]) if all(isinstance(d, int) for d in output[1:]) else None
+    return tuple(output) if all(isinstance(d, int) for d in output) else None
 
 
 _COUNTED = "counted above"
@@ -316,11 +280,10 @@ def _expression(layer, new: dict, weights: list) -> str:
     said = takes_part(layer) and hasattr(layer, "parameter_expression")
     if said and len(new) == len(weights):
         expression, count = layer.parameter_expression(), _size(weights)
-        if evaluate(expression) != count:
+        if (said := evaluate(expression)) != count:
             raise ValueError(
-                f"the layer {layer.name!r} holds {count:,} parameters, its "
-                f"parameter_expression() is {expression!r}, which is "
-                f"{evaluate(expression)}: correct {type(layer).__name__}"
+                f"the layer {layer.name!r} holds {count:,} parameters, its parameter_"
+                f"expression() is {expression!r}, which is {said}"
             )
         return expression
     return _products(new.values())
@@ -348,12 +311,11 @@ def _label(row: Row) -> str:
 
 
 def _arithmetic(row: Row) -> str:
-    count = f"{row.parameters:,}"
     if row.expression == _COUNTED:
-        return f"{count} ({_COUNTED})"
+        return f"{row.parameters:,} ({_COUNTED})"
     # One vector of weights needs no sum.
     alone = row.expression.isdigit() or not row.expression
-    return count if alone else f"{row.expression} = {count}"
+    return f"{row.parameters:,}" if alone else f"{row.expression} = {row.parameters:,}"
 
 
 def show_shape(shape: tuple) -> str:
@@ -402,8 +364,7 @@ def _notes(summary: Summary):
     memory = UNKNOWN if summary.memory is None else format_bytes(summary.memory)
     yield f"Activations of one image: {memory} as {summary.dtype}"
     if summary.depth is not None:
-        layers = "layer" if summary.depth == 1 else "layers"
-        yield f"Depth: {summary.depth} {layers} with weights"
+        yield f"Depth: {summary.depth} layer{'s' * (summary.depth != 1)} with weights"
     if summary.optimizer:
         yield (
             f"Optimizer: {summary.optimizer:,} further numbers, no parameters, which "

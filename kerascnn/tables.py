@@ -34,8 +34,8 @@ class Column:
 class Table:
     """Rows of data and the columns that people see of them.
 
-    CSV and JSON hold every key of the rows with its plain value; text and Markdown
-    show `columns`. A value of None is unknown: "-" for people, empty or null in data.
+    CSV and JSON hold every key of the rows with its plain value, empty or null for
+    None; text and Markdown show `columns`, "-" for None.
     """
 
     columns: Sequence[Column]
@@ -45,31 +45,25 @@ class Table:
 
     def cells(self, columns: Sequence[Column] | None = None) -> list[list[str]]:
         """Return the text of each cell of some columns (default: all), row by row."""
-        columns = self.columns if columns is None else columns
+        shown = self.columns if columns is None else columns
         return [
-            [c.unknown if row[c.key] is None else c.show(row[c.key]) for c in columns]
+            [c.unknown if row[c.key] is None else c.show(row[c.key]) for c in shown]
             for row in self.rows
         ]
 
     def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
-        """Render for a terminal.
+        """Render for a terminal of `width` columns, by default those of the terminal.
 
-        Args:
-            width: columns of the terminal, 1 or more; default: those of the terminal
-                that standard output is, else as many as the table needs. Where a table
-                does not fit, optional columns are left out and named; where it still
-                does not, each row becomes a block of lines.
-            ascii: replace what is not ASCII; default: where standard output cannot
-                print it.
+        Where a table does not fit, optional columns are left out and named; where it
+        still does not, each row becomes a block of lines. `ascii` replaces what is not
+        ASCII, by default where standard output cannot print it.
         """
         width = terminal_width() if width is None else width
         if width is not None and width < 1:
             raise ValueError(f"width must be 1 or more; received {width}")
         ascii = not _prints(_SIGNS) if ascii is None else ascii
         plain = to_ascii if ascii else str
-        body = self._grid(width, plain) if self.rows else []
-        if body is None:
-            body = self._records(width, plain)
+        body = self._body(width, plain) if self.rows else []
         # Where any width will do, the notes are as wide as the table.
         beside = width or max([72, *map(len, body)])
         lines = [*_wrap(plain(self.title), beside), *body]
@@ -77,26 +71,24 @@ class Table:
             lines += _wrap(plain(note), beside)
         return "\n".join(lines)
 
-    def _grid(self, width, plain) -> list[str] | None:
-        """Lines of the table; None where its columns do not fit side by side."""
+    def _body(self, width, plain) -> list[str]:
         columns = list(self.columns)
         while (lines := _lines(columns, self.cells(columns), plain, width)) is None:
             least = max(columns, key=lambda column: column.optional, default=None)
             if least is None or not least.optional:
-                return None
+                break
             columns.remove(least)
+        if lines is None:  # a block for each row
+            lines = []
+            for row in self.cells():
+                for column, cell in zip(self.columns, row, strict=True):
+                    lines += _wrap(plain(f"{column.heading}: {cell}"), width)
+                lines.append("")
+            return lines[:-1]
         if left_out := [c.heading for c in self.columns if c not in columns]:
             text = f"(left out, as {width} columns are narrow: {', '.join(left_out)})"
             lines += _wrap(plain(text), width)
         return lines
-
-    def _records(self, width, plain) -> list[str]:
-        lines = []
-        for row in self.cells():
-            for column, cell in zip(self.columns, row, strict=True):
-                lines += _wrap(plain(f"{column.heading}: {cell}"), width)
-            lines.append("")
-        return lines[:-1]
 
     def __str__(self) -> str:
         return self.to_text()
@@ -161,27 +153,22 @@ def to_ascii(text: str) -> str:
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal; None where standard output is none.
-
-    The environment's COLUMNS goes first, as in other programs.
-    """
+    """Return the columns of the terminal, COLUMNS first; None where there is none."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns):
         return int(columns)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
-    except (OSError, ValueError, AttributeError):
-        # A file, a pipe, a notebook: nothing to cut lines for.
+    except (OSError, ValueError, AttributeError):  # a file, a pipe, a notebook
         return None
 
 
 def format_bytes(count: int) -> str:
     """Write a number of bytes for people: 132,480 is "129.4 KiB"."""
-    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
-        units.pop(0)
-    return f"{count} B" if units[0] == "B" else f"{size:,.1f} {units[0]}"
+    if count < 1024:
+        return f"{count} B"
+    power = min((int(count).bit_length() - 1) // 10, 5)
+    return f"{count / 1024**power:,.1f} {'KMGTP'[power - 1]}iB"
 
 
 def _lines(columns, rows, plain, width: int | None) -> list[str] | None:
@@ -189,11 +176,9 @@ def _lines(columns, rows, plain, width: int | None) -> list[str] | None:
     rows = [[c.heading for c in columns], *rows]
     rows = [[plain(text) for text in row] for row in rows]
     gap = "  "
+    together = [" ".join(texts) for texts in zip(*rows, strict=True)]
+    words = [max(map(len, text.split()), default=0) for text in together]
     widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
-    words = [
-        max(len(word) for text in texts for word in text.split() or [""])
-        for texts in zip(*rows, strict=True)
-    ]
     space = sum(widths) if width is None else width - len(gap) * (len(columns) - 1)
     if sum(words) > space:
         return None
@@ -227,11 +212,11 @@ def _prints(text: str) -> bool:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    return [
-        part
+    wrapped = (
+        textwrap.wrap(line, width, break_on_hyphens=False) or [""]
         for line in text.splitlines()
-        for part in textwrap.wrap(line, width, break_on_hyphens=False) or [""]
-    ]
+    )
+    return list(itertools.chain.from_iterable(wrapped))
 
 
 def _plain(value: Any) -> Any:

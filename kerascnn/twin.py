@@ -43,13 +43,9 @@ class Twin:
     def build(self, *, limit: int | None = None, **options):
         """Build the network: `zoo.dense_mlp`, with its further arguments in `options`.
 
-        Args:
-            limit: bytes that its parameters may take in float32; default: half of the
-                memory of this computer (or of its container).
-
-        Raises:
-            MemoryError: the parameters take more than `limit`.
-            ValueError: the images are not (height, width, channels).
+        MemoryError where its parameters take more than `limit` bytes in float32, by
+        default half of the memory of this computer (or of its container); ValueError
+        where the images are not (height, width, channels).
         """
         if len(self.input_shape) != 3:
             raise ValueError(
@@ -67,13 +63,9 @@ class Twin:
             )
         import zoo
 
-        return zoo.builder("dense_mlp")(
-            self.input_shape,
-            self.sizes[-1],
-            hidden=self.sizes[1:-1],
-            use_bias=self.bias,
-            **options,
-        )
+        _, *hidden, classes = self.sizes
+        options = {"hidden": hidden, "use_bias": self.bias, **options}
+        return zoo.builder("dense_mlp")(self.input_shape, classes, **options)
 
 
 def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
@@ -81,24 +73,17 @@ def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
 
     As on the lecture's slide, a convolution and the pooling behind it are one hidden
     layer: its units are the volume just before the next layer with weights, wherever
-    the whole network passes through one tensor. The branches of a block are no such
-    place, its end is one: a block of GoogLeNet or ResNet is one hidden layer.
-
-    Args:
-        model: a built `keras.Model`, Sequential or functional, with one input. Of
-            several outputs the first counts.
-        bias: count one bias for each unit; the lecture counts none.
-
-    Returns:
-        The sizes, the parameters and a way to build the network.
+    the whole network passes through one tensor: a block of GoogLeNet or ResNet is one
+    hidden layer. `bias` counts one bias for each unit; the lecture counts none.
 
     Raises:
-        ValueError: the model has several inputs, no graph, or open sizes.
+        ValueError: `model` is no built Sequential or functional model of one input, or
+            leaves sizes open.
 
     Source: the lecture, slide "Parameters", where 3072·8192 + 8192·1024 + 1024·512 +
     512·10 = 34,083,840 (the slide prints 35,107,840).
     """
-    graph = trace(model) if model.built else None
+    graph = trace(model) if model.built else None  # of several outputs the first counts
     if graph is None or len(graph.inputs) != 1:
         raise ValueError(
             "the MLP twin is made of the graph of a built Sequential or functional "
