@@ -1,11 +1,12 @@
 """The documentation site: what Sphinx is told, and what the environment may say.
 
-KERASCNN_DOCS           size of the tutorials: smoke (default), full, or none, which
-                        shows them without having run them
+KERASCNN_DOCS           kept (default): the tutorials' output in docs/executed/full;
+                        full: run them anew, and keep that; smoke: run at smoke size
 KERASCNN_DOCS_NETWORKS  patterns of the networks that get a page, such as "vgg*,
                         lecture_cnn"; default: all
 KERASCNN_EXECUTED       folder where executed notebooks are kept between builds;
                         default: docs/executed
+KERASCNN_REPOSITORY     owner/name on GitHub, for links to the sources and to Colab
 """
 
 import os
@@ -33,7 +34,8 @@ extensions = [
     "site_reference",
     "site_check",
 ]
-site_size = os.environ.get("KERASCNN_DOCS", "smoke")
+site_size = os.environ.get("KERASCNN_DOCS", "kept")
+site_repository = os.environ.get("KERASCNN_REPOSITORY", "")
 site_networks = os.environ.get("KERASCNN_DOCS_NETWORKS", "*")
 site_executed = os.environ.get("KERASCNN_EXECUTED", str(HERE / "executed"))
 

@@ -56,6 +56,14 @@ del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")"""
 
 
+def exercises(number: int) -> str:
+    """Return a tutorial's exercises, in Markdown, without their solutions."""
+    text = script(number).read_text(encoding="utf-8")
+    part = text[text.index("# ## Exercises") :].split("\n\n")[0]
+    lines = [line.removeprefix("#").removeprefix(" ") for line in part.splitlines()]
+    return f"# {title(script(number))}\n\n" + "\n".join(lines)
+
+
 def notebook(number: int, folder: Path = Path(".")) -> Path:
     """Write a tutorial as a notebook `NN_name.ipynb`, not yet executed.
 
@@ -149,6 +157,7 @@ def cells(number: int):
 
 
 _SHOW = """\
+# Where the package is not installed, as in Colab: %pip install kerascnn
 # Figures are written to tutorials/output; in a notebook they are shown, too.
 from kerascnn.notebooks import show_figures
 
@@ -208,6 +217,40 @@ def _digest(number: int) -> str:
     backend = os.environ.get("KERAS_BACKEND", "")
     digest.update(f"{version('keras')} {backend}".encode())
     return digest.hexdigest()[:16]
+
+
+def kept(number: int, folder: Path):
+    """Return a tutorial as it is now, with the output that an earlier execution had.
+
+    Args:
+        number: of the tutorial.
+        folder: where `execute` has put the notebook.
+
+    Raises:
+        ValueError: the notebook is not there, or comes of other code; the prose may
+            have changed.
+    """
+    import nbformat
+
+    content = cells(number)
+    path = Path(folder) / f"{script(number).stem}.ipynb"
+    if not path.exists():
+        raise ValueError(f"{path} is not there: KERASCNN_DOCS=full makes it")
+    old = nbformat.read(path, as_version=4)
+    code, ran = (
+        [cell for cell in book.cells if cell.cell_type == "code"]
+        for book in (content, old)
+    )
+    if [cell.source for cell in code] != [cell.source for cell in ran]:
+        raise ValueError(
+            f"{path} comes of other code than {script(number).name} has now: "
+            "KERASCNN_DOCS=full makes it anew"
+        )
+    for cell, before in zip(code, ran, strict=True):
+        cell.outputs = before.outputs
+        cell.execution_count = before.execution_count
+    content.metadata["kerascnn"] = old.metadata["kerascnn"]
+    return content
 
 
 def _write(content, target: Path) -> None:

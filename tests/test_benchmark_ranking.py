@@ -100,7 +100,7 @@ def test_it_stops_when_the_hours_are_over_and_goes_on(ranking, measured, tmp_pat
     data = kerascnn.load_data("shapes", images=60)
     said = []
     options = {"zoo_folder": cards, "seeds": 2, "say": said.append}
-    asked = (["linear"], "quick", tmp_path / "runs", data)
+    asked = (["linear"], "quick", tmp_path / "runs", lambda held_out: data)
     with pytest.raises(ranking.OutOfTimeError):
         ranking.work(*asked, hours=0.001 / 3600, **options)
     assert len(said) == 1 and "linear, recipe quick, seed 0" in said[0]
@@ -122,3 +122,24 @@ def test_it_stops_when_the_hours_are_over_and_goes_on(ranking, measured, tmp_pat
     before = len(said)
     ranking.work(*asked, hours=1, **options)
     assert len(said) == before
+
+
+def test_weights_of_another_copy_are_tested_on_these_images(
+    ranking, tmp_path, monkeypatch
+):
+    card = zoo.card("linear")
+    monkeypatch.setattr(zoo, "names", lambda pattern="*": ("linear",))
+    shutil.copy(Path(zoo.__file__).parent / f"{card.family}.toml", tmp_path)
+    data = kerascnn.load_data("shapes", images=60)
+    said = []
+    ranking.retest(data.test, "0" * 16, tmp_path, said.append)
+    (line,) = said
+    text = (tmp_path / f"{card.family}.toml").read_text()
+    weights = tomllib.loads(text)["linear"]["weights"]
+    assert weights["tested"] == "0" * 16
+    assert weights["fingerprint"] == card.weights["fingerprint"]
+    right = (
+        zoo.load("linear").predict(data.test.x, verbose=0).argmax(1)
+    ) == data.test.y
+    assert weights["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-3)
+    assert f"linear: {weights['accuracy']:.2f} %" in line

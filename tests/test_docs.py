@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -19,12 +20,14 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 # What is written by hand; the rest of the folder is made from it.
 SOURCES = (
     "conf.py",
+    "executed",
     "index.md",
     "deploy",
     "extensions",
     "static",
     "ranking.png",
     "gallery.png",
+    "lab.png",
 )
 NETWORKS = ("dense_mlp", "lecture_cnn", "vgg11", "vgg11_bn")
 NEEDED = ("furo", "jupytext", "myst_nb", "sphinx")
@@ -52,12 +55,22 @@ def build(folder, **environment):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site with some networks, and the tutorials as they are written."""
+    """The site with some networks, and the tutorials as they were executed."""
     return build(
         tmp_path_factory.mktemp("site"),
-        KERASCNN_DOCS="none",
+        KERASCNN_DOCS="kept",
         KERASCNN_DOCS_NETWORKS=",".join(NETWORKS),
     )[0]
+
+
+def extension(name):
+    """A module of the site's."""
+    spec = importlib.util.spec_from_file_location(
+        name, DOCS / "extensions" / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def text_of(page):
@@ -70,6 +83,9 @@ def text_of(page):
 def test_the_measured_speed_has_a_page(site):
     text = text_of(site / "speed.html")
     assert "load by wrk" in text and "Memory of a training" in text
+    titles = re.findall(r"<h2>(.*?)<", (site / "speed.html").read_text("utf-8"))
+    assert len(titles) == len(set(titles)) > 5
+    assert "64 clients with an image each get 1,087 answers a second" in text
     assert list(site.rglob("_images/inference.png"))
 
 
@@ -78,22 +94,25 @@ def test_every_tutorial_has_a_page_and_can_be_downloaded(site):
     for script in notebooks.scripts().values():
         page = (site / "tutorials" / f"{script.stem}.html").read_text(encoding="utf-8")
         assert f'href="{script.stem}.html"' in index
-        assert "built without executing the tutorial" in page
+        assert "All numbers of this tutorial hold." in page
         assert [p.read_bytes() for p in site.rglob(script.name)] == [
             script.read_bytes()
         ]
         assert list(site.rglob(f"_downloads/*/{script.stem}.ipynb"))
-        # The solutions are there, and folded.
-        assert page.index('id="solutions"') < page.index("<details")
+        # The solutions are there, and folded, as the imports are.
+        assert "<details" in page[: page.index('id="solutions"')]
+        assert "<details" in page[page.index('id="solutions"') :]
 
 
 def prose(script):
     """The paragraphs and list items of a tutorial, as letters and digits alone."""
+    captions = extension("site_tutorials").captions
     for cell in re.split(r"^# %%", script.read_text(encoding="utf-8"), flags=re.M):
         if not cell.startswith(" [markdown]"):
             continue
         lines = [line.removeprefix("#") for line in cell.splitlines()[1:]]
         text = "\n".join(line.removeprefix(" ") for line in lines)
+        text = captions(text)
         text = re.sub(r"\]\([^)]+\)", "]", text)  # a link's text, without its target
         # A number begins an item where a list stands: behind an empty line or an item.
         items = re.split(
@@ -108,6 +127,17 @@ def prose(script):
 def test_every_sentence_of_the_prose_is_on_its_page(site, script):
     page = re.sub(r"[\W_]+", "", text_of(site / "tutorials" / f"{script.stem}.html"))
     assert [item for item in prose(script) if item not in page] == []
+
+
+def test_every_figure_is_on_a_slide(site):
+    slides = next(site.rglob("_downloads/*/figures.pdf")).read_bytes()
+    drawn = sum(
+        "image/png" in output.get("data", {})
+        for path in (DOCS / "executed" / "full").glob("*.ipynb")
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+    )
+    assert slides.count(b"/Type /Page\n") + slides.count(b"/Type /Page ") == drawn > 30
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -178,7 +208,7 @@ def test_the_command_has_every_word(site):
 def test_no_page_shows_its_markup(site):
     for page in site.rglob("*.html"):
         shown = text_of(page)
-        assert ":::" not in shown, page
+        assert ":::{" not in shown, page
         assert "{admonition}" not in shown and "{include}" not in shown, page
 
 
@@ -186,15 +216,6 @@ def test_the_home_page_shows_the_lectures_numbers_and_its_slip(site):
     text = text_of(site / "index.html")
     for number in ("33,120", "34,083,840", "35,107,840"):
         assert number in text
-
-
-def checker():
-    """The check that every build ends with."""
-    path = DOCS / "extensions" / "site_check.py"
-    spec = importlib.util.spec_from_file_location("site_check", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -218,12 +239,12 @@ def test_the_check_finds_faults(tmp_path, body, fault):
         '<a href="other.html#here">x</a><img src="there.png" alt="a dog">'
         '<a href="https://example.org">a link may lead outside</a>'
     )
-    assert checker().problems(tmp_path) == []
+    assert extension("site_check").problems(tmp_path) == []
     page.write_text(body)
-    (found,) = checker().problems(tmp_path)
+    (found,) = extension("site_check").problems(tmp_path)
     assert found.startswith("index.html: ") and fault in found
     (tmp_path / "a.css").write_text("a { background: url(https://example.org/b.png) }")
-    assert len(checker().problems(tmp_path)) == 2
+    assert len(extension("site_check").problems(tmp_path)) == 2
 
 
 def look(site, pages):
@@ -236,7 +257,7 @@ def look(site, pages):
     api = pytest.importorskip("playwright.sync_api", reason="is not installed")
     with api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        windows = (("light", 1280), ("dark", 1280), ("light", 400), ("light", 1800))
+        windows = (("light", 1280), ("dark", 1280), ("light", 390), ("light", 1800))
         for scheme, width in windows:
             page = browser.new_page(
                 color_scheme=scheme, viewport={"width": width, "height": 900}

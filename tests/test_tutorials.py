@@ -126,7 +126,8 @@ def test_a_notebook_has_the_cells_of_the_script(tmp_path):
     text = notebooks.script(7).read_text().splitlines()
     assert kinds.count("markdown") == text.count("# %% [markdown]")
     # And the one that shows the figures.
-    assert kinds.count("code") == text.count("# %%") + 1
+    marks = [line for line in text if line.startswith("# %%")]
+    assert len(marks) == len(kinds) - 1
     assert "show_figures()" in cells[kinds.index("code")]["source"][-1]
     with pytest.raises(FileExistsError, match="move it"):
         notebooks.notebook(7, tmp_path)
@@ -202,3 +203,52 @@ def test_a_notebook_is_executed_again_when_something_has_changed(little):
 def test_figures_are_shown_in_notebooks_only():
     with pytest.raises(RuntimeError, match="works in a notebook"):
         notebooks.show_figures()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_what_is_kept_for_the_site_is_of_the_script(path):
+    pytest.importorskip("jupytext", reason="of the extra [notebook]")
+    kept = SCRIPTS[0].parents[1] / "docs" / "executed" / "full"
+    assert notebooks.kept(int(path.stem[:2]), kept).metadata["kerascnn"]["size"] == (
+        "full"
+    )
+
+
+def test_what_is_kept_may_have_other_prose_but_not_other_code(tmp_path, monkeypatch):
+    pytest.importorskip("jupytext", reason="of the extra [notebook]")
+    from nbformat.v4 import new_output
+
+    script = tmp_path / "00_small.py"
+    script.write_text("# %% [markdown]\n# # 00 Old\n\n# %%\nprint(1)\n")
+    monkeypatch.setattr(notebooks, "scripts", lambda: {0: script})
+    with pytest.raises(ValueError, match="is not there"):
+        notebooks.kept(0, tmp_path)
+    content = notebooks.cells(0)
+    content.metadata["kerascnn"] = {"size": "full"}
+    content.cells[-1].outputs = [new_output("stream", name="stdout", text="1\n")]
+    notebooks._write(content, tmp_path / "00_small.ipynb")
+    script.write_text("# %% [markdown]\n# # 00 New\n\n# %%\nprint(1)\n")
+    found = notebooks.kept(0, tmp_path)
+    assert found.cells[0].source == "# 00 New"
+    assert found.cells[-1].outputs[0]["text"] == "1\n"
+    script.write_text("# %% [markdown]\n# # 00 New\n\n# %%\nprint(2)\n")
+    with pytest.raises(ValueError, match="comes of other code than 00_small"):
+        notebooks.kept(0, tmp_path)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_exercises_come_without_their_solutions(path):
+    text = notebooks.exercises(int(path.stem[:2]))
+    assert "## Exercises" in text and "\n1. " in text and "\n2. " in text
+    assert "Solutions" not in text and "assert" not in text
+
+
+def test_the_minutes_in_class_are_those_of_the_words():
+    readme = (SCRIPTS[0].parent / "README.md").read_text(encoding="utf-8")
+    for path in SCRIPTS:
+        cells = re.split(r"(?m)^# %%", path.read_text(encoding="utf-8"))
+        words = sum(
+            len(cell.split()) for cell in cells if cell.startswith(" [markdown]")
+        )
+        minutes = re.search(rf"\| \[{path.name}\].* \| (\d+) \|\n", readme)[1]
+        assert int(minutes) == 5 * round(words / 500)

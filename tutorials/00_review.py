@@ -3,9 +3,11 @@
 #
 # **What you will learn.** Why a perceptron (퍼셉트론) cannot learn XOR, and why one
 # hidden layer (은닉층) can represent it; how backpropagation (역전파) works out the
-# gradient; what the universal approximation theorem (보편 근사 정리) promises; and the
-# three things that it does not promise: a small layer, one that is found by training,
-# and one that is right on new inputs.
+# gradient; and that a network which knows its examples by heart may be wrong on all
+# others. An appendix proves the universal approximation theorem in one dimension, and
+# shows what it does not promise: a small layer, and one that training finds.
+#
+# Who knows all that begins with [01](01_pixels.py).
 #
 # **Time.** Half a minute. All of it is NumPy, until Keras repeats it at the end.
 #
@@ -146,6 +148,7 @@ one_layer = INPUTS @ (W1 @ W2) + (B1 @ W2 + B2)
 assert np.array_equal(without_relu, one_layer)
 assert perceptron(hidden.astype(int), GATES["XOR"])[-1]  # learns it now
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(11, 4.6), layout="constrained")
 panels = figure.subplots(1, 3)
 shown = {
@@ -290,8 +293,109 @@ assert shares[16] > 0.95
 # can represent XOR, most never find it. They come to rest where no small step lowers
 # the loss, with a unit that is 0 on all four inputs, or with two units that do the
 # same. With 16 units, eight times more than are needed, almost all succeed.
+
+# %% [markdown]
+# ## What the theorem promises, and what not
 #
-# ## The universal approximation theorem
+# One hidden layer with enough units comes as close as one likes to any continuous
+# function: the universal approximation theorem (보편 근사 정리). The slide puts a
+# sentence beside it (from Goodfellow, Bengio and Courville, *Deep Learning*, section
+# 6.4.1): the layer "may be infeasibly large and may fail to learn and generalize
+# correctly". The first two warnings are in the appendix at the end, with the proof in
+# one dimension: read it when you like, the way to the CNN goes on without it. The third
+# is the one that leads there.
+#
+# XOR of ten inputs is the parity (패리티): 1 where the number of ones is odd. There are
+# 1,024 inputs. Show a network with 64 hidden units some of them, drawn at random, until
+# it knows them by heart; then ask for all the others.
+
+# %%
+bits = np.array(list(itertools.product((0.0, 1.0), repeat=10)))
+odd = bits.sum(1, keepdims=True) % 2
+steps = 60 if SMOKE else 800
+parity = {}
+for examples in (256, 512, 768):
+    order = np.random.default_rng(2).permutation(len(bits))
+    seen, new = order[:examples], order[examples:]
+    start = time.perf_counter()
+    net = descend(
+        draw_net(bits[seen], 64, 1, seed=2), bits[seen], odd[seen], steps, 0.01
+    )
+    right = []
+    for part in (seen, new):
+        answers = forward(net, bits[part])[0][0] > 0.5
+        right.append(float((answers == (odd[part] > 0.5)).mean()))
+    parity[examples] = right
+    print(
+        f"shown {examples} of 1,024: {right[0]:.1%} of these right, {right[1]:.1%} of "
+        f"the others (seed 2, {steps} steps, {time.perf_counter() - start:.1f} s)"
+    )
+if not SMOKE:
+    assert parity[256][0] == 1.0 and parity[256][1] < 0.55
+    assert parity[256][1] < parity[512][1] < parity[768][1] < 0.9
+
+# %% [markdown]
+# With a quarter of the inputs it knows every one that it has seen, and on the others it
+# does no better than a coin. With more of them it gets better; but even with three
+# quarters of all inputs there are, it gets more than a tenth of the rest wrong, of a
+# rule that is one line long.
+#
+# Nothing is wrong with the layer's size: 10 units are enough for the parity (exercise
+# 3). But many functions agree with those examples, and nothing in the network prefers
+# the parity to the others. A network learns from few examples when the functions that
+# it tends to are like the one that is asked for. For images, that means: what is near
+# belongs together, and a thing is the same thing elsewhere. The next chapters build a
+# network that has this in it.
+
+# %% [markdown]
+# ## The same in Keras
+#
+# Keras works out gradients by itself: autodiff (자동 미분). One step of plain gradient
+# descent with a learning rate of 1 subtracts exactly the gradient, so the difference of
+# the weights before and after is the gradient, with any backend. It is the one that we
+# worked out by hand.
+
+# %%
+import keras
+
+from kerascnn.environment import hardware
+
+print(f"all of this was measured on {hardware()}")
+model = keras.Sequential(
+    [
+        keras.Input((2,)),
+        keras.layers.Dense(3, activation="relu"),
+        keras.layers.Dense(1),
+    ]
+)
+assert model.count_params() == 13
+before = [small["w1"][0], small["b1"][0, 0], small["w2"][0], small["b2"][0, 0]]
+model.set_weights(before)
+assert (
+    np.abs(model.predict_on_batch(between) - forward(small, between)[0][0]).max() < 1e-5
+)
+model.compile(keras.optimizers.SGD(1.0), "mse")
+model.train_on_batch(between, target)
+for key, was, now in zip(by_hand, before, model.get_weights(), strict=True):
+    mine = by_hand[key][0].reshape(was.shape)
+    print(f"{key}: largest difference {np.abs(was - now - mine).max():.1e}")
+    assert np.abs(was - now - mine).max() < 1e-5
+
+# %% [markdown]
+# ## Summary
+#
+# - A perceptron is a line. No line has XOR on its two sides, and training runs in a
+#   circle.
+# - One hidden layer with ReLU represents XOR with 2 units; without ReLU it would be a
+#   perceptron again.
+# - In the appendix: with n units the wave sin(2πx) is met up to π²/(2·n²): 7, 23 and
+#   71 units for 0.1, 0.01 and 0.001.
+# - Infeasibly large: 1,023 units in one layer for what 20 do in ten layers.
+# - Failing to learn: 32 units can be the saw, and training does not find it.
+# - Failing to generalise: a quarter of the parity by heart, and a coin's luck beyond.
+
+# %% [markdown]
+# ## Appendix: the universal approximation theorem
 #
 # One hidden layer with enough units comes as close as one likes to any continuous
 # function on a closed and bounded region (Cybenko, 1989; Hornik, Stinchcombe and White,
@@ -352,6 +456,7 @@ for wanted in (0.1, 0.01, 0.001):
     print(f"error {wanted}: {needed[wanted]} units")
 assert list(needed.values()) == [7, 23, 71]
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(11, 4), layout="constrained")
 left, right_panel = figure.subplots(1, 2)
 left.plot(fine, wave(fine), color=INK, lw=3, alpha=0.35, label="sin(2πx)")
@@ -375,11 +480,7 @@ keep(
 )
 
 # %% [markdown]
-# ## The price, first part: "may be infeasibly large"
-#
-# The slide puts a sentence beside the theorem (it is from Goodfellow, Bengio and
-# Courville, *Deep Learning*, section 6.4.1): the layer "may be infeasibly large and may
-# fail to learn and generalize correctly". Three warnings; here is each of them.
+# ### "May be infeasibly large"
 #
 # The construction above puts its points on a grid. On a grid, the number of cells grows
 # with the dimension (차원) as a power: 23 along each axis are 23² = 529 for two inputs,
@@ -441,7 +542,7 @@ assert len(str(2**100 - 1)) == 31
 # that one could have it. Depth (깊이) is worth more than width (너비) here, and the
 # lecture's networks are deep.
 #
-# ## The price, second part: "may fail to learn"
+# ### "May fail to learn"
 #
 # Take k = 5: 32 pieces, and a hidden layer of 32 units. We can build it, without an
 # error. Training starts with its bends well placed, each on a point of the data, and
@@ -471,6 +572,7 @@ for units, nets, rate in ((32, 5, 0.1), (32, 5, 0.01), (256, 1, 0.01)):
     assert errors.min() > 0.2
 print(f"{time.perf_counter() - start:.1f} s")
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(11, 3.6), layout="constrained")
 axes = figure.subplots()
 axes.plot(x, y, color=INK, alpha=0.35, lw=3, label="the function; also 32 units, built")
@@ -487,100 +589,10 @@ keep(
 )
 
 # %% [markdown]
-# ## The price, third part: "may fail to generalize correctly"
-#
-# XOR of ten inputs is the parity (패리티): 1 where the number of ones is odd. There are
-# 1,024 inputs. Show a network with 64 hidden units some of them, drawn at random, until
-# it knows them by heart; then ask for all the others.
-
-# %%
-bits = np.array(list(itertools.product((0.0, 1.0), repeat=10)))
-odd = bits.sum(1, keepdims=True) % 2
-steps = 60 if SMOKE else 800
-parity = {}
-for examples in (256, 512, 768):
-    order = np.random.default_rng(2).permutation(len(bits))
-    seen, new = order[:examples], order[examples:]
-    start = time.perf_counter()
-    net = descend(
-        draw_net(bits[seen], 64, 1, seed=2), bits[seen], odd[seen], steps, 0.01
-    )
-    right = []
-    for part in (seen, new):
-        answers = forward(net, bits[part])[0][0] > 0.5
-        right.append(float((answers == (odd[part] > 0.5)).mean()))
-    parity[examples] = right
-    print(
-        f"shown {examples} of 1,024: {right[0]:.1%} of these right, {right[1]:.1%} of "
-        f"the others (seed 2, {steps} steps, {time.perf_counter() - start:.1f} s)"
-    )
-if not SMOKE:
-    assert parity[256][0] == 1.0 and parity[256][1] < 0.55
-    assert parity[256][1] < parity[512][1] < parity[768][1] < 0.9
-
-# %% [markdown]
-# With a quarter of the inputs it knows every one that it has seen, and on the others it
-# does no better than a coin. With more of them it gets better; but even with three
-# quarters of all inputs there are, it gets more than a tenth of the rest wrong, of a
-# rule that is one line long.
-#
-# Nothing is wrong with the layer's size: 10 units are enough for the parity (exercise
-# 3). But many functions agree with those examples, and nothing in the network prefers
-# the parity to the others. A network learns from few examples when the functions that
-# it tends to are like the one that is asked for. For images, that means: what is near
-# belongs together, and a thing is the same thing elsewhere. The next chapters build a
-# network that has this in it.
-#
-# ## The same in Keras
-#
-# Keras works out gradients by itself: autodiff (자동 미분). One step of plain gradient
-# descent with a learning rate of 1 subtracts exactly the gradient, so the difference of
-# the weights before and after is the gradient, with any backend. It is the one that we
-# worked out by hand.
-
-# %%
-import keras
-
-from kerascnn.environment import hardware
-
-print(f"all of this was measured on {hardware()}")
-model = keras.Sequential(
-    [
-        keras.Input((2,)),
-        keras.layers.Dense(3, activation="relu"),
-        keras.layers.Dense(1),
-    ]
-)
-assert model.count_params() == 13
-before = [small["w1"][0], small["b1"][0, 0], small["w2"][0], small["b2"][0, 0]]
-model.set_weights(before)
-assert (
-    np.abs(model.predict_on_batch(between) - forward(small, between)[0][0]).max() < 1e-5
-)
-model.compile(keras.optimizers.SGD(1.0), "mse")
-model.train_on_batch(between, target)
-for key, was, now in zip(by_hand, before, model.get_weights(), strict=True):
-    mine = by_hand[key][0].reshape(was.shape)
-    print(f"{key}: largest difference {np.abs(was - now - mine).max():.1e}")
-    assert np.abs(was - now - mine).max() < 1e-5
-
-# %% [markdown]
-# ## Summary
-#
-# - A perceptron is a line. No line has XOR on its two sides, and training runs in a
-#   circle.
-# - One hidden layer with ReLU represents XOR with 2 units; without ReLU it would be a
-#   perceptron again.
-# - With n units the wave sin(2πx) is met up to π²/(2·n²): 7, 23 and 71 units for 0.1,
-#   0.01 and 0.001.
-# - Infeasibly large: 1,023 units in one layer for what 20 do in ten layers.
-# - Failing to learn: 32 units can be the saw, and training does not find it.
-# - Failing to generalise: a quarter of the parity by heart, and a coin's luck beyond.
-#
 # ## Exercises
 #
 # 1. Give the perceptron a third input, the product x1·x2. Does it learn XOR now?
-# 2. How many ReLU units does |x - 1/2| on 0…1 take, exactly?
+# 2. (To the appendix.) How many ReLU units does |x - 1/2| on 0…1 take, exactly?
 # 3. Build the parity of ten bits with one hidden layer of 10 units. (The number of ones
 #    is one number.)
 #

@@ -103,6 +103,7 @@ for name, value in differences.items():
     print(f"{name}: {value:.1f}")
 assert [round(v, 1) for v in differences.values()] == [77.0, 87.5, 101.5, 71.1]
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(11, 3.6), layout="constrained")
 panels = figure.subplots(1, 3, width_ratios=(1, 1.3, 2.2))
 for axes, shape in zip(panels, ((9, 7), (7, 9), (3, 21)), strict=True):

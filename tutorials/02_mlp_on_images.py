@@ -236,6 +236,7 @@ if not SMOKE:
     assert spread > 1e-4
     assert len(results["MLP, images"].history) * -(-9_000 // 64) == 1_128  # steps
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(11, 5.2), layout="constrained")
 grid = figure.add_gridspec(2, 6, width_ratios=(1, 1, 1, 1, 0.1, 2.4))
 for line, (name, source) in enumerate((("images", data), ("permuted", permuted))):

@@ -1,11 +1,20 @@
 # %% [markdown]
 # # 03 Convolution: nine products and a sum, again and again
 #
+# The lecture wants a network with fewer parameters that keeps the spatial structure,
+# and asks four questions about it:
+#
+# 1. What happens on the way from one tensor to the next? (This chapter.)
+# 2. What are convolution, pooling and fully-connected layers? (This one,
+#    [06](06_pooling.py) and [07](07_architecture.py).)
+# 3. How are features extracted? ([04](04_filters.py).)
+# 4. Does it use fewer parameters? ([07](07_architecture.py), which answers all four.)
+#
 # **What you will learn.** What one step of a convolution (합성곱) is, by hand; how a
 # filter (필터) of 3x3x3 meets a colour image; how sliding it over the image makes an
-# activation map (활성화 맵); that Keras computes the same, and what makes such an
-# equality worth something; what a convolution has to do with a fully-connected layer;
-# and what it has that the other has not: when the image is shifted, the map is shifted.
+# activation map (활성화 맵); that Keras computes the same; what a convolution has to do
+# with a fully-connected layer; what it has that the other has not: when the image is
+# shifted, the map is shifted; and what an equality of two programmes is worth.
 #
 # **Time.** A few seconds. Nothing is trained here.
 #
@@ -115,7 +124,7 @@ if not SMOKE:
 # `03_convolution_step.png` shows the fifth of the nine steps: the image with the window
 # framed in its middle, 1 black and 0 white as on the slides; the window, the filter and
 # the nine products; and the map, filled as far as the fifth number.
-# `03_convolution.gif` shows all nine, one after the other.
+# The animation `03_convolution.gif` shows all nine, one after the other.
 #
 # ## A colour image, ReLU, several filters
 #
@@ -173,6 +182,112 @@ assert np.array_equal(np.rint(sums) + bias, maps.sums)
 assert np.array_equal(np.rint(output), maps.output)
 
 # %% [markdown]
+# ## A convolution is a fully-connected layer with most lines cut
+#
+# Every number of the map is a sum of weights times pixels, so some matrix does the
+# same: 25 pixels in, 9 numbers out, 225 weights. To find it, convolve each of the 25
+# images that have a single 1: their maps are its columns. (The filter has 9 different
+# weights here, 1 to 9.)
+
+
+# %%
+def maps_of(image, filters):
+    return explain.slide(image, filters, relu=False).output
+
+
+nine = np.arange(1, 10).reshape(3, 3)
+single = np.eye(25).reshape(25, 5, 5)
+matrix = np.stack([maps_of(one, nine).ravel() for one in single], axis=1)
+print(matrix.astype(int))
+assert matrix.shape == (9, 25) and matrix.size == 225
+assert np.count_nonzero(matrix) == 9 * 9 == 81
+assert len(np.unique(matrix[matrix != 0])) == 9
+assert np.array_equal(matrix @ image.ravel(), maps_of(image, nine).ravel())
+
+# %% [markdown]
+# Of the 225 weights 144 are 0: a window sees only what is near (local connectivity,
+# 지역 연결). The other 81 are 9 weights, each 9 times: the same filter everywhere
+# (weight sharing, 가중치 공유). These two restrictions are all that a convolution is.
+# They are what it saves: for the lecture's first layer, 32x32x3 to 32x32x32, a
+# fully-connected layer has 100,663,296 weights, the convolution has 2,400.
+
+# %%
+assert 225 - 81 == 144
+full = arithmetic.dense_parameters(32 * 32 * 3, 32 * 32 * 32)
+shared = arithmetic.convolution_parameters(5, 3, 32)
+print(full, shared, sep="\n")
+assert full == 100_663_296 and shared == 2_400
+
+# %% [markdown]
+# ## The image is shifted, the map is shifted
+#
+# What does the sharing buy? As the filter is the same everywhere, a thing gives the
+# same numbers wherever it is. Shift the image by 3 rows and 5 columns: the map is the
+# old one, shifted by 3 rows and 5 columns (translation equivariance, 이동 등변성). It
+# holds exactly, number by number, where both maps see the same pixels; at the borders
+# other pixels have come in (here those that went out on the other side).
+#
+# We take one of the built-in images and a filter that answers to a horizontal change of
+# brightness: -1 on its left, 1 on its right, over all channels.
+
+# %%
+data = kerascnn.load_data("shapes", images=200)
+picture = data.train.x[4].astype(float)
+down, right_by = 3, 5
+shifted = np.roll(picture, (down, right_by), axis=(0, 1))
+edge = np.zeros((3, 3, 3))
+edge[:, 0], edge[:, 2] = -1, 1
+there, then = maps_of(picture, edge)[..., 0], maps_of(shifted, edge)[..., 0]
+assert there.shape == (30, 30)
+assert np.array_equal(then[down:, right_by:], there[:-down, :-right_by])
+assert not np.array_equal(then, there)
+
+# Some accelerators round the factors of a product to 11 bits.
+devices = keras.distribution.list_devices()
+exact = all("cpu" in device for device in devices)
+# The same for all maps of a trained network's first layer, in Keras.
+conv1 = kerascnn.load("lecture_cnn").get_layer("conv1")
+both = np.stack([picture, shifted]).astype("float32") / 127.5 - 1
+before, after = np.asarray(conv1(both))
+inner = slice(2, -2)  # its padding of 2 puts zeros around the image
+moved = after[down:, right_by:][inner, inner]
+stayed = before[:-down, :-right_by][inner, inner]
+print(f"conv1, largest difference: {np.abs(moved - stayed).max():.1e}")
+assert np.abs(moved - stayed).max() < (1e-4 if exact else 1e-1)
+
+# %% tags=["hide-input"]
+figure = Figure(figsize=(10, 5.6), layout="constrained")
+panels = figure.subplots(2, 3)
+for line, (name, some, answer) in enumerate(
+    (("image", picture, there), ("shifted by 3 and 5", shifted, then))
+):
+    panels[line, 0].imshow(some.astype(np.uint8))
+    panels[line, 0].set_title(name)
+    limits = {"cmap": "PuOr", "vmin": -np.abs(there).max(), "vmax": np.abs(there).max()}
+    shown = panels[line, 1].imshow(answer, **limits)
+    panels[line, 1].set_title("map of the edge filter")
+    figure.colorbar(shown, ax=panels[line, 1], label="sum")
+    panels[line, 2].imshow(np.maximum(answer, 0), cmap="viridis", vmin=0)
+    panels[line, 2].set_title("after ReLU")
+for axes in panels.ravel():
+    axes.set(xlabel="column", ylabel="row")
+figure.suptitle("The image is shifted, the map is shifted")
+description = (
+    "Two rows. Left an image and the same, shifted down by 3 and right by 5 pixels; in "
+    "the middle the maps of the edge filter, the outline's left and right edges in two "
+    "colours; right the maps after ReLU, one kind of edge alone. The lower maps are "
+    "the upper ones, shifted by as much."
+)
+path = FIGURES / "03_convolution_shift.png"
+figure.savefig(path, dpi=150, metadata={"Description": description})
+print(f"{path}: {description}")
+
+# %% [markdown]
+# A fully-connected layer has nothing of the kind: each of its weights belongs to one
+# pixel, and what it has learned of a thing at the left it does not know of the same
+# thing at the right. It has to be shown the thing in every place.
+
+# %% [markdown]
 # ## What is that equality worth?
 #
 # Two programmes agree. That is evidence that both are right only as far as a wrong one
@@ -188,10 +303,6 @@ assert np.array_equal(np.rint(output), maps.output)
 
 
 # %%
-def maps_of(image, filters):
-    return explain.slide(image, filters, relu=False).output
-
-
 def turned(image, filters):
     """The filter upside down: what mathematics calls a convolution."""
     return maps_of(image, filters[::-1, ::-1])
@@ -241,8 +352,7 @@ assert agree["random"] == []
 
 # %%
 assert 27 * 255 * 4 + 100 == 27_640 < 2**24
-devices = keras.distribution.list_devices()
-u = 2.0**-24 if all("cpu" in device for device in devices) else 2.0**-11
+u = 2.0**-24 if exact else 2.0**-11
 photo = rng.uniform(-1, 1, (32, 32, 3)).astype("float32")
 kernel = rng.normal(0, 0.3, (3, 3, 3, 8)).astype("float32")
 ours = maps_of(photo, kernel)  # float64
@@ -259,102 +369,6 @@ assert (difference <= limit).all()
 # %% [markdown]
 # A test that allows 0.01 "to be safe" would let a wrong programme pass; one that allows
 # 0 would refuse a right one. Here the allowance follows from the arithmetic.
-#
-# ## A convolution is a fully-connected layer with most lines cut
-#
-# Every number of the map is a sum of weights times pixels, so some matrix does the
-# same: 25 pixels in, 9 numbers out, 225 weights. To find it, convolve each of the 25
-# images that have a single 1: their maps are its columns. (The filter has 9 different
-# weights here, 1 to 9.)
-
-# %%
-nine = np.arange(1, 10).reshape(3, 3)
-single = np.eye(25).reshape(25, 5, 5)
-matrix = np.stack([maps_of(one, nine).ravel() for one in single], axis=1)
-print(matrix.astype(int))
-assert matrix.shape == (9, 25) and matrix.size == 225
-assert np.count_nonzero(matrix) == 9 * 9 == 81
-assert len(np.unique(matrix[matrix != 0])) == 9
-assert np.array_equal(matrix @ image.ravel(), maps_of(image, nine).ravel())
-
-# %% [markdown]
-# Of the 225 weights 144 are 0: a window sees only what is near (local connectivity,
-# 지역 연결). The other 81 are 9 weights, each 9 times: the same filter everywhere
-# (weight sharing, 가중치 공유). These two restrictions are all that a convolution is.
-# They are what it saves: for the lecture's first layer, 32x32x3 to 32x32x32, a
-# fully-connected layer has 100,663,296 weights, the convolution has 2,400.
-
-# %%
-assert 225 - 81 == 144
-full = arithmetic.dense_parameters(32 * 32 * 3, 32 * 32 * 32)
-shared = arithmetic.convolution_parameters(5, 3, 32)
-print(full, shared, sep="\n")
-assert full == 100_663_296 and shared == 2_400
-
-# %% [markdown]
-# ## The image is shifted, the map is shifted
-#
-# What does the sharing buy? As the filter is the same everywhere, a thing gives the
-# same numbers wherever it is. Shift the image by 3 rows and 5 columns: the map is the
-# old one, shifted by 3 rows and 5 columns (translation equivariance, 이동 등변성). It
-# holds exactly, number by number, where both maps see the same pixels; at the borders
-# other pixels have come in (here those that went out on the other side).
-#
-# We take one of the built-in images and a filter that answers to a horizontal change of
-# brightness: -1 on its left, 1 on its right, over all channels.
-
-# %%
-data = kerascnn.load_data("shapes", images=200)
-picture = data.train.x[4].astype(float)
-down, right_by = 3, 5
-shifted = np.roll(picture, (down, right_by), axis=(0, 1))
-edge = np.zeros((3, 3, 3))
-edge[:, 0], edge[:, 2] = -1, 1
-there, then = maps_of(picture, edge)[..., 0], maps_of(shifted, edge)[..., 0]
-assert there.shape == (30, 30)
-assert np.array_equal(then[down:, right_by:], there[:-down, :-right_by])
-assert not np.array_equal(then, there)
-
-# The same for all maps of a trained network's first layer, in Keras.
-conv1 = kerascnn.load("lecture_cnn").get_layer("conv1")
-both = np.stack([picture, shifted]).astype("float32") / 127.5 - 1
-before, after = np.asarray(conv1(both))
-inner = slice(2, -2)  # its padding of 2 puts zeros around the image
-moved = after[down:, right_by:][inner, inner]
-stayed = before[:-down, :-right_by][inner, inner]
-print(f"conv1, largest difference: {np.abs(moved - stayed).max():.1e}")
-assert np.abs(moved - stayed).max() < (1e-4 if u < 1e-6 else 1e-1)
-
-figure = Figure(figsize=(10, 5.6), layout="constrained")
-panels = figure.subplots(2, 3)
-for line, (name, some, answer) in enumerate(
-    (("image", picture, there), ("shifted by 3 and 5", shifted, then))
-):
-    panels[line, 0].imshow(some.astype(np.uint8))
-    panels[line, 0].set_title(name)
-    limits = {"cmap": "PuOr", "vmin": -np.abs(there).max(), "vmax": np.abs(there).max()}
-    shown = panels[line, 1].imshow(answer, **limits)
-    panels[line, 1].set_title("map of the edge filter")
-    figure.colorbar(shown, ax=panels[line, 1], label="sum")
-    panels[line, 2].imshow(np.maximum(answer, 0), cmap="viridis", vmin=0)
-    panels[line, 2].set_title("after ReLU")
-for axes in panels.ravel():
-    axes.set(xlabel="column", ylabel="row")
-figure.suptitle("The image is shifted, the map is shifted")
-description = (
-    "Two rows. Left an image and the same, shifted down by 3 and right by 5 pixels; in "
-    "the middle the maps of the edge filter, the outline's left and right edges in two "
-    "colours; right the maps after ReLU, one kind of edge alone. The lower maps are "
-    "the upper ones, shifted by as much."
-)
-path = FIGURES / "03_convolution_shift.png"
-figure.savefig(path, dpi=150, metadata={"Description": description})
-print(f"{path}: {description}")
-
-# %% [markdown]
-# A fully-connected layer has nothing of the kind: each of its weights belongs to one
-# pixel, and what it has learned of a thing at the left it does not know of the same
-# thing at the right. It has to be shown the thing in every place.
 #
 # ## Summary
 #

@@ -131,6 +131,7 @@ threes = (four.output == 3).sum((0, 1)).tolist()
 print(dict(zip(names, threes, strict=True)))
 assert threes == [4, 4, 6, 7]
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(13, 5.2), layout="constrained")
 grid = figure.subplots(2, 5)
 grid[1, 0].imshow(house, cmap="gray_r")
@@ -272,6 +273,7 @@ print(path[100].round(3))
 print(f"loss {losses[0]:.3f} before, {losses[-1]:.0e} after 100 steps")
 assert np.allclose(path[100], diagonal, atol=0.01)
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(13, 3.2), layout="constrained")
 panels = figure.subplots(1, 6, width_ratios=(1, 1, 1, 1, 1, 2))
 for axes, (step, values) in zip(panels, kept.items(), strict=False):
@@ -380,6 +382,7 @@ assert large.shape == (32, 32)
 photo = np.repeat(255 * (1 - large)[..., None], 3, -1)  # now black is 0, white is 255
 maps = explain.activation_maps(model, photo, "conv1").maps
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(13, 5.4), layout="constrained")
 grid = figure.subplots(2, 5)
 grid[0, 0].set_axis_off()

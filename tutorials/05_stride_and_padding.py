@@ -221,7 +221,7 @@ for name in names:
 # CONV2 and CONV3 that vary most; a network without padding would give a flat surface
 # each.
 
-# %%
+# %% tags=["hide-input"]
 figure = Figure(figsize=(12, 7), layout="constrained")
 grid = figure.subplots(2, 3)
 for line, name in zip(grid.T, ("conv1", "conv2", "conv3"), strict=True):

@@ -203,6 +203,7 @@ if not SMOKE:
     assert round(changes[1]["convolution"], 2) == 0.46
     assert round(changes[1]["max"], 2) == 0.35
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(8, 4.5), layout="constrained")
 axes = figure.subplots()
 colours = ("#000000", "#D55E00", "#56B4E9", "#0072B2")

@@ -127,6 +127,8 @@ rows = {
     "CNN": {"CONV1": conv1, "CONV2": conv2, "CONV3": conv3, "FC": fc},
     "MLP": {f"FC{i}": count for i, count in enumerate(products, start=1)},
 }
+
+# %% tags=["hide-input"]
 figure = Figure(figsize=(9, 4.6), layout="constrained")
 axes = figure.subplots()
 for name, colour, hatch in (("MLP", "#D55E00", "//"), ("CNN", "#0072B2", "")):
@@ -196,6 +198,7 @@ def tiles(volume):
     return room.transpose(2, 0, 3, 1).reshape(maps // 4 * (size + 1), 4 * (size + 1))
 
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(15, 4.8), layout="constrained")
 grid = figure.subplots(1, 8, width_ratios=[1, 1, 1, 1, 1, 1, 1, 1.2])
 grid[0].imshow(photo)

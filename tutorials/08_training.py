@@ -123,7 +123,7 @@ assert SMOKE or lead > 5
 # learn. How far is validation from training? That gap (격차) is what was learned of the
 # training images alone: overfitting (과적합).
 
-# %%
+# %% tags=["hide-input"]
 figure = plot_comparison(
     {"CNN": cnn, "MLP": mlp}, title=f"Same images, same recipe: {data.title}"
 )
@@ -202,6 +202,14 @@ sure = mistakes.probabilities.max(axis=1)
 assert (mistakes.truth != mistakes.answers).all()
 assert (np.diff(sure) <= 0).all()
 assert SMOKE or sure[0] > 0.9
+if CIFAR and data.fingerprint == kerascnn.card("lecture_cnn").weights["fingerprint"]:
+    bird = everything.test.take(slice(9_960, 9_961))
+    said = predict_probabilities(shown, bird.x)[0]
+    assert everything.labels[bird.y[0]] == "bird"
+    assert everything.labels[said.argmax()] == "airplane" and said.max() > 0.99
+    pairs = list(zip(mistakes.truth, mistakes.answers, strict=True))
+    labels = everything.labels
+    assert pairs.count((labels.index("airplane"), labels.index("ship"))) == 2
 
 # %% [markdown]
 # *The picture `08_mistakes.png` shows the twelve surest wrong answers, above each image
@@ -209,6 +217,14 @@ assert SMOKE or sure[0] > 0.9
 #
 # The surest wrong answer has a probability of more than 90 %. A softmax output is not a
 # promise.
+#
+# Take one of them, where CIFAR-10 is here: test image 9,960, a bird of prey with its
+# wings spread before a blue sky. The network says airplane, with more than 99 %. It is
+# not silly: of the airplanes that it has seen many were dark shapes with wings before a
+# blue sky, and of the birds few. The two airplanes among the twelve are taken for ships
+# for a like reason: one lies on the water. What lies *around* a thing speaks as loudly
+# as the thing, as all of it goes into the same sums. `kerascnn explain occlusion` asks
+# which part of an image an answer hangs on.
 #
 # ## What the test images are for
 #
@@ -236,7 +252,7 @@ assert 0.09 < test[best] < 0.11
 # `kerascnn.train` reads the test images once, after the last epoch, and `kerascnn tune`
 # not at all.
 
-# %%
+# %% tags=["hide-input"]
 figure = Figure(figsize=(6, 4.2), layout="constrained")
 axes = figure.subplots()
 axes.scatter(100 * validation, 100 * test, s=18, color=BLUE, label="a guesser")

@@ -47,6 +47,7 @@ def report(what, seconds):
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
+# %% tags=["hide-input"]
 def strokes(number, seed):
     """Draw strokes: images float32 (number, 12, 12, 1) and classes (number,)."""
     rng = np.random.default_rng(seed)
@@ -61,6 +62,7 @@ def strokes(number, seed):
     return x, y
 
 
+# %%
 assert 8 * 12 + 8 * 12 + 8 * 8 + 8 * 8 == 320
 test_x, test_y = strokes(400 if SMOKE else 4_000, seed=(SEED, 1))
 
@@ -101,6 +103,7 @@ assert mlp().count_params() == 144 * 128 + 128 + 128 * 4 + 4 == 19_076
 assert cnn().count_params() == 5 * 5 * 16 + 16 + 16 * 4 + 4 == 484
 
 
+# %% tags=["hide-input"]
 def fit(model, x, y, steps, *, rate=0.003, optimizer=keras.optimizers.Adam):
     """Train for so many steps of 32 images, the given ones again and again."""
     rng = np.random.default_rng(SEED)
@@ -120,6 +123,7 @@ def accuracy(model, x, y):
     return 100 * (model.predict(x, batch_size=1000, verbose=0).argmax(1) == y).mean()
 
 
+# %%
 steps = 50 if SMOKE else 1_500
 counts = (50,) if SMOKE else (50, 200, 800, 3_200, 12_800)
 all_x, all_y = strokes(counts[-1], seed=(SEED, 2))
@@ -140,6 +144,7 @@ if not SMOKE:
     assert few_cnn[0] > few_mlp[3]  # 3,200 images
     assert few_mlp[-1] > 85 and few_cnn[-1] > 95
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(7.5, 4.5), layout="constrained")
 axes = figure.subplots()
 for (name, curve), colour, marker in zip(
@@ -201,6 +206,7 @@ peak = sigmoid["slope"](sigmoid["function"](np.linspace(-8, 8, 10_001)))
 assert peak.max() == 0.25
 
 
+# %% tags=["hide-input"]
 def draw(depth, width, inputs, classes, variance, rng):
     sizes = [inputs, *[width] * depth, classes]
     return [
@@ -278,6 +284,7 @@ assert 0.2 < factors["sigmoid"] < 0.25
 assert 0.9 < factors["tanh"] < 1.1 and 0.9 < factors["ReLU"] < 1.1
 assert 1e-12 < ratio < 1e-10
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(7.5, 4.5), layout="constrained")
 axes = figure.subplots()
 for (name, values), colour, marker in zip(
@@ -402,6 +409,7 @@ if not SMOKE:
     assert true["val_loss"][-1] > 1.1 * min(true["val_loss"])
     assert drawn["val_loss"][-1] > 2 > np.log(4)
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(11, 4.5), layout="constrained")
 for axes, (name, history) in zip(
     figure.subplots(1, 2, sharey=True), histories.items(), strict=True
@@ -489,6 +497,9 @@ for power in (1, 3, 5, 7, 9):
     waits[power] = descend(10.0**-power)[1]
     print(f"1e-{power} beside the ridge: {waits[power]} steps")
 assert list(waits.values()) == sorted(waits.values())
+w, v = descend(1e-3)[0].T
+assert (abs(0.5 * (1 - v * w) ** 2 - 0.5) < 0.05)[25:60].all()  # the plateau
+assert 0.5 * (1 - v[66] * w[66]) ** 2 < 0.4
 
 # %% [markdown]
 # It escapes, as a saddle is no trap: near it each step multiplies the distance from the
@@ -502,6 +513,7 @@ print("steps more for each factor of 100:", longer)
 assert round(np.log(100) / np.log(1.1)) == 48
 assert all(abs(n - 48) <= 2 for n in longer[1:])
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(12, 4.8), layout="constrained")
 left, right = figure.subplots(1, 2)
 grid_w, grid_v = np.meshgrid(np.linspace(-2, 2, 201), np.linspace(-2, 2, 201))
@@ -554,6 +566,7 @@ xor_x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
 xor_y = np.array([0, 1, 1, 0], float)
 
 
+# %% tags=["hide-input"]
 def solved(width, starts, steps, rate=2.0):
     """Return how many of so many random starts end with all four answers right."""
     rng = np.random.default_rng((SEED, width))
@@ -571,6 +584,7 @@ def solved(width, starts, steps, rate=2.0):
     return int(((answer > 0.5) == xor_y).all(1).sum())
 
 
+# %%
 starts, xor_steps = (20, 100) if SMOKE else (200, 4_000)
 start = time.perf_counter()
 solutions = {width: solved(width, starts, xor_steps) for width in (2, 3, 4, 8)}

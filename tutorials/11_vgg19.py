@@ -127,6 +127,7 @@ assert round(100 * convolutional / sum(parameters)) == 14
 assert round(100 * parameters[16] / sum(parameters)) == 72
 assert round(100 * sum(macs[:16]) / sum(macs), 1) == 99.4
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(10, 5), layout="constrained")
 figure.suptitle("VGG19 at 224x224: weights and work lie at opposite ends")
 for axes, values, unit, title in (
@@ -291,6 +292,7 @@ assert round(math.sqrt(0.5), 2) == 0.71
 assert SMOKE or (np.abs(normalised - math.sqrt(0.5)) < 0.06).all()
 assert np.allclose(normalised, signals["He, batch normalisation"], rtol=0.02)
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(8, 4.5), layout="constrained")
 axes = figure.subplots()
 depth = np.arange(1, 17)
@@ -347,6 +349,7 @@ if not SMOKE:
     assert min(losses["He"]) < 1.5
     assert losses["Glorot, batch normalisation"][-1] < 0.1
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(8, 4.5), layout="constrained")
 axes = figure.subplots()
 for name, values in losses.items():

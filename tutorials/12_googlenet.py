@@ -75,6 +75,7 @@ for size, values in at_centres.items():
     assert np.allclose(values, expected[size], atol=1e-5)
     assert {1: 0, 3: 1, 5: 2}[size] == int(values[:3].argmax())
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(10, 3.8), layout="constrained")
 figure.suptitle("One module, four branches: the strongest one tells the size")
 titles = ("1x1 branch", "3x3 branch", "5x5 branch", "pooling branch")
@@ -238,6 +239,7 @@ assert totals["macs"] == 1_103_972_352
 assert totals["naive macs"] == 12_085_441_536
 assert round(totals["naive macs"] / totals["macs"]) == 11
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(8, 4), layout="constrained")
 axes = figure.subplots()
 places = np.arange(len(per_module))

@@ -213,6 +213,7 @@ print(f"server against by hand: {np.abs(served - hand).max():.1e}")
 assert np.abs(served - expected).max() < 1e-5
 assert np.abs(served - hand).max() < 1e-5
 
+# %% tags=["hide-input"]
 figure = Figure(figsize=(9, 3.6), layout="constrained")
 figure.suptitle("The same ten numbers, by hand and over HTTP")
 left, right = figure.subplots(1, 2, width_ratios=(1, 2.2))

@@ -30,3 +30,19 @@ HUMAN = Reference(
     "27 April 2011, karpathy.github.io/2011/04/27/manually-classifying-cifar10",
     confidence="published",
 )
+
+# The networks of the lecture's ranking slide, the best first.
+SLIDE = (
+    "fractional_max_pooling",
+    "all_cnn_large",
+    "fit_resnet4",
+    "tree_gated_nin",
+    "deep_cnin",
+    "dngo_cnn",
+    "resnet110",
+    "elu_cnn_18",
+    "maxout_nin",
+    "competitive_multiscale",
+    "recurrent_cnn_160",
+    "apl_nin",
+)

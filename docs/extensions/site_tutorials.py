@@ -13,7 +13,7 @@ from sphinx.util import logging
 
 from kerascnn import notebooks
 
-SIZES = ("smoke", "full", "none")
+SIZES = ("kept", "full", "smoke")
 # Two notebooks at smoke size load TensorFlow at the same time; at full size one has
 # the machine for itself, so that the times it prints are its own.
 AT_ONCE = {"smoke": 2, "full": 1}
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 def setup(app):
     """Connect this extension to Sphinx."""
-    app.add_config_value("site_size", "smoke", "env", str)
+    app.add_config_value("site_size", "kept", "env", str)
+    app.add_config_value("site_repository", "", "env", str)
     app.add_config_value("site_executed", "executed", "env", str)
     app.connect("builder-inited", write_pages)
     app.connect("doctree-read", describe_pictures)
@@ -40,21 +41,26 @@ def write_pages(app) -> None:
     numbers = list(notebooks.scripts())
     folder = Path(app.srcdir) / "tutorials"
     folder.mkdir(exist_ok=True)
-    kept = Path(app.config.site_executed) / size
+    executed = Path(app.config.site_executed)
 
     def execute(number):
         start = time.monotonic()
-        path = notebooks.execute(number, kept, smoke=size == "smoke")
+        path = notebooks.execute(number, executed / size, smoke=size == "smoke")
         log.info("tutorial %s: %.0f s", path.stem, time.monotonic() - start)
-        return path
+        return _read(path)
 
-    if size != "none":
+    if size == "kept":
+        try:
+            contents = {n: notebooks.kept(n, executed / "full") for n in numbers}
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    else:
         with ThreadPoolExecutor(AT_ONCE[size]) as pool:
-            executed = dict(zip(numbers, pool.map(execute, numbers), strict=True))
-    for number in numbers:
-        content = _read(executed[number]) if size != "none" else notebooks.cells(number)
+            contents = dict(zip(numbers, pool.map(execute, numbers), strict=True))
+    _slides(contents, folder / "figures.pdf")
+    for number, content in contents.items():
         DESCRIPTIONS.update(_descriptions(content))
-        _page(number, content, size, folder)
+        _page(number, content, size, folder, app.config.site_repository)
     stems = {notebooks.script(number).stem for number in numbers}
     for path in folder.glob("[0-9]*"):  # of tutorials that have gone
         if path.stem not in stems:
@@ -69,8 +75,8 @@ def _read(path: Path):
     return nbformat.read(path, as_version=4)
 
 
-def _page(number: int, content, size: str, folder: Path) -> None:
-    """Write a notebook's page: with its head, its solutions folded."""
+def _page(number: int, content, size: str, folder: Path, repository: str) -> None:
+    """Write a notebook's page, with its head; what interrupts the story is folded."""
     import nbformat
 
     script = notebooks.script(number)
@@ -80,41 +86,90 @@ def _page(number: int, content, size: str, folder: Path) -> None:
     download.mkdir(exist_ok=True)
     nbformat.write(content, download / f"{script.stem}.ipynb")
     title, _, rest = content.cells[0].source.partition("\n")
-    seconds = content.metadata.get("kerascnn", {}).get("seconds")
-    content.cells[0].source = f"{title}\n\n{_head(script.stem, size, seconds)}\n{rest}"
-    solutions = False
+    content.cells[
+        0
+    ].source = f"{title}\n\n{_head(script.stem, size, repository)}\n{rest}"
+    part = ""
     for cell in content.cells:
         if cell.cell_type == "markdown":
-            solutions = solutions or "## Solutions" in cell.source
+            parts = re.findall("^## (Solutions|Appendix|.)", cell.source, flags=re.M)
+            part = parts[-1] if parts else part
+            cell.source = captions(cell.source)
         elif cell.id == "show-figures":
             cell.metadata["tags"] = ["remove-cell"]
-        elif solutions:
+        elif part == "Solutions":
             cell.metadata["tags"] = ["hide-cell"]
+        elif part == "Appendix" or cell.source.startswith(("import ", "from ")):
+            cell.metadata["tags"] = ["hide-input"]
     replace(folder / f"{script.stem}.ipynb", nbformat.writes(content) + "\n")
 
 
-def _head(stem: str, size: str, seconds: float | None) -> str:
-    how = {
-        "full": f"Executed at full size, in {seconds or 0:.0f} seconds.",
-        "smoke": (
-            "Executed at **smoke size**: little data and few steps. What is printed "
-            "and drawn below shows that the code runs; the numbers of the prose are "
-            "those of the full size, at which the script asserts them."
-        ),
-        "none": "This page was built without executing the tutorial.",
-    }[size]
-    return (
-        f"```{{admonition}} How this page was made\n{how}\n\n"
-        f"Take it along: {{download}}`the script <{stem}.py>`, "
-        f"{{download}}`the notebook <{stem}.download/{stem}.ipynb>`, or run "
-        f"`kerascnn tutorial {int(stem[:2])}`.\n```\n"
-    )
+def captions(text: str) -> str:
+    """Name pictures by their place: a reader of the site does not see their files."""
+    pattern = r"(?:The (?:picture|animation) )?`\d\d_\w+\.(png|gif)`"
+    pictures = [m[1] for m in re.finditer(pattern, text)].count("png")
+    ordinals = iter(("first ", "second ", "third ") if pictures > 1 else ("",))
+
+    def place(found):
+        return "The animation" if found[1] == "gif" else f"The {next(ordinals)}picture"
+
+    return re.sub(pattern, place, text)
+
+
+def _head(stem: str, size: str, repository: str) -> str:
+    links = [
+        f"{{download}}`Script <{stem}.py>`",
+        f"{{download}}`notebook <{stem}.download/{stem}.ipynb>`",
+    ]
+    if repository:
+        where = f"{repository}/blob/main"
+        colab = f"https://colab.research.google.com/github/{where}"
+        links.append(f"[open in Colab]({colab}/docs/executed/full/{stem}.ipynb)")
+        links.append(f"[source](https://github.com/{where}/tutorials/{stem}.py)")
+    links.append("{download}`all figures <figures.pdf>`")
+    links.append(f"`kerascnn tutorial {int(stem[:2])}`")
+    head = " · ".join(links) + "\n"
+    if size == "smoke":
+        head += (
+            "\n```{warning}\nExecuted at **smoke size**: little data and few steps. "
+            "The numbers of the prose are those of the full size.\n```\n"
+        )
+    return head
+
+
+def _slides(contents, path: Path) -> None:
+    """Write a PDF with a page for each figure, to show in a lecture."""
+    import textwrap
+    from io import BytesIO
+
+    from matplotlib.backends.backend_pdf import PdfPages
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    with PdfPages(path, metadata={"Title": "kerascnn: the figures"}) as pdf:
+        for number, content in contents.items():
+            title = notebooks.title(notebooks.script(number))
+            for cell in content.cells:
+                for output in cell.get("outputs", []):
+                    if "image/png" not in output.get("data", {}):
+                        continue
+                    data = BytesIO(a2b_base64(output.data["image/png"]))
+                    text = output.metadata["image/png"]["alt"]
+                    figure = Figure(figsize=(13.33, 7.5))
+                    axes = figure.add_axes((0.04, 0.14, 0.92, 0.76))
+                    axes.imshow(Image.open(data))
+                    axes.axis("off")
+                    figure.text(0.04, 0.94, title, fontsize=20)
+                    text = textwrap.shorten(text, 300, placeholder=" …")
+                    figure.text(0.04, 0.03, textwrap.fill(text, 130), fontsize=12)
+                    pdf.savefig(figure, dpi=150)
 
 
 def _index(readme: Path) -> str:
     """The list of the tutorials: that of the repository, with links to the pages."""
     text = readme.read_text(encoding="utf-8")
     text = re.sub(r"\]\((\d\d_\w+)\.py\)", r"](\1.ipynb)", text)
+    text += "\nAll figures as slides: {download}`figures.pdf <figures.pdf>`.\n"
     return f"{text}\n```{{toctree}}\n:hidden:\n:glob:\n\n[0-9]*\n```\n"
 
 

@@ -87,8 +87,6 @@ def _percent(accuracy) -> str:
 
 
 def _zoo(families, chosen) -> str:
-    from kerascnn.comparison import ranking
-
     rows = []
     for family, cards in families.items():
         paper = cards[0].paper
@@ -96,16 +94,6 @@ def _zoo(families, chosen) -> str:
         title = f"[{escape(_title(family))}]({family}/index.md)"
         rows.append((title, paper.year if paper else "-", links))
     rows.sort(key=lambda row: (str(row[1]), row[0]))
-    table = re.sub(
-        r"^\| (\w+) \|",
-        lambda m: (
-            f"| [{m[1]}]({zoo.card(m[1]).family}/{m[1]}.md) |"
-            if m[1] in chosen
-            else m[0]
-        ),
-        ranking("*").to_markdown(),
-        flags=re.M,
-    )
     tree = "\n".join(f"{family}/index" for family in families)
     return f"""# The zoo
 
@@ -119,12 +107,12 @@ its parameters and multiply-accumulates are, and every layer.
 
 ## The ranking
 
-![]({"../ranking.png"})
+{_picture(chosen)}
 
-What each figure is, a single run or the mean of a hundred passes, stands beside it, and
-so does whether it was read in its source, second-hand or remembered.
+*Published accuracy on CIFAR-10 and multiply-accumulates for one image; named are the
+networks of the lecture's slide. Point at a dot for its name; it leads to its page.*
 
-{table}
+{_ranking(chosen)}
 
 ```{{toctree}}
 :hidden:
@@ -132,6 +120,96 @@ so does whether it was read in its source, second-hand or remembered.
 {tree}
 ```
 """
+
+
+def _link(name: str, chosen) -> str:
+    return f"[{name}]({zoo.card(name).family}/{name}.md)" if name in chosen else name
+
+
+def _ranking(chosen) -> str:
+    """The ranking as a table that fits a page: conditions stand below it, by number."""
+    from kerascnn.comparison import ranking
+
+    conditions, rows = {}, []
+    for row in ranking("*").table().rows:
+        said = row["conditions"]
+        mark = f" [{conditions.setdefault(said, len(conditions) + 1)}]" if said else ""
+        known = row["parameters"] is not None
+        rows.append(
+            (
+                _link(row["name"], chosen) if known else row["title"],
+                row["year"] or "-",
+                f"{row['published'] or '-'}{escape(mark)}",
+                row["measured"] or "-",
+                f"{row['parameters']:,}" if known else "-",
+                f"{row['macs'] / 1e6:,.1f}" if known else "-",
+            )
+        )
+    heads = ("network", "year", "published % [conditions]", "measured %")
+    heads += ("parameters", "MACs, millions")
+    notes = "\n".join(f"{n}. {escape(said)}" for said, n in conditions.items())
+    return f"{_table(heads, rows, right=(1, 4, 5))}\n\nThe conditions:\n\n{notes}"
+
+
+def _picture(chosen) -> str:
+    """The ranking as a picture whose dots have names and lead to the pages."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    from kerascnn.comparison import ranking
+    from zoo.references import SLIDE
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    titles = {}
+    for card in ranking("*").cards:
+        best = card.best_published
+        if best is None or best.accuracy < 85:
+            continue
+        named = card.name in SLIDE
+        titles[f"dot-{card.name}"] = f"{card.name}: {best.accuracy:.2f} %"
+        axes.scatter(
+            [card.macs],
+            [best.accuracy],
+            s=60 if named else 25,
+            color="#D55E00" if named else "#888888",
+            gid=f"dot-{card.name}",
+            urls=[f"{card.family}/{card.name}.html" if card.name in chosen else None],
+        )
+    # Names stand at the right, each as near its own height as the one above lets it.
+    height = 98.0
+    for name in sorted(SLIDE, key=lambda n: -zoo.card(n).best_published.accuracy):
+        card = zoo.card(name)
+        height = min(card.best_published.accuracy, height - 0.45)
+        axes.annotate(
+            name,
+            (card.macs, card.best_published.accuracy),
+            xytext=(1.03, height),
+            textcoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=10,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#888888",
+                "lw": 0.6,
+                "relpos": (0, 0.5),
+            },
+        )
+    axes.set_xscale("log")
+    axes.set(xlabel="multiply-accumulates", ylabel="published test accuracy (%)")
+    axes.grid(alpha=0.25)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for gid, title in titles.items():
+        svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{title}</title>')
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', svg, count=1)
+    label = "Published accuracy and multiply-accumulates of the ranking's networks"
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return "```{raw} html\n" + re.sub(r"\n\s*\n", "\n", svg) + "\n```"
 
 
 def _brief(table: str) -> str:

@@ -531,6 +531,7 @@ def lab(
 def tutorial(
     number: Annotated[int | None, argument("Of the tutorial.")] = None,
     notebook: bool = option(False, "Write it as a notebook.", "--notebook"),
+    exercises: bool = option(False, "Print them, without solutions.", "--exercises"),
     json: Json = False,
 ):
     """List the tutorials, run one, or write it as a notebook."""
@@ -539,6 +540,9 @@ def tutorial(
     if number is None:
         found = {n: notebooks.title(path) for n, path in notebooks.scripts().items()}
         answer(json, found, "\n".join(found.values()))
+    elif exercises:
+        text = notebooks.exercises(number)
+        answer(json, {"exercises": text}, text)
     elif notebook:
         written = notebooks.notebook(number)
         answer(json, {"notebook": written}, f"notebook: {written}")

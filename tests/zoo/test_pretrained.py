@@ -166,8 +166,8 @@ def test_shipped_weights_reach_the_accuracy_of_the_card(name):
         data = kerascnn.load_data("cifar10")
     except kerascnn.data.DataError:
         pytest.skip("CIFAR-10 is not prepared here: see `kerascnn data`")
-    if data.fingerprint != weights["fingerprint"]:
-        pytest.skip(f"the card's figure is on {weights['data_title']}")
+    if data.fingerprint != weights.get("tested", weights["fingerprint"]):
+        pytest.skip("the card's figure is on another copy of CIFAR-10")
     keras.utils.set_random_seed(weights["seed"])  # for a network that draws
     measured = kerascnn.evaluate(zoo.load(name), data.test).accuracy
     assert measured == pytest.approx(weights["accuracy"], abs=0.1)
