@@ -35,7 +35,7 @@ def serve(
     max_images: Annotated[int, option("Images of a request; then 413.", min=1)] = 1024,
     max_pixels: Annotated[
         float, option("Million pixels of an encoded image; then 400.")
-    ] = 25.0,
+    ] = 12.5,
     poll: Annotated[float, option("Seconds between looks for new versions.")] = 1.0,
     stop_delay: Annotated[
         float, option("Seconds between SIGTERM and the closed port.", min=0)
@@ -66,7 +66,7 @@ def serve(
 
     limits = Limits(
         body=int(max_body * 2**20),
-        bodies=max(256 * 2**20, int(2 * max_body * 2**20)),
+        bodies=max(128 * 2**20, int(4 * max_body * 2**20)),
         images=max_images,
         pixels=int(max_pixels * 1e6),
         queue=queue,

@@ -12,12 +12,7 @@ Starlette.
 
 import importlib
 
-_HOMES = {
-    "Limits": "limits",
-    "create_app": "app",
-    "serve": "server",
-}
-
+_HOMES = {"Limits": "limits", "create_app": "app", "serve": "server"}
 _EXTRA = ("orjson", "prometheus_client", "starlette", "uvicorn")
 
 __all__ = ["Limits", "create_app", "serve"]

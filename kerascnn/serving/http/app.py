@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import logging
 import time
-from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,9 +14,8 @@ from starlette.routing import Route
 
 from kerascnn.serving.http import openinference, page, rest
 from kerascnn.serving.http.limits import Bodies, Limits, RequestError
-from kerascnn.serving.http.metrics import Metrics, log, logger
-from kerascnn.serving.http.repository import Repository
-from kerascnn.serving.http.scan import check_label
+from kerascnn.serving.http.metrics import Metrics, logger
+from kerascnn.serving.http.repository import Repository, check_label
 
 QUIET = ("/metrics", "/monitoring/", "/v2/health/")  # asked for every few seconds
 DISCONNECTED = 499  # nginx's code for a client that has gone
@@ -63,8 +60,7 @@ def create_app(
         raise ValueError(f"poll is a time in seconds; received {poll!r}")
     for key, number in (labels or {}).items():
         check_label(key.rpartition("/")[2], number)
-    limits = limits or Limits()
-    metrics = Metrics()
+    limits, metrics = limits or Limits(), Metrics()
     repository = Repository(
         folder,
         limits=limits,
@@ -73,6 +69,7 @@ def create_app(
         versions=versions,
         poll=poll,
     )
+    bodies = Bodies(limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
@@ -81,63 +78,54 @@ def create_app(
             yield
         finally:
             await repository.stop()
+            bodies.close()
 
+    async def counted(request: Request) -> Response:
+        text = metrics.render(repository.models)
+        return Response(text, headers={"content-type": metrics.content_type})
+
+    middleware = [Middleware(Observed, metrics=metrics, access_log=access_log)]
+    if cors:
+        allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        exposed = [openinference.HEADER]
+        middleware.append(
+            Middleware(
+                CORSMiddleware, allow_origins=cors, expose_headers=exposed, **allowed
+            )
+        )
     app = Starlette(
         routes=[
             *rest.routes,
             *openinference.routes,
-            Route("/metrics", _metrics, methods=["GET"]),
-            Route("/monitoring/prometheus/metrics", _metrics, methods=["GET"]),
+            Route("/metrics", counted, methods=["GET"]),
+            Route("/monitoring/prometheus/metrics", counted, methods=["GET"]),
             *page.routes,
         ],
-        middleware=[
-            Middleware(Observed, metrics=metrics, access_log=access_log),
-            *([_cross_origin(cors)] if cors else []),
-        ],
-        exception_handlers={RequestError: _refuse, HTTPException: _refuse_route},
+        middleware=middleware,
+        exception_handlers={RequestError: _refuse, HTTPException: _refuse},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.repository = repository
     app.state.limits = limits
     app.state.metrics = metrics
-    app.state.bodies = Bodies(limits)
+    app.state.bodies = bodies
     app.state.stopping = False
     app.state.closing = False
     return app
 
 
-def _cross_origin(origins: list[str]) -> Middleware:
-    return Middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["*"],
-        expose_headers=[openinference.HEADER],
-    )
-
-
-async def _metrics(request: Request) -> Response:
-    state = request.app.state
-    text = state.metrics.render(state.repository.models)
-    return Response(text, headers={"content-type": state.metrics.content_type})
+async def _refuse(request: Request, error: RequestError | HTTPException) -> Response:
+    if isinstance(error, HTTPException):
+        return _error(error.status_code, error.detail, error.headers)
+    headers = {"retry-after": str(error.retry_after)} if error.retry_after else None
+    return _error(error.status, error.message, headers)
 
 
 def _error(status: int, message: str, headers=None) -> Response:
     # ASCII: a message may repeat half a character of what was received.
     text = json.dumps({"error": message})
     return Response(text, status, headers, media_type="application/json")
-
-
-async def _refuse(request: Request, error: RequestError) -> Response:
-    headers = None
-    if error.retry_after is not None:
-        headers = {"retry-after": str(error.retry_after)}
-    return _error(error.status, error.message, headers)
-
-
-async def _refuse_route(request: Request, error: HTTPException) -> Response:
-    return _error(error.status_code, error.detail, error.headers)
 
 
 class Observed:
@@ -168,13 +156,12 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if scope["app"].state.closing:
-                    message["headers"] = [
-                        *message["headers"],
-                        (b"connection", b"close"),
-                    ]
+                    last = (b"connection", b"close")
+                    message["headers"] = [*message["headers"], last]
             await send(message)
 
-        self.metrics.in_progress += 1
+        metrics = self.metrics
+        metrics.in_progress += 1
         try:
             await self.app(scope, receive, observed_send)
         except ClientDisconnect:
@@ -183,40 +170,32 @@ class Observed:
             if status:  # the answer has begun: the connection has to break
                 raise
             logger.exception("a request failed", extra={"fields": dict(notes)})
-            failed = _error(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the server's log"
-            )
+            failed = _error(500, "internal error; see the server's log")
             await failed(scope, receive, observed_send)
         finally:
-            self.metrics.in_progress -= 1
-            self._tell(scope, notes, status, time.perf_counter() - started)
-
-    def _tell(self, scope, notes, status, seconds):
-        protocol, model = notes.get("protocol", "other"), notes.get("model", "")
-        self.metrics.requests.labels(protocol, model, status).inc()
-        self.metrics.seconds.labels(protocol, model).observe(seconds)
-        if images := notes.get("images"):
-            self.metrics.images.labels(protocol, model).inc(images)
-        if self.access_log is False or not logger.isEnabledFor(logging.INFO):
-            return
-        path = scope["path"]
-        if path.startswith(QUIET) and status < HTTPStatus.BAD_REQUEST:
-            return
-        if self.access_log is None:
-            if self.second != (second := int(time.monotonic())):
-                self.second, self.lines = second, 0
-            self.lines += 1
-            if self.lines > SAMPLED:
-                self.unlogged += 1
-                return
-            if self.unlogged:
-                notes["unlogged"], self.unlogged = self.unlogged, 0
-        log(
-            "request",
-            method=scope["method"][:16],
-            path=path[:200],
-            status=status,
-            ms=round(1000 * seconds, 2),
-            client=(scope.get("client") or ("",))[0],
-            **notes,
-        )
+            seconds = time.perf_counter() - started
+            protocol, model = notes.get("protocol", "other"), notes.get("model", "")
+            metrics.in_progress -= 1
+            metrics.requests.labels(protocol, model, status).inc()
+            metrics.seconds.labels(protocol, model).observe(seconds)
+            if images := notes.get("images"):
+                metrics.images.labels(protocol, model).inc(images)
+            quiet = status < 400 and scope["path"].startswith(QUIET)
+            if self.access_log is None and not quiet:
+                if self.second != (second := int(time.monotonic())):
+                    self.second, self.lines = second, 0
+                self.lines += 1
+                quiet = self.lines > SAMPLED
+                self.unlogged += quiet
+            if self.access_log is not False and not quiet:
+                if self.unlogged:
+                    notes["unlogged"], self.unlogged = self.unlogged, 0
+                fields = {
+                    "method": scope["method"][:16],
+                    "path": scope["path"][:200],
+                    "status": status,
+                    "ms": round(1000 * seconds, 2),
+                    "client": (scope.get("client") or ("",))[0],
+                    **notes,
+                }
+                logger.info("request", extra={"fields": fields})

@@ -1,13 +1,13 @@
-"""What a request may ask for, and how it is told that it asks for too much.
-
-A PNG file of some kilobytes may declare an image that takes gigabytes: of an encoded
-image Pillow reads the header alone; the graph of the SavedModel decodes the pixels.
-"""
+"""What a request may ask for, how it is read within that, and how it is refused."""
 
 import asyncio
 import contextlib
-import io
-import warnings
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 
 class RequestError(Exception):
-    """A request that is refused: an HTTP status, and a message for the client.
+    """A request that is refused.
 
     Args:
         status: HTTP status, 400…599.
@@ -30,6 +30,9 @@ class RequestError(Exception):
         self.status = status
         self.message = message
         self.retry_after = retry_after
+
+    def __reduce__(self):  # it may come from the process that reads
+        return RequestError, (self.status, self.message, self.retry_after)
 
 
 def invalid(message: str) -> RequestError:
@@ -49,16 +52,13 @@ WINDOWS = {
     "deflate": zlib.MAX_WBITS,
 }
 MEMBERS = 1000  # of a gzip body
-
-# Bytes of a body that are read at once in the event loop: a millisecond or two. Larger
-# ones are read one after another in a thread, behind which no small one waits.
-SMALL = 2**16
+SMALL = 2**16  # bytes of text that are parsed in the event loop: a millisecond or two
 LIST = 8  # values whose memory and time an empty list or object takes
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server takes before it refuses.
+    """What the server takes before it refuses; ValueError for a limit that is none.
 
     Args:
         body: bytes of a request's body, after decompression.
@@ -66,25 +66,23 @@ class Limits:
         images: images of a request.
         values: numbers and texts of a request in JSON; a list or an object counts
             as eight. The usual lists of integers 0…255 cost less and are not counted.
-        pixels: width times height of an encoded image, and of all those in a batch:
-            while TensorFlow decodes a PNG file it takes about 50 bytes a pixel. A
-            request may have four times as many, and eight times as many wait.
+        pixels: width times height of an encoded image: while TensorFlow decodes a PNG
+            file it takes about 45 bytes a pixel. A request may have four times as
+            many, and eight times as many wait; an eighth is decoded at once, or one
+            image that has more.
         queue: images that wait for one signature of one version. A request that
             finds nobody waiting is always taken.
         batch: images that are computed at once.
         batch_wait: seconds that the first image of a batch waits for others. With 0
             a batch is what has gathered while the last one was computed.
         timeout: seconds from the beginning of a request to its answer.
-
-    Raises:
-        ValueError: a limit is not positive (`batch_wait`: negative).
     """
 
     body: int = 32 * 2**20
-    bodies: int = 256 * 2**20
+    bodies: int = 128 * 2**20
     images: int = 1024
     values: int = 4_000_000
-    pixels: int = 25_000_000
+    pixels: int = 12_500_000
     queue: int = 1024
     batch: int = 128
     batch_wait: float = 0.0
@@ -101,36 +99,30 @@ class Limits:
 
 
 class Bodies:
-    """Reads the bodies of requests, and counts what they take together.
-
-    Args:
-        limits: `body` and `bodies` are read.
-    """
+    """Reads the bodies of requests, and counts what they take together."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
         self.used = 0  # bytes
-        self.reader = ThreadPoolExecutor(1, "kerascnn-read")
-
-    async def work(self, size: int, function: Callable, *arguments):
-        """Call a function that reads a body of `size` bytes: large ones in a thread."""
-        if size <= SMALL:
-            return function(*arguments)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.reader, function, *arguments)
+        self.unpacker = ThreadPoolExecutor(1, "kerascnn-unpack")
+        self.asker = ThreadPoolExecutor(1, "kerascnn-read")
+        self.turn = asyncio.Lock()
+        self.reader: subprocess.Popen | None = None
 
     @contextlib.asynccontextmanager
     async def read(self, request) -> AsyncIterator[bytes]:
-        """Read the body of a request; it counts until the context is left.
+        """Read the body of a Starlette request, gzip and deflate decompressed.
 
-        Args:
-            request: a Starlette request. A body that is compressed with gzip (of one
-                member or several) or deflate is decompressed.
+        It counts until the context is left. What is done inside is ended at the time
+        limit (what TensorFlow computes just then it computes to the end), and when
+        the client leaves.
 
         Raises:
             RequestError: 413 for a body over the limit, before it is read where its
                 length is declared; 415 for another compression; 400 for a broken one;
-                503 where all bodies together are over their limit.
+                503 where all bodies together are over their limit; 504 at the time
+                limit.
+            starlette.requests.ClientDisconnect: the client has left.
         """
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("identity", *WINDOWS):
@@ -139,120 +131,152 @@ class Bodies:
                 f"the body is compressed with {coding[:40]!r}; send it with gzip or "
                 "deflate, or as it is",
             )
-        declared = request.headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and len(declared) < 20:
-            self._allow(int(declared))
-            self._room(int(declared))
+        task, left, watching = asyncio.current_task(), False, None
         taken, chunks, length = 0, [], 0
+
+        async def watch():
+            nonlocal left
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            left = True
+            task.cancel()
+
         try:
-            async for chunk in request.stream():
-                length += len(chunk)
-                self._allow(length)
-                self._room(len(chunk))
-                taken += len(chunk)
-                self.used += len(chunk)
-                chunks.append(chunk)
-            body = b"".join(chunks)
-            del chunks
-            if coding != "identity":
-                # A thousand times its bytes may come out.
-                body = await self.work(1000 * len(body), self._decompress, body, coding)
-                self._room(len(body))
-                taken += len(body)
-                self.used += len(body)
-            yield body
+            async with asyncio.timeout(self.limits.timeout):
+                declared = request.headers.get("content-length", "")
+                if declared.isascii() and declared.isdigit() and len(declared) < 20:
+                    self._check(int(declared), int(declared))
+                async for chunk in request.stream():
+                    length += len(chunk)
+                    self._check(length, len(chunk))
+                    taken += len(chunk)
+                    self.used += len(chunk)
+                    chunks.append(chunk)
+                body = b"".join(chunks)
+                del chunks
+                if coding != "identity":
+                    body = await asyncio.get_running_loop().run_in_executor(
+                        self.unpacker, self._unpack, body, coding
+                    )
+                    self._check(len(body), len(body))
+                    taken += len(body)
+                    self.used += len(body)
+                watching = asyncio.ensure_future(watch())
+                yield body
+        except TimeoutError as error:
+            limit = f"{self.limits.timeout:g} seconds"
+            raise RequestError(504, f"Timed out: no answer within {limit}") from error
+        except asyncio.CancelledError:
+            if left and not task.uncancel():
+                raise ClientDisconnect from None
+            raise
         finally:
             self.used -= taken
+            if watching:
+                watching.cancel()
 
-    def _allow(self, length: int) -> None:
+    def _check(self, length: int, more: int = 0) -> None:
+        """Refuse a body of this length, or more bytes than there is room for."""
         if length > self.limits.body:
             raise RequestError(
                 413,
                 f"the body of a request has at most {self.limits.body:,} bytes; send "
                 "fewer images, or binary tensors (/v2/…/infer)",
             )
-
-    def _room(self, length: int) -> None:
-        if self.used and self.used + length > self.limits.bodies:
+        if self.used and self.used + more > self.limits.bodies:
             raise overloaded("the requests in progress take all memory for bodies")
 
-    def _decompress(self, body: bytes, coding: str) -> bytes:
+    def _unpack(self, body: bytes, coding: str) -> bytes:
         pieces, length, rest = [], 0, body
         while rest or not pieces:  # gzip: member by member
-            reader = zlib.decompressobj(WINDOWS[coding])
+            unpacker = zlib.decompressobj(WINDOWS[coding])
             try:
-                piece = reader.decompress(rest, self.limits.body + 1 - length)
+                piece = unpacker.decompress(rest, self.limits.body + 1 - length)
             except zlib.error as error:
                 raise invalid(f"the body is no {coding}: {error}") from error
             length += len(piece)
-            self._allow(length)
-            if not reader.eof:
+            self._check(length)
+            if not unpacker.eof:
                 raise invalid(f"the body is no complete {coding}: it ends too early")
             pieces.append(piece)
-            rest = reader.unused_data
+            rest = unpacker.unused_data
             if len(pieces) > MEMBERS or (rest and coding == "deflate"):
                 raise invalid(f"{len(rest):,} bytes are left behind the {coding} body")
         return b"".join(pieces)
 
+    async def work(self, size: int, function: Callable, *arguments):
+        """Call a function that parses `size` bytes: large ones in another process.
 
-@contextlib.asynccontextmanager
-async def in_time(limits: Limits) -> AsyncIterator[None]:
-    """End what takes longer than `limits.timeout` seconds.
+        A parser holds Python's lock until it is done, and nothing ends it: a thread
+        would keep small requests waiting, and a body that takes too long all others.
+        """
+        if size <= SMALL:
+            return function(*arguments)
+        async with self.turn:
+            asked = asyncio.get_running_loop().run_in_executor(
+                self.asker, self._ask, function, arguments
+            )
+            try:
+                return await asked
+            except asyncio.CancelledError:
+                self.close()
+                raise
 
-    Raises:
-        RequestError: 504: the time was over. What TensorFlow computes just then it
-            computes to the end; what waits in a queue is dropped.
-    """
-    try:
-        async with asyncio.timeout(limits.timeout):
-            yield
-    except TimeoutError as error:
-        raise RequestError(
-            504, f"Timed out: no answer within {limits.timeout:g} seconds"
-        ) from error
+    def _ask(self, function: Callable, arguments: tuple):
+        """Let the reading process call a function; blocks."""
+        reader = self.reader
+        if reader is None or reader.poll() is not None:
+            # Not `multiprocessing`, which runs a program's main module again. Ctrl-C
+            # at a terminal is for this process alone.
+            reader = self.reader = subprocess.Popen(
+                [sys.executable, "-c", READER.format(sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        try:
+            pickle.dump((function, arguments), reader.stdin, 5)
+            reader.stdin.flush()
+            answer = pickle.load(reader.stdout)
+        except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            self.close()
+            raise overloaded("the process that reads large requests ended") from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the reading process; the next large body starts another one."""
+        reader, self.reader = self.reader, None
+        if reader:
+            reader.kill()
 
 
-@contextlib.asynccontextmanager
-async def while_connected(request) -> AsyncIterator[None]:
-    """End the work for a request when its client has left; its body has been read.
-
-    Raises:
-        starlette.requests.ClientDisconnect: it has.
-    """
-    task = asyncio.current_task()
-    left = False
-
-    async def watch():
-        nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        task.cancel()
-
-    watching = asyncio.ensure_future(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if left and not task.uncancel():
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watching.cancel()
+READER = """
+import sys
+sys.path[:] = {0!r}
+from kerascnn.serving.http.limits import read_for_parent
+read_for_parent()
+"""
 
 
-def check_values(body: bytes, limits: Limits) -> None:
-    """Check how many values the text of a JSON document may have, before it is parsed.
-
-    Raises:
-        RequestError: 413: more than `limits.values`.
-    """
-    lists = body.count(b"[") + body.count(b"{")
-    if body.count(b",") + LIST * lists > limits.values:
-        raise RequestError(
-            413,
-            f"a request in JSON has at most {limits.values:,} values, of which a list "
-            f"counts as {LIST}; send fewer images, or binary tensors (/v2/…/infer)",
-        )
+def read_for_parent() -> None:
+    """Call the functions that come at standard input, until it ends."""
+    if hasattr(os, "nice"):  # small requests come first
+        os.nice(10)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            function, arguments = pickle.load(sys.stdin.buffer)
+            try:
+                answer = function(*arguments)
+            except Exception as error:  # of any kind: it is raised over there
+                answer = error
+            del arguments
+            pickle.dump(answer, answers, 5)
+            answers.flush()
+            del answer
 
 
 KINDS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
@@ -260,22 +284,19 @@ KINDS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 # A progressive JPEG file goes over all pixels in each scan. Encoders write about ten.
 SCANS = 100
 SCAN = b"\xff\xda"  # start of scan; inside the compressed data 0xff is always escaped
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # one that a segment follows
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0…SOF15: the size
+ENDS = (0xD8, 0xD9, 0xDA)  # behind which no size comes
+SEGMENTS = 5000  # of a JPEG file before its size
 
 
 def pixels(encoded: bytes, place: str, limit: int) -> int:
-    """Return width times height of a JPEG or PNG file, from its header.
-
-    Args:
-        encoded: the bytes of the file.
-        place: where it stands in the request, for messages: "instances[0]".
-        limit: the most pixels that are allowed.
+    """Return width times height of a JPEG or PNG file, from its header alone.
 
     Raises:
-        RequestError: 400: it is no JPEG or PNG file, its header cannot be read, or it
-            has more pixels than the limit.
+        RequestError: 400: it is no JPEG or PNG file, its header is damaged, or it has
+            more pixels than the limit. The message names `place`: "instances[0]".
     """
-    from PIL import Image
-
     kind = next((k for magic, k in KINDS.items() if encoded.startswith(magic)), None)
     if kind is None:
         raise invalid(
@@ -287,19 +308,13 @@ def pixels(encoded: bytes, place: str, limit: int) -> int:
             f"{place} is a JPEG file of more than {SCANS} scans; save it anew"
         )
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from 89 million pixels on; here the limit decides.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded), formats=(kind,)) as image:
-                width, height = image.size
-    except Image.DecompressionBombError as error:
-        raise invalid(f"{place} has more than {limit:,} pixels; make it smaller") from (
-            error
-        )
-    # What Pillow raises for damaged headers: its own errors are OSErrors and
-    # SyntaxErrors, and the fields it reads beyond the end are IndexErrors, struct.error
-    # (a ValueError it is not), ….
-    except Exception as error:
+        if kind == "JPEG":
+            height, width = struct.unpack_from(">HH", encoded, _frame(encoded))
+        else:
+            header, width, height = struct.unpack_from(">4sII", encoded, 12)
+            if header != b"IHDR":
+                raise ValueError("another chunk comes first")
+    except (struct.error, ValueError) as error:
         raise invalid(f"{place}: the header of the {kind} file is damaged") from error
     if width * height > limit:
         raise invalid(
@@ -307,3 +322,21 @@ def pixels(encoded: bytes, place: str, limit: int) -> int:
             "make it smaller"
         )
     return width * height
+
+
+def _frame(jpeg: bytes) -> int:
+    """Return where the height of a JPEG file stands (ITU-T T.81, B.2.2).
+
+    Raises:
+        ValueError, struct.error: it is not found.
+    """
+    place = 2
+    for _ in range(SEGMENTS):
+        marker = MARKER.search(jpeg, place)
+        if marker is None or marker[1][0] in ENDS:
+            break
+        if marker[1][0] in FRAMES:
+            return marker.end() + 3  # behind the length and the bits of a sample
+        (length,) = struct.unpack_from(">H", jpeg, marker.end())
+        place = marker.end() + max(length, 2)
+    raise ValueError("no start of frame")

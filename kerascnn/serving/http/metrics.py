@@ -17,6 +17,7 @@ QUIET = 10  # seconds in which an error that comes again is not logged
 KNOWN = 1000  # errors
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+PROTOCOL, MODEL, VERSION = ("protocol", "model"), ("model",), ("model", "version")
 
 
 class Metrics:
@@ -30,47 +31,31 @@ class Metrics:
 
     def __init__(self):
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry, "namespace": "kerascnn"}
-        self.requests = Counter(
-            "requests",
-            "Requests that were answered.",
-            ["protocol", "model", "code"],
-            **own,
-        )
-        self.seconds = Histogram(
-            "request_seconds",
-            "Seconds from a request's headers to the end of its answer.",
-            ["protocol", "model"],
-            buckets=SECONDS,
-            **own,
-        )
-        self.images = Counter(
-            "images", "Images that were classified.", ["protocol", "model"], **own
-        )
         self.in_progress = 0  # requests that are being answered
-        shown = Gauge(
-            "requests_in_progress", "Requests that are being answered.", **own
+
+        def new(kind, name, told, labels=(), **more):
+            return kind(
+                name, told, labels, namespace="kerascnn", registry=self.registry, **more
+            )
+
+        told = "Requests that were answered."
+        self.requests = new(Counter, "requests", told, (*PROTOCOL, "code"))
+        told = "Seconds from a request's headers to the end of its answer."
+        self.seconds = new(
+            Histogram, "request_seconds", told, PROTOCOL, buckets=SECONDS
         )
+        self.images = new(Counter, "images", "Images that were classified.", PROTOCOL)
+        told = "Requests that are being answered."
+        shown = new(Gauge, "requests_in_progress", told)
         shown.set_function(lambda: self.in_progress)
-        self.batch_images = Histogram(
-            "batch_images",
-            "Images that were computed at once.",
-            ["model"],
-            buckets=IMAGES,
-            **own,
-        )
-        self.waiting = Gauge(
-            "queue_images", "Images that wait.", ["model", "version"], **own
-        )
-        self.available = Gauge(
-            "version_available", "1: the version answers.", ["model", "version"], **own
-        )
-        self.load_seconds = Gauge(
-            "load_seconds", "Seconds that the last load took.", ["model"], **own
-        )
-        self.load_failures = Counter(
-            "load_failures", "Loads that failed.", ["model"], **own
-        )
+        told = "Images that were computed at once."
+        self.batch_images = new(Histogram, "batch_images", told, MODEL, buckets=IMAGES)
+        self.waiting = new(Gauge, "queue_images", "Images that wait.", VERSION)
+        told = "1: the version answers."
+        self.available = new(Gauge, "version_available", told, VERSION)
+        told = "Seconds that the last load took."
+        self.load_seconds = new(Gauge, "load_seconds", told, MODEL)
+        self.load_failures = new(Counter, "load_failures", "Loads that failed.", MODEL)
 
     def render(self, models: dict) -> bytes:
         """Return all values in the text format of Prometheus.
@@ -82,25 +67,17 @@ class Metrics:
         self.available.clear()
         for model in models.values():
             for number, served in model.versions.items():
-                waiting = sum(
-                    b.waiting + b.large.waiting for b in served.batchers.values()
-                )
+                queues = served.batchers.values()
+                waiting = sum(b.waiting + b.large.waiting for b in queues)
                 self.waiting.labels(model.name, number).set(waiting)
                 self.available.labels(model.name, number).set(1)
         return generate_latest(self.registry)
 
 
 def log(event: str, level: str = "info", **fields) -> None:
-    """Log an event with its fields.
-
-    Args:
-        event: what happened, always in the same words.
-        level: a level of `logging`: "info", "error".
-        fields: values that JSON can write; names, numbers, never contents.
-    """
+    """Log an event, always in the same words, with values that JSON can write."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    if logger.isEnabledFor(number):
-        logger.log(number, event, extra={"fields": fields})
+    logger.log(number, event, extra={"fields": fields})
 
 
 class Lines(logging.Formatter):

@@ -10,8 +10,7 @@
     GET /page/samples/arrow.png   an image of the built-in data, 32x32
 
 The protocols have no list of models and no names of classes, which is why
-`kerascnn.Client` asks for `/page/models` too. The routes need a
-`kerascnn.serving.http.repository.Repository` as `app.state.repository`.
+`kerascnn.Client` asks for `/page/models` too.
 """
 
 import functools
@@ -42,46 +41,6 @@ HEADERS = {
 }
 
 
-def describe(repository) -> list[dict]:
-    """Return what the page has to know of each model, by name.
-
-    Args:
-        repository: the server's, whose models are loaded.
-
-    Returns:
-        A dictionary for each model whose newest version takes images: name, version,
-        labels (an empty list where they are unknown), input [height, width,
-        channels], files.
-    """
-    found = []
-    for name, model in sorted(repository.models.items()):
-        if model.newest is None:
-            continue
-        version = model.versions[model.newest].version
-        signature = version.signatures.get("serving_default")
-        image = signature and signature.inputs.get("image")
-        if not image or image.shape is None or len(image.shape) != 4:
-            continue
-        found.append(
-            {
-                "name": name,
-                "version": version.number,
-                "labels": labels(version.path),
-                "input": list(image.shape[1:]),
-                "files": "serve_bytes" in version.signatures,
-            }
-        )
-    return found
-
-
-def labels(version: Path) -> list[str]:
-    """Return the names of a version's classes; none where it was exported elsewhere."""
-    try:
-        return labels_of(version)
-    except ValueError:
-        return []
-
-
 @functools.cache
 def samples() -> dict[str, bytes]:
     """Return an image of each class of the built-in data as a PNG file, by label."""
@@ -107,8 +66,29 @@ def _file(name: str, kind: str):
 
 async def _models(request: Request) -> Response:
     # Not in a thread: the repository changes in this one.
-    models = describe(request.app.state.repository)
-    return JSONResponse({"models": models}, headers={"Cache-Control": "no-store"})
+    found = []
+    for name, model in sorted(request.app.state.repository.models.items()):
+        if not model.versions:
+            continue
+        version = model.versions[max(model.versions)].version
+        signature = version.signatures.get("serving_default")
+        image = signature and signature.inputs.get("image")
+        if not image or image.shape is None or len(image.shape) != 4:
+            continue
+        try:
+            labels = labels_of(version.path)
+        except ValueError:  # it was exported elsewhere
+            labels = []
+        found.append(
+            {
+                "name": name,
+                "version": version.number,
+                "labels": labels,
+                "input": list(image.shape[1:]),
+                "files": "serve_bytes" in version.signatures,
+            }
+        )
+    return JSONResponse({"models": found}, headers={"Cache-Control": "no-store"})
 
 
 def _samples(request: Request) -> Response:

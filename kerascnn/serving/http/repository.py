@@ -1,4 +1,4 @@
-"""The models of a folder: watched, loaded, switched and drained.
+"""The models of a folder: found, loaded, switched and drained.
 
 Everything here happens in one event loop, except loading and the listing of folders,
 which run in a thread. A request holds the version that it asked for while it is
@@ -8,20 +8,128 @@ answered; a version that is no longer wanted leaves memory when nobody holds it.
 import asyncio
 import contextlib
 import gc
+import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kerascnn.serving.formats import format_of
 from kerascnn.serving.http.batching import Batcher
 from kerascnn.serving.http.limits import Limits, RequestError, invalid
 from kerascnn.serving.http.metrics import Metrics, log
 from kerascnn.serving.http.saved_model import Version, load, warm
-from kerascnn.serving.http.scan import Found, Stamp, find
 
 REMEMBERED = 50  # versions of a model that have ended, for its status
 SLOWEST_RETRY = 60.0  # seconds
+VERSION = re.compile("[0-9]{1,18}")
+LABEL = re.compile("[A-Za-z0-9_]+")
+LABELS = "labels.json"
+LABELS_WITHIN = 2**20  # bytes
+
+# Changes when a version is replaced under its number, or a file is added to it. The
+# inode alone does not (it is used again), nor does the time of a copied file.
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass
+class Found:
+    """The folder of one model as it is now."""
+
+    path: Path
+    versions: dict[int, tuple[Path, Stamp]] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    complaint: str = ""  # about labels.json
+    unreadable: bool = False  # the folder itself, for now
+    unusable: str = ""  # why it has no version that can be served, where it is known
+
+
+def find(folder: Path) -> dict[str, Found]:
+    """Return the models of a folder, by name.
+
+    A folder whose children are numbers is one model, of the folder's name, unless
+    these are models themselves. Otherwise each child that has such children is one. A
+    version counts when its `saved_model.pb` is there; other children are passed over.
+
+    Raises:
+        OSError: the folder cannot be read.
+        ValueError: the folder is a version itself.
+    """
+    children = sorted(os.listdir(folder))
+    if "saved_model.pb" in children:
+        raise ValueError(
+            f"{folder} is one version of a model; give the folder above it"
+        )
+    one = _look(folder)
+    models = {}
+    for name in children:
+        if name.startswith("."):
+            continue
+        try:
+            if (folder / name).is_dir():
+                found = _look(folder / name)
+                if found.versions or found.unusable:
+                    models[name] = found
+        except OSError as error:  # such as lost+found
+            models[name] = Found(folder / name, unreadable=True, unusable=str(error))
+    numbers = any(VERSION.fullmatch(name) for name in children)
+    # A model's name may be a number: "2024", with its versions inside.
+    inside = any(models[name].versions for name in models if VERSION.fullmatch(name))
+    if one.versions or (numbers and not inside):
+        return {folder.resolve().name: one}
+    return models
+
+
+def _look(path: Path) -> Found:
+    found = Found(path)
+    # Ascending by name: of "007" and "7" the last, plain one counts.
+    for name in sorted(os.listdir(path)):
+        if not VERSION.fullmatch(name):
+            continue
+        try:
+            inside = os.stat(path / name / "saved_model.pb")
+            around = os.stat(path / name)
+        except OSError:  # not a version yet, or not one of this format
+            if other := format_of(path / name):
+                found.unusable = (
+                    f"{path / name} is of the format {other.name}; served are "
+                    "SavedModels, which `kerascnn export` writes without --format"
+                )
+            continue
+        times = (around.st_ctime_ns, inside.st_mtime_ns)
+        stamp = (around.st_ino, *times, inside.st_size)
+        found.versions[int(name)] = (path / name, stamp)
+    if found.versions:
+        found.unusable = ""
+    file = path / LABELS
+    try:
+        if file.stat().st_size > LABELS_WITHIN:
+            raise ValueError(f"a file of labels has at most {LABELS_WITHIN} bytes")
+        labels = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(labels, dict):
+            raise ValueError('expected an object, {"stable": 2}')
+        for label, number in labels.items():
+            check_label(label, number)
+        found.labels = labels
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, RecursionError) as error:
+        found.complaint = f"{file}: {error}"
+    return found
+
+
+def check_label(label: str, number) -> None:
+    """Raise ValueError unless a label is a word, and its version a number."""
+    if not LABEL.fullmatch(label):
+        raise ValueError(
+            f"a label is made of letters, digits and _; received {label!r}"
+        )
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(
+            f"the label {label!r} needs the number of a version; received {number!r}"
+        )
 
 
 @dataclass
@@ -58,24 +166,14 @@ class Model:
     failures: dict[tuple[int, Stamp], tuple[int, float]] = field(default_factory=dict)
     complaint: str = ""
 
-    @property
-    def newest(self) -> int | None:
-        """The version that answers where none is asked for; None if there is none."""
-        return max(self.versions, default=None)
-
 
 class Repository:
     """The models of a folder.
 
     Args:
-        folder: the folder of one model's versions, or a folder of such folders.
+        folder, labels, versions, poll: see `create_app`.
         limits: for the queues of the versions.
         metrics: told of loads and batches.
-        labels: version numbers by label, for every model that has this version, or
-            for one as "model/label"; they come before those of `labels.json`.
-        versions: how many of the newest versions of a model are served. Versions with
-            a label are served besides.
-        poll: seconds between two looks into the folder.
 
     Raises:
         FileNotFoundError: the folder is not there.
@@ -124,9 +222,8 @@ class Repository:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        self.loader.shutdown(wait=False, cancel_futures=True)
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        self.large.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.loader, self.pool, self.large):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def refresh(self) -> None:
         """Look into the folder once, and load and unload what has changed."""
@@ -156,17 +253,7 @@ class Repository:
     def hold(
         self, name: str, number: int | None, label: str | None
     ) -> Iterator[Served]:
-        """Hold a version for a request.
-
-        Args:
-            name: of the model.
-            number: of the version; with no number and no label the newest.
-            label: of the version.
-
-        Raises:
-            RequestError: 404 or, for a label, 400: there is none; TensorFlow
-                Serving's words.
-        """
+        """Hold a version while a request is answered; see `find`."""
         served = self.find(name, number, label)
         served.users += 1
         served.idle.clear()
@@ -178,7 +265,12 @@ class Repository:
                 served.idle.set()
 
     def find(self, name: str, number: int | None, label: str | None) -> Served:
-        """Return a version, for this moment only; see `hold`."""
+        """Return a version, the newest without number and label, for this moment only.
+
+        Raises:
+            RequestError: 404 or, for a label, 400: there is none; TensorFlow
+                Serving's words.
+        """
         model = self.models.get(name)
         if label is not None:
             number = model and model.labels.get(label)
@@ -186,7 +278,7 @@ class Repository:
                 raise invalid(f"Unrecognized servable version label: {label}")
         wanted = number
         if model is not None and number is None:
-            wanted = model.newest
+            wanted = max(model.versions, default=None)
         if model is None or wanted not in model.versions:
             which = (
                 f"Latest({name})" if number is None else f"Specific({name}, {number})"
@@ -208,17 +300,16 @@ class Repository:
         if not found.versions and name not in self.models:
             return
         model = self.models.setdefault(name, Model(name))
-        if found.complaint != model.complaint:
-            model.complaint = found.complaint
-            if found.complaint:
-                log(
-                    "labels are kept as they were", level="error", error=found.complaint
-                )
-        labels = model.labels if found.complaint else found.labels
-        labels = {**labels, **self._labels_for(name, found)}
+        if found.complaint and found.complaint != model.complaint:
+            log("labels are kept as they were", level="error", error=found.complaint)
+        model.complaint = found.complaint
+        labels = dict(model.labels if found.complaint else found.labels)
+        for key, number in self.labels.items():
+            of, slash, label = key.rpartition("/")
+            if number in found.versions and (not slash or of == name):
+                labels[label] = number
         newest = sorted(found.versions)[-self.count :]
-        labelled = {number for number in labels.values() if number in found.versions}
-        wanted = {*newest, *labelled}
+        wanted = {*newest, *(n for n in labels.values() if n in found.versions)}
         for number in sorted(wanted):
             path, stamp = found.versions[number]
             served = model.versions.get(number)
@@ -227,22 +318,13 @@ class Repository:
         # A label points only to what can answer.
         model.labels = {k: v for k, v in labels.items() if v in model.versions}
         if wanted and not any(number in model.versions for number in newest):
-            wanted.add(model.newest)  # the old one answers until a new one can
+            # The old one answers until a new one can.
+            wanted.add(max(model.versions, default=None))
         for number in sorted(model.versions.keys() - wanted):
             self._retire(model, number, model.versions.pop(number))
-        for number in found.versions.keys() & model.failures.keys():
-            if number not in wanted:
-                del model.failures[number]
+        model.failures = {k: v for k, v in model.failures.items() if k[0] in wanted}
         if not found.versions and not model.versions:
             del self.models[name]
-
-    def _labels_for(self, name: str, found: Found) -> dict[str, int]:
-        labels = {}
-        for key, number in self.labels.items():
-            model, slash, label = key.rpartition("/")
-            if number in found.versions and (not slash or model == name):
-                labels[label] = number
-        return labels
 
     async def _load(self, model: Model, number: int, path: Path, stamp: Stamp) -> None:
         """Load a version and let it answer; a failure is tried again, ever later."""
@@ -254,17 +336,15 @@ class Repository:
         if replaced is None:
             model.states[number] = State("LOADING")
         fields = {"model": model.name, "version": number}
+        others = {k: v for k, v in model.failures.items() if k[0] != number}
         started = loop.time()
         try:
-            version, requests = await loop.run_in_executor(
-                self.loader, _load_and_warm, path, number
-            )
+            version = await self._threaded(load, path, number)
+            requests = await self._threaded(warm, version)
         except Exception as error:  # of any kind: the files are the user's
-            tries += 1
-            retry = min(2.0**tries, SLOWEST_RETRY)
-            model.failures = {(number, stamp): (tries, loop.time() + retry)} | {
-                key: value for key, value in model.failures.items() if key[0] != number
-            }
+            retry = min(2.0 ** (tries + 1), SLOWEST_RETRY)
+            failure = (tries + 1, loop.time() + retry)
+            model.failures = {(number, stamp): failure, **others}
             told = " ".join(str(error).split())[:500] or type(error).__name__
             if replaced is None:
                 model.states[number] = State("END", _code(error), told)
@@ -272,18 +352,12 @@ class Repository:
             log("a version cannot be loaded", level="error", error=told, **fields)
             return
         seconds = loop.time() - started
-        model.failures = {k: v for k, v in model.failures.items() if k[0] != number}
+        model.failures = others
         observe = self.metrics.batch_images.labels(model.name).observe
-        batchers = {
-            name: Batcher(
-                signature,
-                self.pool,
-                self.limits,
-                observe,
-                large=Batcher(signature, self.large, self.limits, observe),
-            )
-            for name, signature in version.signatures.items()
-        }
+        batchers = {}
+        for name, signature in version.signatures.items():
+            large = Batcher(signature, self.large, self.limits, observe)
+            batchers[name] = Batcher(signature, self.pool, self.limits, observe, large)
         model.versions[number] = Served(version, stamp, batchers)
         model.states[number] = State("AVAILABLE")
         self.metrics.load_seconds.labels(model.name).set(seconds)
@@ -318,11 +392,6 @@ class Repository:
     async def _threaded(self, function: Callable, *arguments):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.loader, function, *arguments)
-
-
-def _load_and_warm(path: Path, number: int) -> tuple[Version, int]:
-    version = load(path, number)
-    return version, warm(version)
 
 
 def _code(error: Exception) -> str:

@@ -14,15 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import tensors
-from kerascnn.serving.http.limits import (
-    Limits,
-    RequestError,
-    check_values,
-    in_time,
-    invalid,
-    while_connected,
-)
-from kerascnn.serving.http.repository import Served
+from kerascnn.serving.http.limits import LIST, Limits, RequestError, invalid
+from kerascnn.serving.http.saved_model import Signature, signature_of
 
 WHICH = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 METHOD = ":(classify|regress|predict)"
@@ -38,18 +31,73 @@ async def answer(request: Request) -> Response:
     Raises:
         RequestError: with the message and the status of TensorFlow Serving.
     """
-    request.scope["notes"]["protocol"] = "v1"
+    notes, state = request.scope["notes"], request.app.state
+    notes["protocol"] = "v1"
     path = request.scope["path"]  # a name may have a '?' or '#', percent-encoded
-    if request.method == "POST" and (match := RUN.fullmatch(path)):
-        name, number, label, method = match.groups()
-        return await _run(request, name, _number(number), label, method.lower())
     if request.method == "GET" and (match := LOOK.fullmatch(path)):
-        _, name, number, label, metadata = match.groups()
-        if not name:
-            raise invalid("Missing model name in request.")
-        look = _metadata if metadata else _status
-        return _json(look(request, name, _number(number), label))
-    raise invalid(f"Malformed request: {request.method} {path[:256]}")
+        shown = _look(state.repository, *match.groups()[1:])
+        return Response(json.dumps(shown), media_type="application/json")
+    if request.method != "POST" or not (match := RUN.fullmatch(path)):
+        raise invalid(f"Malformed request: {request.method} {path[:256]}")
+    name, digits, label, method = match.groups()
+    number = _number(digits) if digits else None
+    with state.repository.hold(name, number, label) as served:
+        notes["model"] = name
+        async with state.bodies.read(request) as body:
+            if (method := method.lower()) != "predict":
+                raise invalid(
+                    f"Expected {method} signature method_name to be tensorflow/serving/"
+                    f"{method}. Was: tensorflow/serving/predict"
+                )
+            signatures = served.version.signatures
+            key, called, arrays, count, weights = await state.bodies.work(
+                len(body), read, body, signatures, state.limits
+            )
+            outputs = await served.batchers[called].submit(arrays, weights)
+            notes["images"] = count
+            return Response(_written(outputs, key), media_type="application/json")
+
+
+def read(body: bytes, signatures: dict[str, Signature], limits: Limits) -> tuple:
+    """Read the body of a prediction.
+
+    Returns:
+        "instances" or "inputs", the name of the signature that is asked for, its
+        arrays, the number of images, and of encoded ones the pixels.
+
+    Raises:
+        RequestError: as TensorFlow Serving, or as `Signature.check`.
+    """
+    if found := tensors.integers(body, signatures):
+        key, signature, arrays = found
+    else:
+        document = parse(body, limits)
+        name = document.get("signature_name", "")
+        if not isinstance(name, str):
+            raise invalid(
+                f"JSON Value: {tensors.echo(document)} not formatted correctly. "
+                "'signature_name' key must be a string value."
+            )
+        signature = signature_of(signatures, name)
+        key = "instances" if "instances" in document else "inputs"
+        if key not in document:
+            raise invalid("Missing 'inputs' or 'instances' key")
+        given, wrong = document[key], None
+        if key == "instances" and "inputs" in document:
+            wrong = (
+                "Not formatted correctly expecting only one of 'inputs' or 'instances' "
+                "keys to exist "
+            )
+        elif key == "instances" and not isinstance(given, list):
+            wrong = "Excepting 'instances' to be an list/array"
+        elif key == "instances" and not given:
+            wrong = "No values in 'instances' array"
+        if wrong:
+            raise invalid(f"JSON Value: {tensors.echo(document)} {wrong}")
+        form = tensors.rows if key == "instances" else tensors.columns
+        arrays = form(given, signature)
+    places = dict.fromkeys(arrays, f"{key}[{{}}]")
+    return key, signature.name, arrays, *signature.check(arrays, places, limits)
 
 
 def parse(body: bytes, limits: Limits) -> dict:
@@ -60,21 +108,24 @@ def parse(body: bytes, limits: Limits) -> dict:
     """
     if not body:
         raise invalid("JSON Parse error: The document is empty")
-    check_values(body, limits)
+    lists = body.count(b"[") + body.count(b"{")
+    if body.count(b",") + LIST * lists > limits.values:
+        raise RequestError(
+            413,
+            f"a request in JSON has at most {limits.values:,} values, of which a list "
+            f"counts as {LIST}; send fewer images, or binary tensors (/v2/…/infer)",
+        )
     try:
         document = json.loads(body.decode())
     except UnicodeDecodeError as error:
-        raise invalid(
-            f"JSON Parse error: Invalid encoding in string. at offset: {error.start}"
-        ) from error
+        told = f"Invalid encoding in string. at offset: {error.start}"
+        raise invalid(f"JSON Parse error: {told}") from error
     except json.JSONDecodeError as error:
-        raise invalid(
-            f"JSON Parse error: {error.msg}. at offset: {error.pos}"
-        ) from error
+        told = f"{error.msg}. at offset: {error.pos}"
+        raise invalid(f"JSON Parse error: {told}") from error
     except RecursionError as error:
-        raise invalid("JSON Parse error: lists or objects are nested too deep") from (
-            error
-        )
+        told = "lists or objects are nested too deep"
+        raise invalid(f"JSON Parse error: {told}") from error
     except ValueError as error:  # Python reads no integer of more than 4300 digits
         raise invalid(f"JSON Parse error: Number too big. {error}") from error
     if not isinstance(document, dict):
@@ -82,117 +133,50 @@ def parse(body: bytes, limits: Limits) -> dict:
     return document
 
 
-async def _run(request, name, number, label, method) -> Response:
-    state = request.app.state
-    # Refused before the body is read; what happens to the version meanwhile is seen
-    # when it is held.
-    state.repository.find(name, number, label)
-    request.scope["notes"]["model"] = name
-    async with (
-        in_time(state.limits),
-        state.bodies.read(request) as body,
-        while_connected(request),
-    ):
-        with state.repository.hold(name, number, label) as served:
-            if method != "predict":
+def _written(outputs: dict, key: str) -> bytes:
+    """Write outputs: those of "instances" in rows, those of "inputs" in columns."""
+    if key == "instances":
+        count = None
+        for name, array in outputs.items():
+            if not array.shape:
+                raise invalid(f"Tensor name: {name} has no shape information ")
+            if count is not None and len(array) != count:
                 raise invalid(
-                    f"Expected {method} signature method_name to be tensorflow/serving/"
-                    f"{method}. Was: tensorflow/serving/predict"
+                    f"Tensor name: {name} has inconsistent batch size: {len(array)} "
+                    f"expecting: {count}"
                 )
-            key, signature, arrays = await state.bodies.work(
-                len(body), _inputs, body, served, state.limits
-            )
-            place = "instances[{}]" if key == "instances" else "inputs[{}]"
-            outputs, count = await served.batchers[signature.name].infer(
-                arrays, dict.fromkeys(arrays, place)
-            )
-            request.scope["notes"]["images"] = count
-            written = _rows(outputs) if key == "instances" else _columns(outputs)
-            return Response(tensors.dumps(written), media_type="application/json")
-
-
-def _inputs(body: bytes, served: Served, limits: Limits):
-    """Return "instances" or "inputs", the signature asked for, and its arrays."""
-    if frame := tensors.frame(body):
-        name, key, text = frame
-        signature = served.version.signature(name)
-        if len(signature.inputs) == 1:
-            ((only, tensor),) = signature.inputs.items()
-            known = signature.batched and None not in tensor.shape[1:]
-            if known and tensor.dtype_name == "uint8":
-                array = tensors.integers(text, tensor.shape[1:])
-                if array is not None:
-                    return key, signature, {only: array}
-    document = parse(body, limits)
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise invalid(
-            f"JSON Value: {tensors.echo(document)} not formatted correctly. "
-            "'signature_name' key must be a string value."
-        )
-    signature = served.version.signature(name)
-    if "instances" in document:
-        instances = document["instances"]
-        wrong = None
-        if "inputs" in document:
-            wrong = (
-                "Not formatted correctly expecting only one of 'inputs' or 'instances' "
-                "keys to exist "
-            )
-        elif not isinstance(instances, list):
-            wrong = "Excepting 'instances' to be an list/array"
-        elif not instances:
-            wrong = "No values in 'instances' array"
-        if wrong:
-            raise invalid(f"JSON Value: {tensors.echo(document)} {wrong}")
-        return "instances", signature, tensors.rows(instances, signature)
-    if "inputs" in document:
-        arrays = tensors.columns(document["inputs"], signature)
-        return "inputs", signature, arrays
-    raise invalid("Missing 'inputs' or 'instances' key")
-
-
-def _rows(outputs: dict) -> dict:
-    count = None
-    for name, array in outputs.items():
-        if not array.shape:
-            raise invalid(f"Tensor name: {name} has no shape information ")
-        if count is not None and len(array) != count:
-            raise invalid(
-                f"Tensor name: {name} has inconsistent batch size: {len(array)} "
-                f"expecting: {count}"
-            )
-        count = len(array)
-    if len(outputs) == 1:
-        ((name, array),) = outputs.items()
-        return {"predictions": tensors.write(name, array)}
-    rows = [
-        {name: tensors.write(name, array[row, ...]) for name, array in outputs.items()}
-        for row in range(count)
-    ]
-    return {"predictions": rows}
-
-
-def _columns(outputs: dict) -> dict:
+            count = len(array)
     written = {name: tensors.write(name, array) for name, array in outputs.items()}
-    return {"outputs": written if len(written) > 1 else next(iter(written.values()))}
+    values = written
+    if len(written) == 1:
+        (values,) = written.values()
+    elif key == "instances":
+        columns = zip(*written.values(), strict=True)
+        values = [dict(zip(written, row, strict=True)) for row in columns]
+    return tensors.dumps({"predictions" if key == "instances" else "outputs": values})
 
 
-def _status(request, name, number, label) -> dict:
-    repository = request.app.state.repository
-    model = repository.models.get(name)
+def _look(repository, name, digits, label, metadata) -> dict:
+    """Return the states of a model's versions, or what one takes and gives."""
+    if not name:
+        raise invalid("Missing model name in request.")
+    number = _number(digits) if digits else None
+    if metadata:
+        version = repository.find(name, number, label).version
+        number = str(version.number)
+        return {
+            "model_spec": {"name": name, "signature_name": "", "version": number},
+            "metadata": {"signature_def": {"signature_def": version.definitions}},
+        }
     if label is not None:
         number = repository.find(name, None, label).version.number
+    model = repository.models.get(name)
     states = {} if model is None else model.states
     if number is not None:
         states = {n: state for n, state in states.items() if n == number}
     if not states:
-        raise RequestError(
-            404,
-            f"Could not find any versions of model {name}"
-            if number is None
-            else f"Could not find version {number} of model {name}",
-        )
+        which = "any versions" if number is None else f"version {number}"
+        raise RequestError(404, f"Could not find {which} of model {name}")
     return {
         "model_version_status": [
             {
@@ -208,29 +192,11 @@ def _status(request, name, number, label) -> dict:
     }
 
 
-def _metadata(request, name, number, label) -> dict:
-    version = request.app.state.repository.find(name, number, label).version
-    return {
-        "model_spec": {
-            "name": name,
-            "signature_name": "",
-            "version": str(version.number),
-        },
-        "metadata": {"signature_def": {"signature_def": version.definitions}},
-    }
-
-
-def _number(digits: str | None) -> int | None:
-    if digits is None:
-        return None
+def _number(digits: str) -> int:
     # Counted first: Python refuses to read thousands of digits.
     if len(digits.lstrip("0")) > 19 or int(digits) > LARGEST:
         raise invalid(f"Failed to convert version: {digits[:256]} to numeric.")
     return int(digits)
-
-
-def _json(value) -> Response:
-    return Response(json.dumps(value), media_type="application/json")
 
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]

@@ -1,5 +1,6 @@
 """One version of a model in memory: its signatures, and how they are run."""
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kerascnn.serving.http.limits import invalid
+from kerascnn.serving.http.limits import Limits, RequestError, invalid, pixels
 from kerascnn.serving.warmup import FILE, read_requests
 
 # `import tensorflow` imports Keras where it is installed: a second and 100 MB that a
@@ -56,23 +57,17 @@ class Tensor:
     dtype_name: str  # as TensorFlow writes it: "uint8", "string", …
     shape: tuple[int | None, ...] | None  # None in it: any size; None: any rank
 
-    def fit(self, array: np.ndarray) -> None:
-        """Check the shape of an array.
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether an array of this shape is one."""
+        return self.shape is None or (
+            len(shape) == len(self.shape)
+            and all(s in (None, n) for s, n in zip(self.shape, shape, strict=True))
+        )
 
-        Raises:
-            RequestError: 400: it is another one; names both.
-        """
-        if self.shape is None:
-            return
-        if len(array.shape) != len(self.shape) or any(
-            size is not None and size != got
-            for size, got in zip(self.shape, array.shape, strict=True)
-        ):
-            sizes = ["N" if size is None else str(size) for size in self.shape]
-            raise invalid(
-                f"the input {self.name!r} takes {self.dtype_name} of the shape "
-                f"({', '.join(sizes)}); received {array.shape}"
-            )
+
+# The input of the signature `serve_bytes`.
+ENCODED = "image_bytes"
+REQUEST = 4  # times the pixels of one encoded image may be in a request
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,8 @@ class Signature:
     """A function of a SavedModel.
 
     `batched` says that the first axis of all inputs and outputs is one of any size,
-    so that requests can be put together.
+    so that requests can be put together. Where large requests are read, in another
+    process, it has no function.
     """
 
     name: str
@@ -89,13 +85,70 @@ class Signature:
     batched: bool
     function: Any
 
+    def __getstate__(self):
+        return {**self.__dict__, "function": None}
+
+    def check(self, arrays, places, limits: Limits) -> tuple[int, list[int] | None]:
+        """Check the inputs of a request.
+
+        Args:
+            arrays: for each input an array.
+            places: for each input how messages name one of its images:
+                "instances[{}]".
+            limits: `images` and `pixels` are read.
+
+        Returns:
+            The number of images, and where they are encoded the pixels of each.
+
+        Raises:
+            RequestError: 400 for a wrong shape or a hostile image, 413 for too many
+                images or pixels.
+        """
+        for name, array in arrays.items():
+            tensor = self.inputs[name]
+            if not tensor.fits(array.shape):
+                sizes = ["N" if size is None else str(size) for size in tensor.shape]
+                raise invalid(
+                    f"the input {name!r} takes {tensor.dtype_name} of the shape "
+                    f"({', '.join(sizes)}); received {array.shape}"
+                )
+        count = 1
+        if self.batched:
+            counts = {name: len(array) for name, array in arrays.items()}
+            count = next(iter(counts.values()))
+            if len(set(counts.values())) > 1:
+                raise invalid(f"the inputs have different numbers of images: {counts}")
+            if not count:
+                raise invalid("the request has no images; send one or more")
+            if count > limits.images:
+                raise RequestError(
+                    413,
+                    f"a request has at most {limits.images:,} images; received "
+                    f"{count:,}: send them in several requests",
+                )
+        if ENCODED not in arrays or arrays[ENCODED].dtype.kind != "O":
+            return count, None
+        weights = [
+            pixels(encoded, places[ENCODED].format(number), limits.pixels)
+            for number, encoded in enumerate(arrays[ENCODED].ravel())
+        ]
+        if sum(weights) > REQUEST * limits.pixels:
+            raise RequestError(
+                413,
+                f"the images of a request have at most {REQUEST * limits.pixels:,} "
+                f"pixels together; received {sum(weights):,}: send them in several "
+                "requests",
+            )
+        return count, weights
+
     def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs of arrays; blocks.
 
         Raises:
             tensorflow.errors.OpError: an operation of the graph refuses its input.
         """
-        tf = tensorflow()
+        import tensorflow as tf
+
         values = {
             name: tf.constant(array, self.inputs[name].dtype_name)
             for name, array in arrays.items()
@@ -113,18 +166,17 @@ class Version:
     definitions: dict[str, Any]  # of the signatures, as the REST API shows them
     loaded: Any  # the signatures work only while this object lives
 
-    def signature(self, name: str = "") -> Signature:
-        """Return a signature, "serving_default" if no name is given.
 
-        Raises:
-            RequestError: 400: there is none of this name.
-        """
-        name = name or "serving_default"
-        if name not in self.signatures:
-            raise invalid(
-                f'Serving signature name: "{name}" not found in signature def'
-            )
-        return self.signatures[name]
+def signature_of(signatures: dict[str, Signature], name: str) -> Signature:
+    """Return a signature, "serving_default" if the name is empty.
+
+    Raises:
+        RequestError: 400: there is none of this name.
+    """
+    name = name or "serving_default"
+    if name not in signatures:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    return signatures[name]
 
 
 def load(path: Path, number: int) -> Version:
@@ -151,44 +203,33 @@ def load(path: Path, number: int) -> Version:
         raise ValueError(f"{path} has no graph with the tag 'serve'")
     definitions = graphs[0].signature_def
     loaded = tf.saved_model.load(str(path))
-    signatures = {
-        name: _signature(name, definitions[name], loaded.signatures[name])
-        for name in loaded.signatures
-        if name in definitions and definitions[name].inputs
-    }
+    signatures = {}
+    for name, function in loaded.signatures.items():
+        if name in definitions and definitions[name].inputs:
+            inputs = _tensors(definitions[name].inputs)
+            outputs = _tensors(definitions[name].outputs)
+            tensors = (*inputs.values(), *outputs.values())
+            batched = all(t.shape and t.shape[0] is None for t in tensors)
+            signatures[name] = Signature(name, inputs, outputs, batched, function)
     if not signatures:
         raise ValueError(f"{path} has no signature that takes an input")
-    return Version(
-        number=number,
-        path=path,
-        signatures=signatures,
-        definitions={
-            name: MessageToDict(
-                definitions[name],
-                preserving_proto_field_name=True,
-                always_print_fields_with_no_presence=True,
-            )
-            for name in sorted(definitions)
-        },
-        loaded=loaded,
-    )
-
-
-def _signature(name: str, definition, function) -> Signature:
-    inputs = _tensors(definition.inputs)
-    outputs = _tensors(definition.outputs)
-    batched = all(
-        tensor.shape and tensor.shape[0] is None
-        for tensor in (*inputs.values(), *outputs.values())
-    )
-    return Signature(name, inputs, outputs, batched, function)
+    shown = {
+        name: MessageToDict(
+            definitions[name],
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+        for name in sorted(definitions)
+    }
+    return Version(number, path, signatures, shown, loaded)
 
 
 def _tensors(infos) -> dict[str, Tensor]:
-    tf = tensorflow()
+    from tensorflow import dtypes
+
     tensors = {}
     for name in sorted(infos):
-        dtype = tf.dtypes.as_dtype(infos[name].dtype)
+        dtype = dtypes.as_dtype(infos[name].dtype)
         shape = infos[name].tensor_shape
         sizes = tuple(d.size if d.size >= 0 else None for d in shape.dim)
         tensors[name] = Tensor(
@@ -201,46 +242,36 @@ def _tensors(infos) -> dict[str, Tensor]:
 
 
 def warm(version: Version) -> int:
-    """Run the warm-up requests of a version; blocks.
+    """Run the warm-up requests of a version, without any an image of zeros; blocks.
 
     Returns:
-        How many there were.
+        How many were answered.
 
     Raises:
         ValueError: a record names a signature that the version has not, or is damaged.
         tensorflow.errors.OpError: the file cannot be read, or a request fails.
     """
-    file = version.path / FILE
-    if not file.is_file():
-        return sum(_try(signature) for signature in version.signatures.values())
-    count = 0
-    for name, arrays in read_requests(file):
-        if name not in version.signatures:
-            raise ValueError(f"{FILE} asks for a signature {name!r} that is not there")
-        version.signatures[name].run(arrays)
-        count += 1
+    from tensorflow.errors import OpError
+
+    count, file = 0, version.path / FILE
+    if file.is_file():
+        for name, arrays in read_requests(file):
+            if name not in version.signatures:
+                raise ValueError(
+                    f"{FILE} asks for a signature {name!r} that is not there"
+                )
+            version.signatures[name].run(arrays)
+            count += 1
+        return count
+    for signature in version.signatures.values():
+        tensors = signature.inputs.values()
+        if any(
+            t.dtype.kind == "O" or t.shape is None or None in t.shape[1:]
+            for t in tensors
+        ):
+            continue  # it does not say of what size, or zeros are no strings
+        zeros = {t.name: np.zeros([n or 1 for n in t.shape], t.dtype) for t in tensors}
+        with contextlib.suppress(OpError):  # zeros are not what it is for
+            signature.run(zeros)
+            count += 1
     return count
-
-
-def _try(signature: Signature) -> bool:
-    """Run a signature with zeros; whether it has an answer to them."""
-    arrays = _zeros(signature)
-    if arrays is None:
-        return False
-    try:
-        signature.run(arrays)
-    except tensorflow().errors.OpError:  # zeros are not what it is for
-        return False
-    return True
-
-
-def _zeros(signature: Signature) -> dict[str, np.ndarray] | None:
-    """Make one image of zeros, None where the signature does not say of what size."""
-    arrays = {}
-    for name, tensor in signature.inputs.items():
-        known = tensor.shape is not None and None not in tensor.shape[1:]
-        if not known or tensor.dtype.kind == "O":
-            return None
-        shape = [1 if size is None else size for size in tensor.shape]
-        arrays[name] = np.zeros(shape, tensor.dtype)
-    return arrays

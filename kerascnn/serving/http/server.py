@@ -11,7 +11,6 @@ import uvicorn
 
 from kerascnn.environment import no_stderr
 from kerascnn.serving.http.app import create_app
-from kerascnn.serving.http.limits import Limits
 from kerascnn.serving.http.metrics import log, write_lines
 from kerascnn.serving.http.saved_model import tensorflow
 
@@ -28,14 +27,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8501,
     *,
-    limits: Limits | None = None,
-    labels: dict[str, int] | None = None,
-    versions: int = 1,
-    poll: float = 1.0,
     stop_delay: float = 0.0,
     access_log: bool | None = None,
-    cors: list[str] | None = None,
     announce=None,
+    **settings,
 ) -> None:
     """Serve the models of a folder until SIGTERM or Ctrl-C.
 
@@ -45,7 +40,7 @@ def serve(
     function returns.
 
     Args:
-        folder, limits, labels, versions, poll, access_log, cors: see `create_app`.
+        folder, access_log, settings: see `create_app`; limits, labels, versions, …
         host: address to listen at; "0.0.0.0" for all of the machine. The server
             checks no passwords: let only those reach it who may use it.
         port: 0 for any that is free.
@@ -61,15 +56,7 @@ def serve(
     write_lines()
     if not stop_delay >= 0:
         raise ValueError(f"stop_delay is 0 seconds or more; received {stop_delay!r}")
-    app = create_app(
-        folder,
-        limits=limits,
-        labels=labels,
-        versions=versions,
-        poll=poll,
-        access_log=access_log,
-        cors=cors,
-    )
+    app = create_app(folder, access_log=access_log, **settings)
     listener = _listen(host, port)
     with no_stderr():
         tensorflow()
@@ -87,30 +74,30 @@ def serve(
     )
     config.load()
     config.http_protocol_class = _bounded(config.http_protocol_class, _descriptors())
-    server = Server(config, app, stop_delay)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
-    server.on_start = lambda: announce and announce(url, app.state.repository)
     with contextlib.closing(listener):
-        server.run(sockets=[listener])
+        Server(config, app, stop_delay, url, announce).run(sockets=[listener])
     log("stopped")
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which ends with exit code 0 when it is told to end."""
 
-    def __init__(self, config, app, stop_delay: float):
+    def __init__(self, config, app, stop_delay: float, url: str, announce):
         super().__init__(config)
-        self.app = app
+        self.state = app.state
         self.stop_delay = stop_delay
         self.stop_at = None
-        self.on_start = lambda: None
+        self.url = url
+        self.announce = announce
 
     async def startup(self, sockets=None):
         """Load the models, then begin to listen."""
         await super().startup(sockets)
-        log("serving", models=sorted(self.app.state.repository.models))
-        self.on_start()
+        log("serving", models=sorted(self.state.repository.models))
+        if self.announce:
+            self.announce(self.url, self.state.repository)
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether it is time to stop; called ten times a second."""
@@ -122,7 +109,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets=None):
         """Take no connection any more, and answer what has been asked."""
-        self.app.state.closing = True
+        self.state.closing = True
         # A client whose connection rests may be asking just now: closed at once, the
         # connection would be reset.
         for server in self.servers:
@@ -141,7 +128,7 @@ class Server(uvicorn.Server):
             self.force_exit = True
         else:
             self.stop_at = time.monotonic() + self.stop_delay
-            self.app.state.stopping = True
+            self.state.stopping = True
         self.should_exit = True
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ import binascii
 import functools
 import json
 import re
-from itertools import chain, islice
+from itertools import chain
 
 import numpy as np
 import orjson
@@ -22,43 +22,37 @@ ECHO = 256  # characters of a value that a message repeats
 
 
 def read(value, tensor, place: str, shape: list[int] | None = None) -> np.ndarray:
-    """Turn nested lists into an array of a tensor's type.
+    """Turn nested lists into an array of a tensor's type; objects (bytes) for strings.
 
     Args:
         value: what `json` made of the text.
-        tensor: a `version.Tensor`; its `dtype` is read.
+        tensor: a `saved_model.Tensor`; its `dtype` is read.
         place: where the value stands, for messages: "instances" or "inputs".
         shape: the shape that is expected; default that of the first elements.
-
-    Returns:
-        The array; of objects (bytes) for strings.
 
     Raises:
         RequestError: 400: the lists are ragged or a value is not of the type; names
             the value and its position.
     """
-    level, found = [value], []
+    level, found, array = [value], [], None
     while level and type(level[0]) is list:
         sizes = {len(item) if type(item) is list else -1 for item in level}
         if len(sizes) > 1 or len(found) == DEEPEST:
-            raise _explain(value, tensor, place, shape)
+            found = None
+            break
         found.append(sizes.pop())
         level = list(chain.from_iterable(level))
-    if shape is not None and found != shape:
-        raise _explain(value, tensor, place, shape)
-    array = _leaves(level, tensor)
+    if found is not None and shape in (None, found):
+        array = _leaves(level, tensor)
     if array is None:
-        raise _explain(value, tensor, place, shape)
+        shape = _shape(value) if shape is None else shape
+        fault = _fault(value, tensor, place, shape, 0)
+        raise invalid(fault or f"{place} is not a tensor of the shape {shape}")
     return array.reshape(found)
 
 
 def rows(instances: list, signature) -> dict[str, np.ndarray]:
-    """Read the row format: a list with an element for each image.
-
-    Args:
-        instances: elements that are the values of the only input, or objects with a
-            value for each input.
-        signature: a `version.Signature`; its `inputs` are read.
+    """Read the row format: for each image the value of the only input, or an object.
 
     Raises:
         RequestError: 400; see `read`.
@@ -117,7 +111,7 @@ def columns(inputs, signature) -> dict[str, np.ndarray]:
 
 
 def write(name: str, array: np.ndarray):
-    """Return what `dumps` writes of an array as TensorFlow Serving does.
+    """Return what `dumps` writes of an array, or of its rows, as TensorFlow Serving.
 
     Floats become the shortest decimal that means the same float32. Strings are text,
     or {"b64": …} where the name of the output ends in "_bytes".
@@ -136,14 +130,17 @@ def write(name: str, array: np.ndarray):
         if not np.isfinite(array).all():
             # orjson writes null. Through text: the nearest float64 of 0.1 as a float32
             # is 0.10000000149….
-            array = array.astype("U32").astype(np.float64)
-            return orjson.Fragment(json.dumps(array.tolist()))
+            rows = array.astype("U32").astype(np.float64).tolist()
+            texts = [
+                orjson.Fragment(json.dumps(row, separators=(",", ":")))
+                for row in (rows if array.shape else [rows])
+            ]
+            return texts if array.shape else texts[0]
     return np.ascontiguousarray(array) if array.shape else array[()]
 
 
-def dumps(value) -> bytes:
-    """Write JSON; what holds arrays comes from `write`."""
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+# Writes JSON; what holds arrays comes from `write`.
+dumps = functools.partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def echo(value) -> str:
@@ -180,7 +177,11 @@ def _stacked(values: list, tensor, key: str) -> np.ndarray:
             shape = _shape(value)
             fault = _fault(value, tensor, place, shape, 0)
             if not fault and shape != first:
-                fault = _unlike(first, shape)
+                sizes = [int(np.prod(s)) for s in (first, shape)]
+                texts = [f"[{','.join(map(str, s))}]" for s in (first, shape)]
+                fault = f"Expecting shape {texts[0]} but got: {texts[1]}"
+                if sizes[0] != sizes[1]:
+                    fault = f"Expecting tensor size: {sizes[0]} but got: {sizes[1]}"
             if fault:
                 of = f"{number} key: {key}" if key else f"{number}"
                 raise invalid(
@@ -188,14 +189,6 @@ def _stacked(values: list, tensor, key: str) -> np.ndarray:
                     f"INVALID_ARGUMENT: {fault}"
                 ) from None
         raise
-
-
-def _unlike(shape: list[int], other: list[int]) -> str:
-    size, got = int(np.prod(shape)), int(np.prod(other))
-    if size != got:
-        return f"Expecting tensor size: {size} but got: {got}"
-    text = [f"[{','.join(map(str, s))}]" for s in (shape, other)]
-    return f"Expecting shape {text[0]} but got: {text[1]}"
 
 
 def _shape(value) -> list[int]:
@@ -212,7 +205,16 @@ def _leaves(flat: list, tensor) -> np.ndarray | None:
     kinds = set(map(type, flat))
     dtype = tensor.dtype
     if dtype.kind == "O":
-        return _strings(flat)
+        array = np.empty(len(flat), object)
+        for number, value in enumerate(flat):
+            if isinstance(value, str):
+                # A lone surrogate, "\ud800", is no text that UTF-8 can write.
+                array[number] = value.encode("utf-8", "surrogatepass")
+            elif isinstance(value, dict) and not _is_object(value):
+                array[number] = unbase64(value["b64"])
+            if array[number] is None:
+                return None
+        return array
     if dtype.kind == "b":
         return np.array(flat, bool) if kinds <= {bool} else None
     if dtype.kind in "iu":
@@ -238,45 +240,20 @@ def _leaves(flat: list, tensor) -> np.ndarray | None:
     return array.astype(dtype)
 
 
-def _strings(flat: list) -> np.ndarray | None:
-    array = np.empty(len(flat), object)
-    for number, value in enumerate(flat):
-        if isinstance(value, str):
-            # A lone surrogate, "\ud800", is no text that UTF-8 can write.
-            array[number] = value.encode("utf-8", "surrogatepass")
-        elif isinstance(value, dict) and not _is_object(value):
-            decoded = unbase64(value["b64"])
-            if decoded is None:
-                return None
-            array[number] = decoded
-        else:
-            return None
-    return array
-
-
 def unbase64(text) -> bytes | None:
     """Decode base64 as TensorFlow Serving does; None if it is none.
 
     White space is skipped, and the padding may be left out, not be wrong.
     """
-    packed = (
-        text.translate(None, b" \t\n\r\v\f")
-        if isinstance(text, bytes)
-        else "".join(text.split())
-    )
-    missing = -len(packed) % 4
-    if missing and packed[-1:] not in ("=", b"="):
-        packed += (b"=" if isinstance(packed, bytes) else "=") * missing
+    if isinstance(text, str):
+        text = text.encode("utf-8", "surrogatepass")
+    packed = text.translate(None, b" \t\n\r\v\f")
+    if len(packed) % 4 and packed[-1:] != b"=":
+        packed += b"=" * (-len(packed) % 4)
     try:
         return base64.b64decode(packed, validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _explain(value, tensor, place: str, shape: list[int] | None):
-    shape = _shape(value) if shape is None else shape
-    fault = _fault(value, tensor, place, shape, 0)
-    return invalid(fault or f"{place} is not a tensor of the shape {shape}")
 
 
 def _fault(value, tensor, place: str, shape: list[int], level: int) -> str | None:
@@ -338,14 +315,10 @@ def _wrong(value, tensor, place: str) -> str | None:
 
 
 def flat_or_nested(data, tensor, place: str, shape: list[int]) -> np.ndarray:
-    """Read the "data" of the Open Inference Protocol: flat (row-major), or nested.
-
-    Raises:
-        RequestError: 400: another number of values than the shape has; see `read`.
-    """
+    """Read the "data" of the Open Inference Protocol: flat (row-major), or nested."""
     if not isinstance(data, list):
         raise invalid(f"{place} is a list of values; received {echo(data)}")
-    if any(isinstance(value, list) for value in islice(data, 1)):
+    if data and isinstance(data[0], list):
         return read(data, tensor, place, shape)
     size = int(np.prod(shape, dtype=object))
     if len(data) != size:
@@ -369,15 +342,19 @@ TAIL = re.compile(
     rb'(?<=\])\s*(?:,\s*"signature_name"\s*:\s*"([A-Za-z0-9_]*)"\s*)?\}\s*\Z'
 )
 TAIL_WITHIN = 256  # bytes
-DIGITS = b"0123456789"
+ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 
-def frame(body: bytes) -> tuple[str, str, bytes] | None:
-    """Take the frame from a request: {"signature_name": …, "instances": […]}.
+def integers(body: bytes, signatures: dict) -> tuple | None:
+    """Read {"signature_name": …, "instances" or "inputs": nested integers 0…255}.
+
+    Args:
+        body: the text.
+        signatures: by name; those of one input, uint8 of a known shape, are read.
 
     Returns:
-        (name of the signature or "", "instances" or "inputs", the text of the list);
-        None if the frame is another one.
+        "instances" or "inputs", the signature, its arrays; None if the text is not
+        exactly that.
     """
     start = HEAD.match(body)
     if start is None:
@@ -385,22 +362,19 @@ def frame(body: bytes) -> tuple[str, str, bytes] | None:
     end = TAIL.search(body, max(len(body) - TAIL_WITHIN, start.end()))
     if end is None or (start[1] is not None and end[1] is not None):
         return None
-    name = start[1] if start[1] is not None else end[1] or b""
-    return name.decode(), start[2].decode(), body[start.end() : end.start()]
-
-
-def integers(text: bytes, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Read the text of nested lists of integers 0…255.
-
-    Args:
-        text: a JSON list of N nested lists.
-        shape: of one element, such as (32, 32, 3).
-
-    Returns:
-        uint8 array (N, *shape); None if the text is not exactly that.
-    """
-    brackets = text.translate(None, DIGITS + b" ")
-    one = _skeleton(shape)
+    name = start[1] or end[1] or b"serving_default"
+    signature = signatures.get(name.decode())
+    if signature is None or not signature.batched or len(signature.inputs) > 1:
+        return None
+    ((only, tensor),) = signature.inputs.items()
+    if tensor.dtype_name != "uint8" or None in tensor.shape[1:]:
+        return None
+    text = body[start.end() : end.start()]
+    marks = text.translate(ZEROS, b" ")
+    if b"0[" in marks or b"]0" in marks:  # a number beside a list
+        return None
+    brackets = marks.translate(None, b"0")
+    one = _skeleton(tensor.shape[1:])
     count, rest = divmod(len(brackets) - 1, len(one) + 1)
     if rest or count < 1 or brackets != b"[" + b",".join([one] * count) + b"]":
         return None
@@ -409,7 +383,8 @@ def integers(text: bytes, shape: tuple[int, ...]) -> np.ndarray | None:
         flat = bytes(orjson.loads(b"[%b]" % text.translate(None, b"[]")))
     except (TypeError, ValueError):
         return None
-    return np.frombuffer(flat, np.uint8).reshape(count, *shape)
+    array = np.frombuffer(flat, np.uint8).reshape(count, *tensor.shape[1:])
+    return start[2].decode(), signature, {only: array}
 
 
 @functools.lru_cache(maxsize=64)

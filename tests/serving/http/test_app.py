@@ -291,8 +291,7 @@ def test_a_client_that_leaves_is_worked_for_no_longer(app, client):
             await asyncio.wait_for(app(scope, receive, send), seconds)
         finally:
             batcher.running = False
-        batcher._start()
-        assert batcher.waiting == 0
+        assert batcher.waiting == 0 and not batcher.jobs
 
     client.portal.call(leave, app)
     assert told == []

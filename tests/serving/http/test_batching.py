@@ -93,7 +93,7 @@ def test_pixels_of_encoded_images_bound_a_batch(machine):
         machine.go.set()
         await asyncio.gather(first, *others)
 
-    run(machine, scenario, pixels=100)
+    run(machine, scenario, pixels=800)  # a batch has an eighth
     assert machine.batches == [[0], [1], [2, 3, 4], [5]]
 
 
@@ -196,7 +196,6 @@ def test_small_requests_wait_for_no_large_ones(machine):
     async def main():
         limits = Limits(batch=2)
         with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as second:
-            ways = {"x": "instances[{}]"}
             large = Batcher(
                 Signature("s", {"x": x}, {"y": x}, True, slow), second, limits
             )
@@ -204,14 +203,14 @@ def test_small_requests_wait_for_no_large_ones(machine):
             batcher = Batcher(small, pool, limits, large=large)
             machine.go.set()
             many = asyncio.ensure_future(
-                batcher.infer({"x": np.arange(5, dtype=np.int64)}, ways)
+                batcher.submit({"x": np.arange(5, dtype=np.int64)})
             )
             await soon()
-            answer, _ = await batcher.infer({"x": np.array([7])}, ways)
+            answer = await batcher.submit({"x": np.array([7])})
             assert answer["y"].tolist() == [14]
             assert not many.done()
             slow.go.set()
-            answer, _ = await many
+            answer = await many
             assert answer["y"].tolist() == [0, 2, 4, 6, 8]
 
     asyncio.run(main())

@@ -11,13 +11,19 @@ from hypothesis import strategies as st
 
 from kerascnn.serving.http import limits, tensors
 from kerascnn.serving.http.limits import RequestError
-from kerascnn.serving.http.saved_model import Tensor
+from kerascnn.serving.http.saved_model import Signature, Tensor
 
 BYTE = Tensor("image", np.dtype(np.uint8), "uint8", (None, 2, 3))
+NAMES = ("serving_default", "a", "b")
+SIGNATURES = {n: Signature(n, {"image": BYTE}, {}, True, None) for n in NAMES}
 
 
-def frame(text):
-    return tensors.frame(text.encode())
+def quickly(text):
+    """Key, name of the signature, and array of what is read the fast way, or None."""
+    if found := tensors.integers(text.encode(), SIGNATURES):
+        key, signature, arrays = found
+        return key, signature.name, arrays["image"]
+    return None
 
 
 @given(
@@ -30,9 +36,8 @@ def frame(text):
 def test_pixels_are_read(values, separators, key):
     x = np.array(values, np.uint8).reshape(-1, 2, 3)
     text = json.dumps({key: x.tolist()}, separators=separators)
-    name, found, listed = frame(text)
-    assert (name, found) == ("", key)
-    read = tensors.integers(listed, (2, 3))
+    found, name, read = quickly(text)
+    assert (found, name) == (key, "serving_default")
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, x)
 
@@ -46,9 +51,8 @@ def test_what_the_fast_way_takes_json_reads_alike(data):
         place = data.draw(st.integers(0, len(text) - 1))
         text[place] = data.draw(st.sampled_from('0123456789[], .-e"\n\0'))
     text = "".join(text)
-    read = tensors.integers(text.encode(), (2, 3))
-    if read is not None:
-        np.testing.assert_array_equal(read, np.array(json.loads(text)))
+    if found := quickly(f'{{"instances": {text}}}'):
+        np.testing.assert_array_equal(found[2], np.array(json.loads(text)))
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,9 @@ def test_what_the_fast_way_takes_json_reads_alike(data):
         "[[[0,1,2],[3,4,01]]]",
         "[[[0,1,2],[3,4,]]]",
         "[[[0,1,2],[3,4]]]",
+        "[[[0,1,2],1[3,4,5]]]",
+        "[[[0,1,2],[3,4,5]2]]",
+        "[[[0,1,2]1,[3,4,5]]]",
         "[[[0,1,2],[3,4,5]],]",
         "[[[0,1,2],[3,4,1 2]]]",
         "[[[0,1,2],[3,4,-1]]]",
@@ -67,28 +74,29 @@ def test_what_the_fast_way_takes_json_reads_alike(data):
     ],
 )
 def test_what_the_fast_way_declines(text):
-    assert tensors.integers(text.encode(), (2, 3)) is None
+    assert quickly(f'{{"inputs": {text}}}') is None
 
 
 def test_frames():
-    assert frame('{"signature_name": "a", "instances": [1]}') == (
-        "a",
+    one = "[[[0,1,2],[3,4,5]]]"
+    assert quickly(f'{{"signature_name": "a", "instances": {one}}}')[:2] == (
         "instances",
-        b"[1]",
+        "a",
     )
-    assert frame('{"inputs":[1],"signature_name":"b"}') == ("b", "inputs", b"[1]")
+    for name, called in (("b", "b"), ("", "serving_default")):
+        text = f'{{"inputs":{one},"signature_name":"{name}"}}'
+        assert quickly(text)[:2] == ("inputs", called)
     for text in (
         '{"instances": {"b64": ""}}',
-        '{"instances": [1], "more": [1]}',
-        '{"signature_name":"a","instances":[1],"signature_name":"b"}',
-        '[{"instances": [1]}]',
-        '{"instances": [1]} x',
-        '{"instances": [1',
+        f'{{"instances": {one}, "more": [1]}}',
+        f'{{"signature_name":"a","instances":{one},"signature_name":"b"}}',
+        f'{{"signature_name":"other","instances":{one}}}',
+        f'[{{"instances": {one}}}]',
+        f'{{"instances": {one}}} x',
+        f'{{"instances": {one}',
         "",
     ):
-        found = frame(text)
-        # What is framed wrongly is not read: the list has another beginning or end.
-        assert found is None or tensors.integers(found[2], ()) is None, text
+        assert quickly(text) is None, text
 
 
 @given(

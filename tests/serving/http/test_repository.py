@@ -15,8 +15,7 @@ import pytest
 
 from kerascnn.serving.http.limits import Limits, RequestError
 from kerascnn.serving.http.metrics import Metrics
-from kerascnn.serving.http.repository import Repository
-from kerascnn.serving.http.scan import find
+from kerascnn.serving.http.repository import Repository, find
 
 
 def watch(folder, scenario, **settings):
@@ -64,7 +63,7 @@ def test_the_newest_answers_and_the_old_one_is_drained(tmp_path, publish):
             with repository.hold("toy", None, None) as new:
                 assert new.version.number == 2
             # Who holds the old one is still answered by it.
-            signature = held.version.signature("scalar")
+            signature = held.version.signatures["scalar"]
             assert signature.run({"x": 2.0})["y"] == 0.5
             gone = weakref.ref(held.version)
         del held, signature
@@ -159,7 +158,7 @@ def test_a_replaced_version_is_loaded_anew(tmp_path, publish):
         shutil.rmtree(folder / "1")
         publish(folder, 1, source=3)
         await settle(repository)
-        run = repository.find("toy", 1, None).version.signature().run
+        run = repository.find("toy", 1, None).version.signatures["serving_default"].run
         image = [[[[1], [1]], [[1], [1]]]]
         assert run({"image": image})["mean"] == [3.0]
         assert states(repository) == {1: "AVAILABLE"}

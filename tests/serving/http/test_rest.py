@@ -128,7 +128,7 @@ def test_one_number_that_is_none_leaves_the_others_as_they_are():
 
     values = np.array([[0.1, np.nan], [1e30, -np.inf]], np.float32)
     assert tensors.dumps(tensors.write("x", values)) == (
-        b"[[0.1, NaN], [1e+30, -Infinity]]"
+        b"[[0.1,NaN],[1e+30,-Infinity]]"
     )
     assert tensors.dumps(tensors.write("x", values[:, 0])) == b"[0.1,1e+30]"
 
