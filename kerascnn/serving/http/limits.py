@@ -104,7 +104,7 @@ class Bodies:
     def __init__(self, limits: Limits):
         self.limits = limits
         self.used = 0  # bytes
-        self.unpacker = ThreadPoolExecutor(1, "kerascnn-unpack")
+        self.unpacker = ThreadPoolExecutor(1, "kerascnn-unpack", _come_last)
         self.asker = ThreadPoolExecutor(1, "kerascnn-read")
         self.turn = asyncio.Lock()
         self.reader: subprocess.Popen | None = None
@@ -260,10 +260,15 @@ read_for_parent()
 """
 
 
+def _come_last() -> None:
+    """Leave the processors to small requests; on Linux a thread has its own rank."""
+    if sys.platform == "linux":
+        os.nice(10)
+
+
 def read_for_parent() -> None:
     """Call the functions that come at standard input, until it ends."""
-    if hasattr(os, "nice"):  # small requests come first
-        os.nice(10)
+    _come_last()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     with contextlib.suppress(EOFError, BrokenPipeError):

@@ -10,11 +10,14 @@ import sys
 import time
 
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
 from kerascnn.serving import http
 from kerascnn.serving.http import Limits, create_app
+from kerascnn.serving.http.limits import Bodies, RequestError
 from kerascnn.serving.http.metrics import Lines, Once
+from kerascnn.serving.http.rest import parse
 
 TOY = "/v1/models/toy:predict"
 PIXELS = [[[1], [2]], [[3], [4]]]
@@ -257,6 +260,46 @@ def test_values_are_bounded_and_not_bytes_alone(folder):
             TOY, content=json.dumps({"instances": [PIXELS]}) + " " * 9**5
         )
         assert answer.json() == {"predictions": [2.5]}
+
+
+@pytest.mark.parametrize("end", ["the time limit", "the client", "the process"])
+def test_what_takes_too_long_to_read_is_ended(end):
+    """In a process of its own, while the event loop goes on; the next is read."""
+
+    async def scenario():
+        bodies = Bodies(Limits(timeout=0.5 if end == "the time limit" else 60))
+        request = FakeRequest(leave_after=0.5 if end == "the client" else 60)
+        expected = {"the client": ClientDisconnect}.get(end, RequestError)
+        started = time.monotonic()
+        if end == "the process":
+            killing = asyncio.get_running_loop().call_later
+            killing(5, lambda: bodies.reader.kill())
+        with pytest.raises(expected) as raised:
+            async with bodies.read(request):
+                await bodies.work(10**6, time.sleep, 50)
+        assert time.monotonic() - started < 30
+        status = {"the time limit": 504, "the process": 503}.get(end)
+        assert getattr(raised.value, "status", None) == status
+        assert await bodies.work(10**6, divmod, 7, 2) == (3, 1)
+        with pytest.raises(RequestError, match="Is not object") as raised:
+            await bodies.work(10**6, parse, b"[1]", Limits())
+        assert raised.value.status == 400
+        bodies.close()
+
+    asyncio.run(scenario())
+
+
+class FakeRequest:
+    def __init__(self, leave_after):
+        self.headers = {}
+        self.leave_after = leave_after
+
+    async def stream(self):
+        yield b"text"
+
+    async def receive(self):
+        await asyncio.sleep(self.leave_after)
+        return {"type": "http.disconnect"}
 
 
 def test_a_client_that_leaves_is_worked_for_no_longer(app, client):

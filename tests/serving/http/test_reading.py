@@ -1,6 +1,7 @@
 """Pixels read from text, arrays from lists, headers of images."""
 
 import base64
+import io
 import json
 import zlib
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from kerascnn.serving.http import limits, tensors
 from kerascnn.serving.http.limits import RequestError
@@ -157,6 +159,47 @@ def test_image_headers(png, image):
         assert limits.pixels(png(image, kind), "i", 1024) == 1024
         with pytest.raises(RequestError, match="i is an image of 32 x 32 pixels, more"):
             limits.pixels(png(image, kind), "i", 1023)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "more"),
+    [
+        ("L", "JPEG", {}),
+        ("CMYK", "JPEG", {"progressive": True}),
+        ("RGB", "JPEG", {"comment": b"\xff\xc0" * 30_000, "restart_marker_rows": 1}),
+        ("RGB", "JPEG", {"exif": b"Exif\0\0" + bytes(60_000), "dpi": (300, 300)}),
+        ("RGB", "JPEG", {"icc_profile": bytes(200_000)}),
+        ("1", "PNG", {}),
+        ("P", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("I;16", "PNG", {"compress_level": 0}),
+    ],
+)
+def test_sizes_are_those_that_pillow_reads(mode, kind, more):
+    file = io.BytesIO()
+    Image.new(mode, (300, 170)).save(file, kind, **more)
+    assert limits.pixels(file.getvalue(), "i", 10**6) == 300 * 170
+    filled = file.getvalue()
+    if kind == "JPEG":  # bytes that only fill stand before any marker
+        filled = filled[:2] + b"\xff" * 9 + filled[2:]
+        assert limits.pixels(filled, "i", 10**6) == 300 * 170
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"\xff\xd8\xff" + b"\xff" * 10**6,
+        b"\xff\xd8" + b"\xff\xe0\0\2" * 10**6,
+        b"\xff\xd8" + b"\xff\0" * 10**6 + b"\xff\xc0",
+        b"\xff\xd8\xff\xe0\xff\xff" + bytes(10**6),
+        b"\xff\xd8\xff\xd9\xff\xc0\0\x11\x08\0\1\0\1",
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0",
+    ],
+)
+def test_headers_without_a_size_are_soon_refused(file):
+    with pytest.raises(RequestError, match=r"i: the header of the .* is damaged"):
+        limits.pixels(file, "i", 10**6)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])

@@ -1,0 +1,240 @@
+"""What a hostile client does to the others: 64 with small images beside one attacker.
+
+    python benchmarks/hostile.py                   a minute for each attack
+    python benchmarks/hostile.py --seconds 10 --only gzip
+
+Starts `kerascnn serve` as it is by default, with lecture_cnn; lets 64 clients ask for
+one 32x32 image after another, alone and beside each attack; and ends the server while
+100 clients ask. Latencies mean something beside the row "no attack" only: attacker and
+clients share the machine with the server. Writes no file.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import gzip
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HOST, PREDICT = "127.0.0.1", "/v1/models/lecture_cnn:predict"
+CLIENTS, LAST_CLIENTS, AT_ONCE = 64, 100, 8
+
+
+def post(body: bytes, coding: str = "identity") -> bytes:
+    """Return a request."""
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: {HOST}\r\nContent-Encoding: {coding}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def pngs(count: int, million: float) -> bytes:
+    """Return a request of transparent PNG files, of so many million pixels each."""
+    file, side = io.BytesIO(), int((million * 1e6) ** 0.5)
+    Image.new("RGBA", (side, side)).save(file, "PNG")
+    text = {"b64": base64.b64encode(file.getvalue()).decode()}
+    body = {"signature_name": "serve_bytes", "instances": [text] * count}
+    return post(json.dumps(body).encode())
+
+
+def packed(item: bytes, count: int) -> bytes:
+    """Return a request of a list of equal items, compressed."""
+    body = b'{"instances": [' + item * (count - 1)
+    return post(gzip.compress(body + item[:-1] + b"]}", 1), "gzip")
+
+
+ATTACKS = {
+    "gzip of 10 million empty lists": lambda: packed(b"[],", 10_000_000),
+    "gzip of 440,000 lists, which are read": lambda: packed(b"[],", 440_000),
+    "gzip of 4 million numbers, which are read": lambda: packed(b"0.1234,", 3_999_000),
+    "a PNG of 24 million pixels": lambda: pngs(1, 24),
+    "a PNG of 12 million pixels, which is read": lambda: pngs(1, 12),
+    "100 PNG of 12 million pixels": lambda: pngs(100, 12),
+    "100 PNG of 0.45 million pixels, which are read": lambda: pngs(100, 0.45),
+    "PNG of 12 million pixels, left at once": lambda: pngs(4, 12),
+    "500 connections with slow headers": None,
+    "2,000 idle connections": None,
+}
+
+
+async def ask(reader, writer, request: bytes) -> tuple[int, bool]:
+    """Send a request; return the status, and whether the connection stays."""
+    writer.write(request)
+    await writer.drain()
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = re.search(rb"content-length: (\d+)", head)
+    await reader.readexactly(int(length[1]))
+    return int(head.split()[1]), b"connection: close" not in head
+
+
+async def client(port: int, request: bytes, end, seconds: list, failed: list) -> None:
+    """Ask again and again until `end()`; a refused connection ends it too."""
+    writer = None
+    while not end():
+        try:
+            if writer is None:
+                reader, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            return
+        started = time.perf_counter()
+        try:
+            status, stays = await asyncio.wait_for(ask(reader, writer, request), 60)
+        except (OSError, EOFError, TimeoutError) as error:
+            failed.append(type(error).__name__)
+            status, stays = 0, False
+        if status == 200:
+            seconds.append(time.perf_counter() - started)
+        elif status:
+            failed.append(str(status))
+        if not stays:
+            writer.close()
+            writer = None
+    if writer:
+        writer.close()
+
+
+async def attack(name: str, port: int) -> None:
+    """Attack until this process is ended."""
+    if ATTACKS[name] is None:
+        count = int(re.search(r"[\d,]+", name)[0].replace(",", ""))
+        held = []
+        while True:
+            while len(held) < count:
+                held.append(await asyncio.open_connection(HOST, port))
+            await asyncio.sleep(1)
+            for reader, writer in list(held):
+                if "slow" in name:
+                    writer.write(b"X")
+                if reader.at_eof() or writer.is_closing():
+                    writer.close()
+                    held.remove((reader, writer))
+
+    async def one():
+        while True:
+            with contextlib.suppress(OSError, EOFError, TimeoutError):
+                reader, writer = await asyncio.open_connection(HOST, port)
+                with contextlib.closing(writer):
+                    patience = 0.2 if "left at once" in name else 120
+                    await asyncio.wait_for(ask(reader, writer, request), patience)
+
+    request = ATTACKS[name]()
+    await asyncio.gather(*(one() for _ in range(AT_ONCE)))
+
+
+def resident(process: int) -> int:
+    """Return MiB of a process and its children (Linux)."""
+    folder, pages = Path(f"/proc/{process}"), 0
+    with contextlib.suppress(OSError, IndexError):
+        pages = int((folder / "statm").read_text().split()[1]) / 256
+        for child in (folder / f"task/{process}/children").read_text().split():
+            pages += resident(int(child))
+    return int(pages)
+
+
+async def watch(process: int, peak: list) -> None:
+    """Keep the largest memory that is seen."""
+    while True:
+        peak[0] = max(peak[0], resident(process))
+        await asyncio.sleep(0.1)
+
+
+async def measure(port: int, process: int, name: str, seconds: float) -> dict:
+    """Let the clients ask beside an attack; return what they found."""
+    attacker = None
+    if name in ATTACKS:
+        command = [sys.executable, __file__, "--attack", name, "--port", str(port)]
+        attacker = subprocess.Popen(command)
+        await asyncio.sleep(5)  # it makes its request, and begins
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).tolist()
+    request = post(json.dumps({"instances": image}).encode())
+    found, failed, peak = [], [], [0]
+    watching = asyncio.ensure_future(watch(process, peak))
+    over = time.monotonic() + seconds
+
+    def end():
+        return time.monotonic() > over
+
+    await asyncio.gather(
+        *(client(port, request, end, found, failed) for _ in range(CLIENTS))
+    )
+    watching.cancel()
+    if attacker:
+        attacker.kill()
+        attacker.wait()
+        await asyncio.sleep(2)
+    p50, p99 = np.percentile(found or [np.nan], (50, 99))
+    return {
+        "attack": name,
+        "requests/s": round(len(found) / seconds),
+        "p50 ms": round(1000 * p50),
+        "p99 ms": round(1000 * p99),
+        "failed": len(failed),
+        "of": " ".join(sorted(set(failed))) or "-",
+        "MiB at most": peak[0],
+    }
+
+
+async def finish(port: int, process: subprocess.Popen) -> list[str]:
+    """End the server while clients ask; return what they did not get."""
+    image = np.zeros((1, 32, 32, 3), int).tolist()
+    request = post(json.dumps({"instances": image}).encode())
+    found, failed = [], []
+    asking = [
+        asyncio.ensure_future(client(port, request, lambda: False, found, failed))
+        for _ in range(LAST_CLIENTS)
+    ]
+    await asyncio.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    await asyncio.gather(*asking)
+    return failed
+
+
+def main() -> None:
+    """Start the server, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60, help="for each attack")
+    parser.add_argument("--only", default="", help="part of an attack's name")
+    parser.add_argument("--attack", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.attack:
+        asyncio.run(attack(chosen.attack, chosen.port))
+    kerascnn = [sys.executable, "-m", "kerascnn"]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+        export = [*kerascnn, "export", "lecture_cnn", f"{folder}/lecture_cnn"]
+        subprocess.run(export, check=True, stdout=subprocess.DEVNULL, stderr=log)
+        process = subprocess.Popen(
+            [*kerascnn, "serve", folder, "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            for line in process.stdout:
+                if found := re.search(r"serving at http://[\d.]+:(\d+)", line):
+                    break
+            port = int(found[1])
+            print(f"memory at the start: {resident(process.pid)} MiB", flush=True)
+            names = ["no attack", *(n for n in ATTACKS if chosen.only in n)]
+            for name in [*names, "no attack, again"]:
+                row = asyncio.run(measure(port, process.pid, name, chosen.seconds))
+                print(json.dumps(row), flush=True)
+            failed = asyncio.run(finish(port, process))
+            print(f"SIGTERM under {LAST_CLIENTS} clients: {len(failed)} not answered")
+            print(f"exit code {process.wait(60)}, {log.tell():,} bytes of log")
+        finally:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()
