@@ -1,6 +1,6 @@
 """The sum behind one value of a feature map: patch times filter, term by term."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -83,23 +83,13 @@ class Cell:
 
     def to_dict(self) -> dict:
         """Return everything but the image as values that JSON can hold."""
-        where = self.region
+        names = ("layer", "kind", "bias", "activation", "value", "model_value")
         return {
-            "layer": self.layer,
-            "kind": self.kind,
+            **{name: getattr(self, name) for name in names},
             "place": list(self.place),
-            "receptive_field": where
-            and {
-                "rows": list(where.rows),
-                "columns": list(where.columns),
-                "exact": where.exact,
-            },
+            "receptive_field": self.region and asdict(self.region),
             "terms": self.terms,
             "sum": self.total,
-            "bias": self.bias,
-            "activation": self.activation,
-            "value": self.value,
-            "model_value": self.model_value,
         }
 
     def __str__(self) -> str:
@@ -276,7 +266,7 @@ def cell_at(recording: Recording, position: int, place=None, image=None) -> Cell
         )
     given = recording.array(call.inputs[0])[0]
     out = recording.values(position)[0]
-    place = _checked(name, out, place)
+    place = place_in(name, out, place)
     row, column, k = place if len(place) == 3 else (0, 0, *place)
     # A vector is a feature map of one pixel.
     given = given if given.ndim == 3 else given.reshape(1, 1, -1)
@@ -329,8 +319,11 @@ def _kind(layer) -> str | None:
     return next((kind for kind, name in _KINDS.items() if is_a(layer, (name,))), None)
 
 
-def _checked(name, out, at) -> tuple[int, ...]:
-    """A place in an output (H, W, C) or (units,)."""
+def place_in(name, out, at) -> tuple[int, ...]:
+    """Return a place in the output (H, W, C) or (units,) of a call, ValueError outside.
+
+    None is the place of the greatest value.
+    """
     if out.ndim not in (1, 3):
         raise ValueError(
             f"{name} has outputs of shape {out.shape}; those of feature maps are "

@@ -7,20 +7,8 @@ import numpy as np
 
 from kerascnn.arithmetic import OutputSize, output_size
 from kerascnn.explain.cell import product_lines
-from kerascnn.plotting.style import (
-    CHANNELS,
-    SEQUENTIAL,
-    draw_image,
-    draw_matrix,
-    draw_numbers,
-    exact,
-    matrix_text,
-    number,
-    place,
-    rectangle,
-    save,
-    whole_ticks,
-)
+from kerascnn.plotting import style
+from kerascnn.plotting.style import exact, number, place
 
 _STRONGEST = 3  # channels that are drawn of more
 
@@ -165,7 +153,7 @@ class Slide:
                 )
             else:
                 lines.append(f"map {f}{', after ReLU' if self.relu else ''}:")
-                lines.append(matrix_text(values))
+                lines.append(style.matrix_text(values))
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -185,14 +173,7 @@ class Slide:
             "maps": self.output.tolist(),
         }
 
-    def plot(
-        self,
-        path=None,
-        *,
-        step: int = 0,
-        channel: int | None = None,
-        inverted: bool = False,
-    ):
+    def plot(self, path=None, *, step: int = 0, channel=None, inverted: bool = False):
         """Draw one step: the window on the image, the products, the map so far.
 
         Args:
@@ -202,13 +183,12 @@ class Slide:
                 else the three whose products amount to most.
             inverted: draw 0 white and the greatest value black, as the slides do.
 
-        Returns:
-            A matplotlib Figure.
+        Returns a matplotlib Figure.
         """
         shown = self._channels(step) if channel is None else [channel]
         figure = self._figure(shown)
         self._draw(figure, step % len(self.steps), shown, inverted)
-        save(figure, path, f"{self.steps[step]}")
+        style.save(figure, path, f"{self.steps[step]}")
         return figure
 
     def _channels(self, step: int) -> list[int]:
@@ -216,7 +196,7 @@ class Slide:
         if count <= _STRONGEST:
             return list(range(count))
         sums = np.abs(self.steps[step].products.sum((0, 1)))
-        return sorted(int(c) for c in np.argsort(-sums, kind="stable")[:_STRONGEST])
+        return [int(c) for c in np.argsort(-sums, kind="stable")[:_STRONGEST]]
 
     def _figure(self, shown, **options):
         from matplotlib.figure import Figure
@@ -227,19 +207,21 @@ class Slide:
         step = self.steps[index]
         # Places that are fixed: a layout that is worked out costs more than all else,
         # frame by frame.
-        areas = figure.add_gridspec(
-            len(shown),
-            6,
-            width_ratios=(1.5, 1, 1, 1, 0.1, 1.6),
-            left=0.05,
-            right=0.96,
-            top=0.88,
-            bottom=0.09,
-            wspace=0.15,
-        )
-        self._draw_window(figure.add_subplot(areas[:, 0]), step, inverted)
+        widths, count = (1.5, 1, 1, 1, 0.1, 1.6), len(shown)
+        sides = {"left": 0.05, "right": 0.96, "top": 0.88, "bottom": 0.09}
+        areas = figure.add_gridspec(count, 6, width_ratios=widths, wspace=0.15, **sides)
         channels = self.image.shape[-1]
-        names = CHANNELS.get(channels) or [f"channel {c}" for c in range(channels)]
+        names = style.CHANNELS.get(channels) or [
+            f"channel {c}" for c in range(channels)
+        ]
+        axes, image, title = figure.add_subplot(areas[:, 0]), self.image, "image"
+        if (
+            channels not in style.CHANNELS
+        ):  # a map, from its least to its greatest value
+            title = names[shown[0]]
+            image = image[..., shown[:1]] - image[..., shown[0]].min()
+            image = image / (image.max() or 1.0)
+        self._draw_window(axes, image, f"{title} and window", step, inverted)
         parts = {"window": step.window, "filter": step.weights}
         parts["product"] = step.products
         for column, (title, values) in enumerate(parts.items(), start=1):
@@ -250,10 +232,10 @@ class Slide:
                     text += f": {number(values[..., c].sum())}"
                 axes = figure.add_subplot(areas[line, column])
                 matrix = values[..., c]
-                draw_matrix(axes, matrix, text, limit=limit, numbers=False)
+                style.draw_matrix(axes, matrix, text, limit=limit, numbers=False)
                 if numbers and max(matrix.shape) <= 9:
                     size = 7 if max(matrix.shape) <= 5 else 5.5
-                    draw_numbers(axes, matrix, size=size, form=_short)
+                    style.draw_numbers(axes, matrix, size=size, form=_short)
         note = "window · filter = product, place by place"
         if rest := channels - len(shown):
             others = step.total - step.products[..., shown].sum()
@@ -269,16 +251,16 @@ class Slide:
             text += f", after ReLU: {number(step.output)}"
         figure.suptitle(text)
 
-    def _draw_window(self, axes, step, inverted) -> None:
+    def _draw_window(self, axes, image, title, step, inverted) -> None:
         height, width, _ = self.padded.shape
         top, left = -self.rows.before, -self.columns.before
         # The zeros of the padding are grey, whatever the image makes of a zero.
         grey = "gray_r" if inverted else "gray"
-        draw_image(axes, self.image, "image and window", grey=grey)
+        style.draw_image(axes, image, title, grey=grey)
         axes.set_facecolor("#BBBBBB")
         axes.set_xlim(left - 0.5, left + width - 0.5)
         axes.set_ylim(top + height - 0.5, top - 0.5)
-        if max(self.image.shape[:2]) <= 9 and self.image.shape[-1] == 1:
+        if max(image.shape[:2]) <= 9 and self.image.shape[-1] == 1:
             tones = self.image[..., 0]
             middle = (tones.max() + tones.min()) / 2
 
@@ -286,13 +268,13 @@ class Slide:
                 bright = (tones[row, column] > middle) != inverted
                 return "black" if bright else "white"
 
-            draw_numbers(axes, tones, size=8, colours=colour)
+            style.draw_numbers(axes, tones, size=8, colours=colour)
         taps, gap = self.filters.shape[:2], step.dilation
         if gap == 1:
-            rectangle(axes, step.top, step.left, *taps)
+            style.rectangle(axes, step.top, step.left, *taps)
             return
         for i, j in np.ndindex(*taps):
-            rectangle(axes, step.top + i * gap, step.left + j * gap, 1, 1)
+            style.rectangle(axes, step.top + i * gap, step.left + j * gap, 1, 1)
 
     def _draw_map(self, axes, step, index: int) -> None:
         values = self.output[..., step.filter]
@@ -301,16 +283,16 @@ class Slide:
         seen = np.arange(rows * columns).reshape(rows, columns) <= done
         low, high = values.min(), values.max()
         high = high if high > low else low + 1
-        scale = {"cmap": SEQUENTIAL, "vmin": low, "vmax": high}
+        scale = {"cmap": style.SEQUENTIAL, "vmin": low, "vmax": high}
         axes.imshow(values, alpha=0.15, **scale)  # what is still to come
         shown = axes.imshow(np.ma.masked_where(~seen, values), **scale)
         for i, j in np.argwhere(seen & (max(rows, columns) <= 9)):
             colour = "black" if values[i, j] > (low + high) / 2 else "white"
-            style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
-            axes.text(j, i, number(values[i, j]), **style)
-        rectangle(axes, step.row, step.column, 1, 1)
+            look = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            axes.text(j, i, number(values[i, j]), **look)
+        style.rectangle(axes, step.row, step.column, 1, 1)
         axes.set_title(f"map {step.filter}" + (", after ReLU" if self.relu else ""))
-        whole_ticks(axes)
+        style.whole_ticks(axes)
         axes.set_xlabel("column of the map")
         axes.set_ylabel("row of the map")
         axes.figure.colorbar(shown, ax=axes, shrink=0.6, label="value")
@@ -378,9 +360,6 @@ def slide(
         relu: whether max(0, x) follows.
         dilation: pixels from one tap of the filter to the next.
 
-    Returns:
-        A `Slide`: `.steps`, `.output`; `print` it, `.plot(step=3)`, `.animate(path)`.
-
     Raises:
         ValueError: the shapes do not agree, the filter does not fit the image, or an
             argument of `kerascnn.arithmetic.output_size` is out of range.
@@ -428,6 +407,7 @@ def _window(padded, rows, columns, row, column) -> np.ndarray:
 
 
 def _short(value: float) -> str:
-    """Write a number in two digits, a whole one whole."""
-    whole = abs(value) >= 10 or value == int(value)
-    return f"{value:.0f}" if whole else f"{value:.2g}"
+    """Write a number in two digits, a whole one whole, of small ones thousandths."""
+    if abs(value) >= 10 or value == int(value):
+        return str(round(value))
+    return f"{value:.2g}" if abs(value) >= 0.01 else f"{round(value, 3) + 0.0:.3f}"

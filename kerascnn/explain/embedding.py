@@ -9,7 +9,8 @@ from kerascnn.costs import weighted
 from kerascnn.explain.mistakes import images_of
 from kerascnn.explain.recording import batch, record
 from kerascnn.heads import SAMPLE, head
-from kerascnn.plotting.style import CYCLE, canvas, drawn
+from kerascnn.plotting import style
+from kerascnn.plotting.style import CYCLE
 from kerascnn.tables import Column, Table
 
 METHODS = ("auto", "tsne", "pca")
@@ -84,10 +85,10 @@ class Embedding:
             "rows": [dict(row) for row in self.table.rows],
         }
 
-    @drawn
+    @style.drawn
     def plot(self):
         """Draw the points, a colour and a marker for each class."""
-        figure = canvas(9.5, 7)
+        figure = style.canvas(9.5, 7)
         axes = figure.subplots()
         for label, own in self._classes():
             k = self.labels.index(label)
@@ -132,9 +133,6 @@ def embedding(
             "auto": t-SNE where scikit-learn is installed, else PCA; `.note` says which.
         images: the most images, chosen at random from more; 3 or more.
         seed: of the choice, and of t-SNE.
-
-    Returns:
-        An `Embedding`: `print` it, `.plot()` it.
 
     Raises:
         ValueError: fewer than 3 images, or no such method, part or layer.

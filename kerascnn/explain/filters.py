@@ -6,16 +6,8 @@ import numpy as np
 
 from kerascnn.explain.recording import numbers
 from kerascnn.graph import find_layer, functional, trace
-from kerascnn.plotting.style import (
-    DIVERGING,
-    canvas,
-    drawn,
-    grid,
-    matrix_text,
-    number,
-    shape_text,
-    tiles,
-)
+from kerascnn.plotting import style
+from kerascnn.plotting.style import number, shape_text
 from kerascnn.tables import Column, Table
 
 _LISTED = 12
@@ -77,7 +69,7 @@ class Filters:
             some = range(channels) if channels <= 4 else [self.channel(0)]
             for c in some:
                 lines.append(f"filter 0, channel {c}:")
-                lines.append(matrix_text(self.filters[..., c, 0]))
+                lines.append(style.matrix_text(self.filters[..., c, 0]))
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -97,7 +89,7 @@ class Filters:
         c = self.channel(k)
         return weights[..., c], f"{k}" if channels == 1 else f"{k}: channel {c}"
 
-    @drawn
+    @style.drawn
     def plot(self, *, most: int = 64):
         """Draw the filters: in colour where they see an RGB image, else by sign.
 
@@ -110,12 +102,12 @@ class Filters:
         """
         *shape, count = self.filters.shape
         cells = [self._tile(k) for k in range(min(count, most))]
-        rows, columns = grid(len(cells))
-        figure = canvas(1.6 + 1.2 * columns, 1.5 + 1.35 * rows)
+        rows, columns = style.grid(len(cells))
+        figure = style.canvas(1.6 + 1.2 * columns, 1.5 + 1.35 * rows)
         axes = figure.subplots()
         limit = float(np.abs(self.filters).max()) or 1.0
         lines = [cells[i * columns : (i + 1) * columns] for i in range(rows)]
-        drawn = tiles(axes, lines, cmap=DIVERGING, vmin=-limit, vmax=limit)
+        drawn = style.tiles(axes, lines, cmap=style.DIVERGING, vmin=-limit, vmax=limit)
         what = "; red, green and blue weights as a colour, grey is 0"
         if shape[-1] != 3:
             figure.colorbar(drawn, ax=axes, label="weight", shrink=0.8)
@@ -138,9 +130,6 @@ def filters(model, layer=None) -> Filters:
         model: a built Keras model.
         layer: name of a convolutional or dense layer, or the layer itself, also inside
             of a nested model ("encoder/conv1"); default: the first layer with filters.
-
-    Returns:
-        A `Filters`: `print` it, `.plot()` it.
 
     Raises:
         ValueError: there is no such layer, or it has no filters.

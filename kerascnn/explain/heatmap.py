@@ -1,34 +1,25 @@
 """What in an image an answer depends on: Grad-CAM, saliency and occlusion."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from kerascnn.explain.recording import (
     Recording,
-    Score,
     batch,
     gradient,
     last_maps,
+    logits,
     numbers,
     prepared,
     record,
-    score,
     shown_image,
 )
 from kerascnn.heads import Head
 from kerascnn.heads import head as find_head
-from kerascnn.plotting.style import (
-    DIVERGING,
-    SEQUENTIAL,
-    canvas,
-    draw_image,
-    drawn,
-    number,
-    picture,
-    place,
-    shades,
-)
+from kerascnn.plotting import style
+from kerascnn.plotting.style import number
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +62,7 @@ class Heatmap:
             )
             if not self.signed:
                 return "\n".join(lines)
-        row, column = place(self.heat)
+        row, column = style.place(self.heat)
         lines.append(
             f"from {number(least)} to {number(most)}, the greatest at row {row}, "
             f"column {column}"
@@ -85,7 +76,7 @@ class Heatmap:
                 f"{100 * half.mean():.0f} % of the image"
             )
         lines.append("space 0 or less, @ the greatest:")
-        return "\n".join([*lines, shades(self.heat, low=0.0)])
+        return "\n".join([*lines, style.shades(self.heat, low=0.0)])
 
     def to_dict(self) -> dict:
         """Return everything but the image as values that JSON can hold."""
@@ -95,20 +86,20 @@ class Heatmap:
             "heat": np.round(self.heat.astype(float), 8).tolist(),
         }
 
-    @drawn
+    @style.drawn
     def plot(self):
         """Draw the image, the map, and the map over the image."""
-        figure = canvas(13, 4.6)
+        figure = style.canvas(13, 4.6)
         first, second, third = figure.subplots(1, 3)
-        draw_image(first, self.image, "image")
+        style.draw_image(first, self.image, "image")
         most = float(np.abs(self.heat).max()) or 1.0
-        scale = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": most}
+        scale = {"cmap": style.SEQUENTIAL, "vmin": 0.0, "vmax": most}
         if self.signed and self.heat.min() < 0:
-            scale = {"cmap": DIVERGING, "vmin": -most, "vmax": most}
+            scale = {"cmap": style.DIVERGING, "vmin": -most, "vmax": most}
         shown = second.imshow(self.heat, interpolation="nearest", **scale)
         figure.colorbar(shown, ax=second, label=self.meaning, shrink=0.85)
         # Grey below, so that colour is the map's alone.
-        below = picture(self.image)
+        below = style.picture(self.image)
         below = below if below.ndim == 2 else below[..., :3] @ (0.299, 0.587, 0.114)
         third.imshow(below, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         # The picture shows through where the map is near 0.
@@ -125,15 +116,19 @@ class Heatmap:
 class _Question:
     """A class of a model's answer to one image, which a map is to explain."""
 
-    model: object
+    model: Any
     image: np.ndarray  # (H, W, C)
     images: np.ndarray  # (1, H, W, C) as the model takes them
     seen: Recording
     head: Head
-    score: Score
+    logits: tuple[int, Any] | None  # as `kerascnn.explain.recording.logits` says
     target: int
     label: str
     column: int  # of the class among the probabilities
+
+    @property
+    def kind(self) -> str:
+        return "output" if self.logits is None else "logit"
 
     def probabilities(self, seen: Recording) -> np.ndarray:
         """Return the probability of the class for each image of a recording."""
@@ -145,14 +140,27 @@ class _Question:
 
         Returns an array (N, …, channels).
         """
+        import keras
+
         single = self.head.units == 1
-        unit = 0 if single else self.column
+        position, fused = self.logits or (None, None)
 
         def scores(seen):
-            return self.score.of(seen)[:, unit]
+            found = seen.graph.outputs[self.head.index]
+            if position is not None:
+                call = seen.calls[position]
+                given = call.inputs[0] if fused is None else call.outputs[0]
+                found = keras.ops.reshape(given, found.shape)
+            return found[:, 0 if single else self.column]
 
-        with self.score.without_activation():
+        kept = getattr(fused, "activation", None)
+        try:
+            if fused is not None:
+                fused.activation = keras.activations.linear
             slopes = gradient(self.model, images, scores, at=at)
+        finally:
+            if fused is not None:
+                fused.activation = kept
         if self.seen.channels_first and slopes.ndim == 4:
             slopes = np.moveaxis(slopes, 1, -1)
         # One unit speaks for class 1, and against class 0.
@@ -168,7 +176,7 @@ class _Question:
             target=self.target,
             label=self.label,
             probability=float(self.probabilities(self.seen)[0]),
-            **{"score": self.score.kind, **more},
+            **{"score": self.kind, **more},
         )
 
 
@@ -202,7 +210,7 @@ def _ask(model, image, target, output: int | None, labels) -> _Question:
         images,
         seen,
         own,
-        score(seen, own),
+        logits(seen, own),
         number,
         labels[number] if labels else f"class {number}",
         own.classes - classes + number,
@@ -229,8 +237,8 @@ def gradcam(
             answers, as `kerascnn.heads.head` says.
         labels: names of the classes.
 
-    Returns:
-        A `Heatmap`, `.coarse` of the size of the layer's maps, `.heat` of the image's.
+    Returns a `Heatmap`, `.coarse` of the size of the layer's maps, `.heat` of the
+    image's.
 
     Raises:
         ValueError: the model has no feature maps; no such layer, class or output; or
@@ -264,7 +272,7 @@ def gradcam(
     )
     return question.heatmap(
         "Grad-CAM",
-        f"weighted sum of the maps that raise the {question.score.kind}",
+        f"weighted sum of the maps that raise the {question.kind}",
         numbers(heat)[0, ..., 0],
         layer=seen.names[position],
         coarse=coarse,
@@ -295,9 +303,7 @@ def saliency(
         noise: standard deviation of the noise, as a share of the image's range.
         seed: of the noise.
 
-    Raises:
-        ValueError: no such class or output, the image is not of the model's shape, or
-            a number is out of range.
+    Raises ValueError as `gradcam`, and for a number that is out of range.
 
     Source: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks" (2014,
     arXiv 1312.6034), section 3.1; Smilkov et al., "SmoothGrad: removing noise by
@@ -318,7 +324,7 @@ def saliency(
         slopes = slopes[..., None]
     return question.heatmap(
         "saliency" if samples == 1 else f"saliency (mean of {samples})",
-        f"|change of the {question.score.kind}| for one unit of a pixel",
+        f"|change of the {question.kind}| for one unit of a pixel",
         np.abs(slopes).max(-1),
     )
 
@@ -351,12 +357,8 @@ def occlusion(
             default: the image's mean, channel by channel.
         batch_size: hidden images that are asked about at once.
 
-    Returns:
-        A `Heatmap`; `.coarse` has a value for each square.
-
-    Raises:
-        ValueError: no such class or output, the image is not of the model's shape, or
-            the square does not fit it.
+    Returns a `Heatmap`, `.coarse` of a value for each square; raises ValueError as
+    `gradcam`, and where the square does not fit the image.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks"
     (ECCV 2014, arXiv 1311.2901), section 4.2.

@@ -5,19 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kerascnn.explain.recording import last_maps, prepared, record, shown_image
-from kerascnn.plotting.style import (
-    BLUE,
-    SEQUENTIAL,
-    canvas,
-    draw_image,
-    drawn,
-    grid,
-    number,
-    place,
-    shades,
-    shape_text,
-    tiles,
-)
+from kerascnn.plotting import style
+from kerascnn.plotting.style import number, shape_text
 from kerascnn.tables import Column, Table
 
 _LISTED = 12
@@ -69,7 +58,7 @@ class ActivationMaps:
                     "least": float(values.min()),
                     "mean": float(values.mean()),
                     "greatest": float(values.max()),
-                    "at": None if flat else place(values),
+                    "at": None if flat else style.place(values),
                     "zeros": 100 * float((values == 0).mean()),
                 }
             )
@@ -89,7 +78,7 @@ class ActivationMaps:
             k = int(self.strongest[0])
             values = self.maps[..., k]
             ends = f"space {number(values.min())}, @ {number(values.max())}"
-            lines += [f"map {k}, the strongest ({ends}):", shades(values)]
+            lines += [f"map {k}, the strongest ({ends}):", style.shades(values)]
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -101,7 +90,7 @@ class ActivationMaps:
             "maps": [dict(row) for row in self.table.rows],
         }
 
-    @drawn
+    @style.drawn
     def plot(self, *, most: int = 48):
         """Draw the maps beside the image, the strongest first, each on its own scale.
 
@@ -112,26 +101,26 @@ class ActivationMaps:
         some = f", the {len(shown)} strongest" if len(shown) < count else ""
         if self.maps.ndim == 1:
             shown = np.sort(shown)
-            figure = canvas(11, 4)
+            figure = style.canvas(11, 4)
             left, axes = figure.subplots(1, 2, width_ratios=(1, 2.4))
-            draw_image(left, self.image, "image")
-            axes.bar(range(len(shown)), self.maps[shown], color=BLUE)
+            style.draw_image(left, self.image, "image")
+            axes.bar(range(len(shown)), self.maps[shown], color=style.BLUE)
             axes.set_xticks(range(len(shown)), [str(k) for k in shown], fontsize=7)
             axes.axhline(0, color="#333333", lw=0.8)
             axes.set_xlabel("unit")
             axes.set_ylabel("activation")
             figure.suptitle(f"{self._head()}: {count} units{some}")
             return figure
-        rows, columns = grid(len(shown))
-        figure = canvas(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows))
+        rows, columns = style.grid(len(shown))
+        figure = style.canvas(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows))
         left, right = figure.subfigures(1, 2, width_ratios=(3.2, 1.25 * columns))
-        draw_image(left.subplots(), self.image, "image")
+        style.draw_image(left.subplots(), self.image, "image")
         cells = []
         for k in shown:
             ends = (number(f(self.maps[..., k])) for f in (np.min, np.max))
             cells.append((self.maps[..., k], f"{k}: {' … '.join(ends)}"))
         lines = [cells[i * columns : (i + 1) * columns] for i in range(rows)]
-        tiles(right.subplots(), lines, cmap=SEQUENTIAL)
+        style.tiles(right.subplots(), lines, cmap=style.SEQUENTIAL)
         figure.suptitle(
             f"{self._head()}: {count} maps of {shape_text(self.maps.shape[:2])}{some}; "
             "each from its least (dark) to its greatest value",
@@ -149,9 +138,6 @@ def activation_maps(model, image, layer=None) -> ActivationMaps:
         image: (H, W, C), pixels as the model takes them.
         layer: its name, or the layer, as `kerascnn.explain.trace` lists them; default:
             the last layer with feature maps that is no pooling.
-
-    Returns:
-        An `ActivationMaps`: `print` it, `.plot()` it.
 
     Raises:
         ValueError: there is no such layer, its output is neither maps nor a vector, or

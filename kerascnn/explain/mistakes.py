@@ -7,7 +7,8 @@ import numpy as np
 from kerascnn.data import Data, Images
 from kerascnn.explain.recording import batch
 from kerascnn.heads import SAMPLE, head
-from kerascnn.plotting.style import GREEN, VERMILION, canvas, drawn
+from kerascnn.plotting import style
+from kerascnn.plotting.style import GREEN, VERMILION
 from kerascnn.tables import Column, Table
 from kerascnn.training.evaluate import Evaluation, evaluate, predict_batches
 
@@ -49,12 +50,10 @@ class Confusion:
         columns += [Column(f"answer {name}", name) for name in labels]
         columns.append(Column("right", "right %", lambda v: f"{v:.1f}"))
         rows = []
-        for name, counts in zip(labels, self.matrix, strict=True):
-            right = (
-                100 * float(counts[len(rows)] / counts.sum()) if counts.any() else None
-            )
-            answers = zip(labels, map(int, counts), strict=True)
-            row = {"true": name, **{f"answer {other}": n for other, n in answers}}
+        for i, counts in enumerate(self.matrix):
+            row = {"true": labels[i]}
+            row |= {f"answer {labels[j]}": int(n) for j, n in enumerate(counts)}
+            right = 100 * float(counts[i] / counts.sum()) if counts.any() else None
             rows.append({**row, "right": right})
         title = f"{self.title}: {e.accuracy:.2f} % of {e.images:,} images right"
         return Table(columns, rows, title=title)
@@ -77,7 +76,7 @@ class Confusion:
             "confusion": self.matrix.tolist(),
         }
 
-    @drawn
+    @style.drawn
     def plot(self):
         """Draw the matrix."""
         return self.evaluation.plot(self.title)
@@ -107,18 +106,12 @@ class Mistakes:
             Column("sure", "probability of it", lambda v: f"{v:.1%}"),
             Column("of_true", "of the true class", lambda v: f"{v:.1%}"),
         ]
-        rows = [
-            {
-                "image": int(i),
-                "true": self.labels[t],
-                "answer": self.labels[a],
-                "sure": float(p[a]),
-                "of_true": float(p[t]),
-            }
-            for i, t, a, p in zip(
-                self.indices, self.truth, self.answers, self.probabilities, strict=True
-            )
-        ]
+        rows = []
+        for n, (t, a) in enumerate(zip(self.truth, self.answers, strict=True)):
+            sure, of_true = (float(self.probabilities[n][k]) for k in (a, t))
+            row = {"image": int(self.indices[n]), "true": self.labels[t]}
+            row |= {"answer": self.labels[a], "sure": sure, "of_true": of_true}
+            rows.append(row)
         title = f"{self.title}: {self.wrong:,} of {self.total:,} answers are wrong"
         notes = ["the surest first"] if rows else []
         return Table(columns, rows, title=title, notes=notes)
@@ -135,7 +128,7 @@ class Mistakes:
             "mistakes": [dict(row) for row in self.table.rows],
         }
 
-    @drawn
+    @style.drawn
     def plot(self):
         """Draw the images with their classes and answers.
 
@@ -193,15 +186,11 @@ def images_of(data, part: str = "test") -> tuple[Images, tuple[str, ...] | None,
     return found, None, f"{len(found):,} images"
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Images and classes of any type of pixels; `Images` is for uint8."""
+class Pair(Images):
+    """Images and classes of any type of pixels."""
 
-    x: np.ndarray
-    y: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.x)
+    def __post_init__(self):
+        """Check nothing: the model says what it takes."""
 
 
 def confusion(
@@ -216,9 +205,6 @@ def confusion(
         labels: names of the classes; default: the data's, else their numbers.
         output: number of the output, for a model with several; default: the one that
             answers, as `kerascnn.heads.head` says.
-
-    Returns:
-        A `Confusion`: `print` it, `.plot()` it.
 
     Raises:
         ValueError: there are no images, or no such part or output.
@@ -287,7 +273,7 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
                 f"{name} has {len(probabilities)} answers for {len(images)} images"
             )
     rows = -(-len(images) // columns)
-    figure = canvas(1.75 * columns, (1.95 + 0.2 * len(answers)) * rows + 0.5)
+    figure = style.canvas(1.75 * columns, (1.95 + 0.2 * len(answers)) * rows + 0.5)
     figure.suptitle(title)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:

@@ -5,18 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.explain.recording import shown_image
-from kerascnn.plotting.style import (
-    CHANNELS,
-    canvas,
-    draw_image,
-    drawn,
-    matrix_text,
-    number,
-    picture,
-    rectangle,
-    shape_text,
-    whole_ticks,
-)
+from kerascnn.plotting import style
+from kerascnn.plotting.style import number
 
 _SIDE = 12  # rows and columns of numbers that a page holds
 # From black to the colour of a channel.
@@ -60,31 +50,37 @@ class Pixels:
         for c, name in enumerate(self.names):
             mean = number(self.image[..., c].mean())
             lines.append(f"{name} (mean of the whole {mean}):")
-            lines.append(matrix_text(self.shown[..., c]))
+            lines.append(style.matrix_text(self.shown[..., c]))
         if channels == 3:
             row, column = self.window[:2]
             values = ", ".join(number(v) for v in self.image[row, column])
             lines.append(f"the pixel at row {row}, column {column} is ({values})")
         return "\n".join(lines)
 
-    @drawn
+    def to_dict(self) -> dict:
+        """Return the numbers as values that JSON can hold."""
+        return {"shape": list(self.image.shape), "pixels": self.image.tolist()}
+
+    @style.drawn
     def plot(self):
         """Draw the picture, and its numbers by channel."""
         count = 1 + len(self.names)
-        figure = canvas(4.2 * count, 4.6)
+        figure = style.canvas(4.2 * count, 4.6)
         panels = figure.subplots(1, count)
-        draw_image(panels[0], self.image, f"the image, {shape_text(self.image.shape)}")
+        style.draw_image(
+            panels[0], self.image, f"the image, {style.shape_text(self.image.shape)}"
+        )
         row, column, height, width = self.window
         if not self.whole:
-            rectangle(panels[0], *self.window)
-        tones = picture(self.image)
+            style.rectangle(panels[0], *self.window)
+        tones = style.picture(self.image)
         if tones.ndim == 2 or tones.shape[-1] != self.image.shape[-1]:
             channels = np.moveaxis(self.image, -1, 0)
-            tones = np.stack([picture(c[..., None]) for c in channels], -1)
+            tones = np.stack([style.picture(c[..., None]) for c in channels], -1)
         tones = tones[row : row + height, column : column + width]
         extent = (column - 0.5, column + width - 0.5, row + height - 0.5, row - 0.5)
-        style = {"ha": "center", "va": "center"}
-        style["fontsize"] = 8 if max(height, width) <= 9 else 6.5
+        small = max(height, width) > 9
+        look = {"ha": "center", "va": "center", "fontsize": 6.5 if small else 8}
         for c, (axes, name) in enumerate(zip(panels[1:], self.names, strict=True)):
             tint, tone = np.array(_TINTS.get(name, (1, 1, 1))), tones[..., c]
             axes.imshow(tone[..., None] * tint, extent=extent, interpolation="nearest")
@@ -93,8 +89,8 @@ class Pixels:
             for i, j in np.ndindex(height, width):
                 colour = "black" if bright[i, j] > 0.5 else "white"
                 text = number(self.shown[i, j, c])
-                axes.text(column + j, row + i, text, color=colour, **style)
-            whole_ticks(axes)
+                axes.text(column + j, row + i, text, color=colour, **look)
+            style.whole_ticks(axes)
             axes.set_title(name)
             axes.set_xlabel("column (pixels)")
         panels[1].set_ylabel("row (pixels)")
@@ -109,9 +105,6 @@ def pixels(image, *, window=None) -> Pixels:
         image: (H, W, C) or (H, W), uint8 or float.
         window: (row, column, height, width) of the part whose numbers are shown;
             default: all of an image of up to 12x12 pixels, else 8x8 in the middle.
-
-    Returns:
-        A `Pixels`: `print` it, `.plot()` it.
 
     Raises:
         ValueError: this is no image, or the window is not inside of it.
@@ -132,5 +125,7 @@ def pixels(image, *, window=None) -> Pixels:
             f"window is (row, column, height, width) inside of the {height}x{width} "
             f"image; received {window}"
         )
-    names = CHANNELS.get(channels) or tuple(f"channel {c}" for c in range(channels))
+    names = style.CHANNELS.get(channels) or tuple(
+        f"channel {c}" for c in range(channels)
+    )
     return Pixels(image, names, window)

@@ -329,63 +329,33 @@ def _has_convolutions(layer) -> bool:
     return any(len(w.shape) > 2 for part in parts for w in part.weights)
 
 
-@dataclass(frozen=True, eq=False)
-class Score:
-    """Where a model's scores are: the logits, where there is a softmax to leave out."""
+def logits(seen: Recording, head: Head) -> tuple[int, Any] | None:
+    """Find what the softmax or sigmoid at a model's end is given: before it to look.
 
-    kind: str  #: "logit", or "output" where no softmax or sigmoid is at the end
-    output: int  #: number of the model's output
-    call: int = -1  #: the position of the call to look at for a logit
-    fused: Any = None  #: the layer whose own activation is the softmax, if one
-
-    def of(self, seen: Recording):
-        """Return the scores (N, classes) of a recording, a tensor."""
-        from keras import ops
-
-        found = seen.graph.outputs[self.output]
-        if self.kind == "output":
-            return found
-        call = seen.calls[self.call]
-        logits = call.inputs[0] if self.fused is None else call.outputs[0]
-        return ops.reshape(logits, found.shape)
-
-    @contextlib.contextmanager
-    def without_activation(self) -> Iterator[None]:
-        """While it lasts, the last layer's own softmax is left out."""
-        import keras
-
-        if self.fused is None:
-            yield
-            return
-        kept = self.fused.activation
-        self.fused.activation = keras.activations.linear
-        try:
-            yield
-        finally:
-            self.fused.activation = kept
-
-
-def score(seen: Recording, head: Head) -> Score:
-    """Find the scores of a model's head: before the softmax, where there is one."""
+    Returns:
+        The position of a call, and the layer whose own activation it is, so that the
+        logits are what it gives without; or None: they are the inputs of the call. None
+        where nothing is to be left out.
+    """
     import keras
 
-    answer, none = seen.graph.outputs[head.index], Score("output", head.index)
+    answer = seen.graph.outputs[head.index]
     position = seen.maker(answer)
     if head.squash is not None:
         calls = [i for i, c in enumerate(seen.calls) if c.operation is head.squash]
         position = calls[-1] if calls else position
     if position < 0 or head.kind in ("logits", "logit"):
-        return none
+        return None
     call = seen.calls[position]
     squashing = (keras.activations.softmax, keras.activations.sigmoid)
     apart = type(call.operation).__name__ in ("Activation", "Softmax", "Sigmoid")
     if not apart and getattr(call.operation, "activation", None) not in squashing:
-        return none
+        return None
     # A mean of probabilities, over places or branches, has no logits.
     tensor = call.inputs[0] if apart else call.outputs[0]
     if math.prod(tensor.shape) != math.prod(answer.shape):
-        return none
-    return Score("logit", head.index, position, None if apart else call.operation)
+        return None
+    return position, None if apart else call.operation
 
 
 def gradient(
@@ -400,28 +370,20 @@ def gradient(
         at: the position of the call whose output to differentiate with respect to;
             None for the images.
 
-    Returns:
-        float32 array of the shape of the images (or the maps, as the model has them).
+    Returns float32 of the shape of the images, or the maps as the model has them.
     """
     import keras
     from keras import ops
 
-    images = np.asarray(images, np.float32)
-    shape = images.shape
-    if at is not None:
-        shape = tuple(record(model, images).calls[at].outputs[0].shape)
+    start = ops.convert_to_tensor(np.asarray(images, np.float32))
+    met = start if at is None else record(model, start).calls[at].outputs[0]
 
     def run(addition):
-        if at is None:
-            moved = ops.add(ops.convert_to_tensor(images), addition)
-            return score(record(model, moved))
-
         def alter(position, value):
-            if position != at:
-                return value
-            return value + ops.cast(addition, value.dtype)
+            return value + ops.cast(addition, value.dtype) if position == at else value
 
-        return score(record(model, images, alter))
+        moved = start + addition if at is None else start
+        return score(record(model, moved, alter))
 
     # Backends differ in how they differentiate; Keras' training step is the one way
     # that they share. So a model whose only weight is an addition of zeros is trained
@@ -431,7 +393,7 @@ def gradient(
         def __init__(self):
             super().__init__(dtype="float32", name="probe")
             self.addition = self.add_weight(
-                shape=shape, initializer="zeros", name="addition"
+                shape=tuple(met.shape), initializer="zeros", name="addition"
             )
 
         def build(self, input_shape):

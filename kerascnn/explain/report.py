@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from kerascnn.costs import is_a
 from kerascnn.data import read_image
+from kerascnn.explain.cell import place_in
 from kerascnn.explain.convolution import Slide, slide
 from kerascnn.explain.filters import filters
 from kerascnn.explain.heatmap import gradcam, occlusion, saliency
@@ -16,17 +18,20 @@ from kerascnn.explain.recording import numbers, prepared, record
 from kerascnn.explain.trace import trace
 from kerascnn.training import open_network
 
-KINDS = (
-    "pixels",
-    "slide",
-    "maps",
-    "filters",
-    "gradcam",
-    "saliency",
-    "occlusion",
-    "trace",
-)
+# What can be asked of each kind.
+KINDS = {
+    "pixels": (),
+    "slide": ("layer", "cell"),
+    "maps": ("layer",),
+    "filters": ("layer",),
+    "gradcam": ("layer", "target"),
+    "saliency": ("target",),
+    "occlusion": ("target",),
+    "trace": ("layer", "cell"),
+}
+_OF_CLASSES = {"gradcam": gradcam, "saliency": saliency, "occlusion": occlusion}
 _FRAMES = 12  # of the animation
+_SAMPLES = 16  # noisy copies that take the speckle out of the saliency
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,71 +55,53 @@ def report(
         source: a run, a model, a name of the zoo with trained weights, a run folder or
             a `.keras` file.
         file: the image, brought to the network's size as for a prediction.
-        what: "pixels", "slide", "maps", "filters", "gradcam", "saliency", "occlusion"
-            or "trace".
+        what: one of `KINDS`.
         layer: name of a layer, where it matters.
         cell: (row, column, channel) of a layer's output, for a trace; for "slide" the
             step that is drawn.
         target: number or name of the class, for the three maps of what matters.
         out: folder for the pictures; None writes none.
 
-    Returns:
-        A `Report`.
-
     Raises:
         ValueError: no such kind, layer, cell or class, an option that the kind has no
             use for, or an unreadable image.
         FileNotFoundError: the image is not there.
     """
-    _check(what, layer, cell, target)
-    network = open_network(source)
-    model = network.model
-    image = _read(model, file)
-    classes = {"target": _number(target), "labels": network.labels}
-    if what == "pixels":
-        found: Any = pixels(image)
-        data = {"shape": list(image.shape), "pixels": image.tolist()}
-    elif what == "slide":
-        found, layer = _slid(model, image, layer, cell)
-        data = {"layer": layer, **found.to_dict()}
-    elif what == "maps":
-        found = activation_maps(model, image, layer)
-    elif what == "filters":
-        found = filters(model, layer)
-    elif what == "gradcam":
-        found = gradcam(model, image, layer=layer, **classes)
-    elif what == "saliency":
-        found = saliency(model, image, **classes)
-    elif what == "occlusion":
-        found = occlusion(model, image, **classes)
-    else:
-        found = trace(model, image, layer, cell)
-    if what not in ("pixels", "slide"):
-        data = found.to_dict()
-    written = (
-        () if out is None else _written(found, network.name, what, layer, cell, out)
-    )
-    head = {"what": what, "image": str(file), "pictures": [str(p) for p in written]}
-    return Report(str(found), {**head, "model": network.name, **data}, written)
-
-
-def _check(what, layer, cell, target) -> None:
     if what not in KINDS:
         raise ValueError(f"what is one of {', '.join(KINDS)}; received {what!r}")
-    useless = {
-        "layer": layer is not None and what in ("pixels", "saliency", "occlusion"),
-        "cell": cell is not None and what not in ("slide", "trace"),
-        "target": target is not None
-        and what not in ("gradcam", "saliency", "occlusion"),
-    }
-    for name, wrong in useless.items():
-        if wrong:
+    for name, value in {"layer": layer, "cell": cell, "target": target}.items():
+        if value is not None and name not in KINDS[what]:
             raise ValueError(f"{what} has no use for a {name}: leave it out")
-
-
-def _number(target):
-    """A class may be named by its number, as text."""
-    return int(target) if isinstance(target, str) and target.isdigit() else target
+    network = open_network(source)
+    model, labels = network.model, network.labels
+    image, data = _read(model, file), {}
+    if isinstance(target, str) and target.isdigit():
+        target = int(target)
+    if what == "pixels":
+        found: Any = pixels(image)
+    elif what == "slide":
+        found, layer = _slid(model, image, layer, cell)
+        data = {"layer": layer}
+    elif what == "maps":
+        found = activation_maps(model, image, layer or filters(model).layer)
+    elif what == "filters":
+        found = filters(model, layer)
+    elif what == "trace":
+        found = trace(model, image, layer, cell, labels=labels)
+    else:
+        more = {"gradcam": {"layer": layer}, "saliency": {"samples": _SAMPLES}}
+        options = {"target": target, "labels": labels, **more.get(what, {})}
+        found = _OF_CLASSES[what](model, image, **options)
+    data |= found.to_dict()
+    parts = [network.name, what, *([layer] if layer else [])]
+    written: list[Path] = []
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        name = "-".join(parts).replace("/", "-").replace(":", "-")
+        written = _written(found, Path(out) / f"{name}.png", cell)
+    head = {"what": what, "image": str(file), "pictures": [str(p) for p in written]}
+    data = {**head, "model": network.name, **data}
+    return Report(str(found), data, tuple(written))
 
 
 def _read(model, file) -> np.ndarray:
@@ -142,11 +129,7 @@ def _slid(model, image, layer, cell) -> tuple[Slide, str]:
     import keras
 
     seen = record(model, prepared(model, image))
-    able = [
-        i
-        for i, call in enumerate(seen.calls)
-        if isinstance(call.operation, keras.layers.Conv2D) and _plain(call.operation)
-    ]
+    able = [i for i, call in enumerate(seen.calls) if _plain(call.operation)]
     if layer is None and not able:
         raise ValueError(f"{model.name} has no convolution to slide")
     position = able[0] if layer is None else seen.find(layer)
@@ -157,8 +140,9 @@ def _slid(model, image, layer, cell) -> tuple[Slide, str]:
             f"which can be slid; choose one of {', '.join(seen.names[i] for i in able)}"
         )
     maps = seen.values(position)[0]
-    strongest = int(np.abs(maps).mean((0, 1)).argmax())
-    k = strongest if cell is None else _channel(cell, maps.shape)
+    k = int(np.abs(maps).mean((0, 1)).argmax())
+    if cell is not None:
+        *_, k = place_in(name, maps, cell)
     slid = slide(
         seen.array(seen.calls[position].inputs[0])[0],
         numbers(found.kernel)[..., k],
@@ -177,44 +161,29 @@ def _slid(model, image, layer, cell) -> tuple[Slide, str]:
     return slid, name
 
 
-def _channel(cell, shape) -> int:
-    if len(cell) != 3 or not all(0 <= i < n for i, n in zip(cell, shape, strict=True)):
-        raise ValueError(
-            f"a cell is (row, column, channel) within {shape}; received {tuple(cell)}"
-        )
-    return int(cell[2])
-
-
 def _plain(layer) -> bool:
-    """Whether a convolution is one that `slide` knows."""
+    """Whether a layer is a convolution that `slide` knows."""
     import keras
 
-    if isinstance(layer, (keras.layers.Conv2DTranspose, keras.layers.SeparableConv2D)):
-        return False
-    simple = layer.activation in (keras.activations.relu, keras.activations.linear)
-    square = len(set(layer.dilation_rate)) == 1
-    own = type(layer).call.__module__.split(".")[0] == "keras"
-    return simple and square and own and layer.groups == 1
+    simple = (keras.activations.relu, keras.activations.linear)
+    return (
+        is_a(layer, ("Conv2D",))
+        and layer.activation in simple
+        and len(set(layer.dilation_rate)) == 1
+        and layer.groups == 1
+    )
 
 
-def _written(found, name, what, layer, cell, out) -> tuple[Path, ...]:
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    parts = [
-        name,
-        what,
-        *([layer.replace("/", "-").replace(":", "-")] if layer else []),
-    ]
-    file = out / f"{'-'.join(parts)}.png"
-    written = [file]
+def _written(found, file, cell) -> list[Path]:
     if isinstance(found, Slide):
-        row, column = cell[:2] if cell is not None else (0, 0)
-        found.plot(file, step=row * int(found.columns) + column)
-        written.append(file.with_suffix(".gif"))
-        found.animate(written[-1], most=_FRAMES)
-    else:
-        found.plot(file)
-    if what == "trace" and found.cell is not None:
-        written.append(file.with_stem(f"{file.stem}-cell"))
-        found.cell.plot(written[-1])
-    return tuple(written)
+        step = found.strongest()
+        if cell is not None:
+            step = cell[0] * int(found.columns) + cell[1]
+        found.plot(file, step=step)
+        return [file, found.animate(file.with_suffix(".gif"), most=_FRAMES)]
+    found.plot(file)
+    if (sum_ := getattr(found, "cell", None)) is None:
+        return [file]
+    beside = file.with_stem(f"{file.stem}-cell")
+    sum_.plot(beside)
+    return [file, beside]

@@ -4,19 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerascnn import graph
 from kerascnn.explain.cell import Cell, cell_at
-from kerascnn.explain.recording import Recording, prepared, record, shown_image
-from kerascnn.plotting.style import (
-    SEQUENTIAL,
-    canvas,
-    drawn,
-    number,
-    picture,
-    shape_text,
-    tiles,
-)
+from kerascnn.explain.recording import Recording, numbers, prepared, record, shown_image
+from kerascnn.heads import head
+from kerascnn.plotting import style
+from kerascnn.plotting.style import number, shape_text
+from kerascnn.prediction import Prediction, ranked
 from kerascnn.receptive_field import most_pixels, receptive_fields
 from kerascnn.tables import Column, Table
+
+_SURE = 0.5  # below it no class is said to fit
+_BARS = 5  # classes that are drawn
+# Where one of these follows, it alone is drawn of a network of many layers.
+_FOLLOWING = ("Activation", "BatchNormalization", "Dropout", "Gelu", "ReLU", "Relu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Stage:
     strongest: tuple[int, ...]  #: channels of the greatest mean absolute value
     strengths: tuple[float, ...]  #: their mean absolute values
     maps: np.ndarray | None  #: float32 (H, W, n), the strongest; None for vectors
+    joint: bool  #: whether the whole answer passes through it, as a block's end
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Trace:
     image: np.ndarray  #: (H, W, C)
     stages: tuple[Stage, ...]  #: one for each call of a layer, in order
     cell: Cell | None  #: the sum behind one value, where a layer was named
+    answer: Prediction | None  #: None where the network is no classifier
 
     @property
     def table(self) -> Table:
@@ -52,11 +55,11 @@ class Trace:
             Column("name", "layer", right=False),
             Column("kind", "kind", right=False, optional=3),
             Column("shape", "output", shape_text),
-            Column("field", "sees", _field_text),
+            Column("field", "sees", lambda v: v if v == "all" else shape_text(v)),
             Column("least", "least", number, optional=2),
             Column("mean", "mean", number),
             Column("greatest", "greatest", number),
-            Column("zeros", "zeros %", lambda v: f"{v:.0f}", optional=1),
+            Column("zeros", "zeros %", "{:.0f}".format, optional=1),
             Column("strongest", "strongest maps", _numbers, right=False),
         ]
         rows = [
@@ -69,33 +72,50 @@ class Trace:
         title = f"{shape_text(self.image.shape)} image through {self.model}"
         return Table(columns, rows, title=title, notes=notes)
 
+    @property
+    def fits(self) -> bool:
+        """Whether a class has a probability of half or more."""
+        return max(self.answer.probabilities.values(), default=0) >= _SURE
+
     def __str__(self) -> str:
-        text = str(self.table)
-        return text if self.cell is None else f"{text}\n\n{self.cell}"
+        lines = [str(self.table)]
+        if self.answer is not None:
+            lines.append(f"the answer: {self.answer.top()}")
+            if not self.fits:
+                lines.append("no class reaches 50 %: the image may show none of them")
+        return "\n".join(lines) + (f"\n\n{self.cell}" if self.cell else "")
 
     def to_dict(self) -> dict:
-        """Return the stages and the cell as values that JSON can hold."""
-        rows = [dict(row) for row in self.table.rows]
+        """Return the stages, the answer and the cell as values that JSON can hold."""
         return {
             "model": self.model,
-            "stages": rows,
-            "cell": None if self.cell is None else self.cell.to_dict(),
+            "stages": [dict(row) for row in self.table.rows],
+            "answer": self.answer and self.answer.probabilities,
+            "cell": self.cell and self.cell.to_dict(),
         }
 
-    @drawn
-    def plot(self, *, most: int = 16):
-        """Draw the image and the strongest maps of the layers, a row for each layer.
-
-        Args:
-            most: the most layers to draw; of more, those with kernels and the last
-                of each size are chosen evenly.
-        """
+    def _drawn(self, most: int) -> list[Stage]:
+        """The stages that are drawn: all that have maps, or the ends of blocks."""
         stages = [s for s in self.stages if s.maps is not None]
         if len(stages) > most:
-            chosen = np.linspace(0, len(stages) - 1, most).round().astype(int)
-            stages = [stages[i] for i in chosen]
+            stages = [s for s in stages if s.joint] or stages
+            kinds = [*(s.kind for s in stages[1:]), ""]  # what follows each
+            shown = zip(stages, kinds, strict=True)
+            stages = [s for s, then in shown if then not in _FOLLOWING]
+            stages = [s for s in stages if "Padding" not in s.kind]
+        places = np.linspace(0, len(stages) - 1, min(len(stages), most))
+        return [stages[i] for i in places.round().astype(int)]
+
+    @style.drawn
+    def plot(self, *, most: int = 16):
+        """Draw the image, the strongest maps of the layers in rows, and the answer.
+
+        Args:
+            most: the most layers to draw; of more, the ends of blocks, evenly.
+        """
+        stages = self._drawn(most)
         columns = max([s.maps.shape[-1] for s in stages], default=1)
-        shown = picture(self.image)
+        shown = style.picture(self.image)
         if shown.ndim == 2:  # grey, and not the colours of the maps
             shown = np.repeat(shown[..., None], 3, -1)
         rows = [[(shown, "image")]]
@@ -108,25 +128,42 @@ class Trace:
                 ends = f"{number(values.min())} … {number(values.max())}"
                 row.append((values, f"map {k}: {ends}"))
             rows.append(row)
-        figure = canvas(1.6 + 1.3 * columns, 0.6 + 1.5 * len(rows))
-        tiles(figure.subplots(), rows, heads=heads, cmap=SEQUENTIAL)
+        tall, bars = 0.6 + 1.5 * len(rows), 0.0 if self.answer is None else 1.9
+        figure = style.canvas(2.6 + 1.3 * columns, tall + bars)
+        heights = [tall, bars] if bars else [tall]
+        parts = figure.subfigures(len(heights), 1, False, height_ratios=heights)[:, 0]
+        style.tiles(parts[0].subplots(), rows, heads=heads, cmap=style.SEQUENTIAL)
         figure.suptitle(
             f"The strongest maps of {self.model},\neach from its least value (dark) to "
             "its greatest (bright)",
             fontsize=10,
         )
+        if bars:
+            self._draw_answer(parts[1].subplots())
         return figure
 
-
-def _field_text(field) -> str:
-    return field if isinstance(field, str) else shape_text(field)
+    def _draw_answer(self, axes) -> None:
+        best = list(self.answer.probabilities.items())[:_BARS]
+        values = [100 * value for _, value in best]
+        colour = style.BLUE if self.fits else style.ORANGE
+        bars = axes.barh([label for label, _ in best], values, color=colour)
+        axes.bar_label(bars, fmt="%.1f %%", padding=3, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 119)
+        axes.set_xticks([0, 50, 100])
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        title = "the answer, %" if self.fits else "no class reaches 50 %"
+        axes.set_title(title, fontsize=9)
 
 
 def _numbers(values) -> str:
     return ", ".join(map(str, values))
 
 
-def trace(model, image, layer=None, cell=None, *, strongest: int = 3) -> Trace:
+def trace(
+    model, image, layer=None, cell=None, *, strongest: int = 3, labels=None
+) -> Trace:
     """Follow an image through a model, layer by layer, and one value down to its sum.
 
     Args:
@@ -139,33 +176,53 @@ def trace(model, image, layer=None, cell=None, *, strongest: int = 3) -> Trace:
         cell: (row, column, channel) of the value, (unit,) of a dense layer; default:
             where the layer's output is greatest.
         strongest: how many maps of each layer to keep.
-
-    Returns:
-        A `Trace`: `print` it, `.plot()` it; `.cell` is the sum, with its `.plot()`.
+        labels: names of the classes; default: their numbers.
 
     Raises:
         ValueError: the image is not of the model's shape; there is no such layer or
-            place; a cell without a layer; or the layer is no convolution or dense
-            layer.
+            place; a cell without a layer; the layer is no convolution or dense layer;
+            or there are not as many labels as classes.
         RuntimeError: the sum by hand differs from the model's value.
     """
     if cell is not None and layer is None:
         raise ValueError(f"a cell is in a layer: name the layer; received cell={cell}")
     if strongest < 1:
         raise ValueError(f"strongest must be 1 or more; received {strongest}")
-    seen = record(model, prepared(model, image))
-    shown = shown_image(image)
+    images, shown = prepared(model, image), shown_image(image)
+    seen = record(model, images)
     found = None
     if layer is not None:
         found = cell_at(seen, seen.find(layer), cell, shown)
     fields = receptive_fields(seen.graph) if seen.connected else {}
+    joints = _joints(model, seen)
     stages = tuple(
-        _stage(seen, position, fields, strongest) for position in range(len(seen.calls))
+        _stage(seen, i, fields, strongest, i in joints) for i in range(len(seen.calls))
     )
-    return Trace(model.name, shown, stages, found)
+    answer = _answer(model, images, seen, labels)
+    return Trace(model.name, shown, stages, found, answer)
 
 
-def _stage(seen: Recording, position: int, fields, count: int) -> Stage:
+def _answer(model, images, seen: Recording, labels) -> Prediction | None:
+    try:
+        own = head(model, images)
+    except ValueError:  # no classifier, whose maps can be looked at all the same
+        return None
+    values = own.probabilities([numbers(x) for x in seen.graph.outputs])
+    if labels is None:
+        labels = [f"class {k}" for k in range(values.shape[1])]
+    return ranked(values, labels)[0]
+
+
+def _joints(model, seen: Recording) -> set[int]:
+    """The calls whose output everything on the way to the answer passes through."""
+    known = graph.trace(model) if seen.connected else None
+    if known is None or len(known.calls) != len(seen.calls):
+        return set(range(len(seen.calls)))
+    joints = {id(x) for x in graph.bottlenecks(known, known.outputs[0])}
+    return {i for i, c in enumerate(known.calls) if id(c.outputs[0]) in joints}
+
+
+def _stage(seen: Recording, position: int, fields, count: int, joint: bool) -> Stage:
     call = seen.calls[position]
     values = seen.values(position)[0]
     flat = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
@@ -183,4 +240,5 @@ def _stage(seen: Recording, position: int, fields, count: int) -> Stage:
         strongest=tuple(int(i) for i in order),
         strengths=tuple(float(s) for s in strength[order]),
         maps=values[..., order] if values.ndim == 3 else None,
+        joint=joint,
     )

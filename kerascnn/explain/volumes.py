@@ -19,9 +19,7 @@ class Volume:
     """The layers from one reduction of height and width to the next."""
 
     shape: tuple[int, ...]  #: of the last output among them: (H, W, C) or (units,)
-    layers: tuple[
-        tuple[str, int], ...
-    ]  #: (class, number) of those that compute or pool
+    layers: tuple[tuple[str, int], ...]  #: class and number, of what computes or pools
     parameters: int  #: of all layers among them
     macs: int | None  #: multiply-accumulates for one image; None if unknown
 
@@ -37,9 +35,7 @@ class Volumes:
 
     model: str  #: name of the model
     volumes: tuple[Volume, ...]  #: the image first, the answer last
-    aside: (
-        int  #: parameters that only other outputs depend on, as auxiliary classifiers
-    )
+    aside: int  #: parameters of what only other outputs depend on
 
     @property
     def table(self) -> Table:
@@ -52,19 +48,11 @@ class Volumes:
             Column("macs", "MACs", "{:,}".format, unknown="?"),
             Column("mac_share", "of all", _percent),
         )
-        rows = [
-            {
-                "shape": volume.shape,
-                "layers": volume.layers_text,
-                "parameters": volume.parameters,
-                "parameter_share": parameters,
-                "macs": volume.macs,
-                "mac_share": macs,
-            }
-            for volume, parameters, macs in zip(
-                self.volumes, *self._shares(), strict=True
-            )
-        ]
+        rows = []
+        for volume, parameters, macs in zip(self.volumes, *self._shares(), strict=True):
+            row = {"shape": volume.shape, "layers": volume.layers_text}
+            row |= {"parameters": volume.parameters, "parameter_share": parameters}
+            rows.append({**row, "macs": volume.macs, "mac_share": macs})
         note = f"aside, on the way to other outputs: {self.aside:,} parameters"
         return Table(columns, rows, self.model, (note,) if self.aside else ())
 
@@ -93,8 +81,7 @@ class Volumes:
         return (
             f"The volumes of {self.model}, from the image to the answer: "
             + ", then ".join(parts)
-            + ". Below, the share of the parameters and of the multiply-accumulates "
-            "of each."
+            + ". Below, each one's share of the parameters and multiply-accumulates."
         )
 
     @style.drawn
@@ -137,9 +124,6 @@ def volumes(model, *, summary: Summary | None = None) -> Volumes:
         model: a functional or Sequential `keras.Model` of images, channels last. Only
             its shapes are read, so that `kerascnn.graph.without_weights` will do.
         summary: what `summarize(model)` returned, where it is at hand.
-
-    Returns:
-        A `Volumes`: `print` it, `.plot()` it.
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -309,18 +293,11 @@ def _draw_shares(axes, title, values, shares, colour) -> None:
     """Draw shares as bars, their values above them."""
     from matplotlib.ticker import MaxNLocator
 
-    for place, (value, share) in enumerate(zip(values, shares, strict=True)):
-        height = 100 * (share or 0)
-        axes.bar(place, height, color=colour, width=0.5)
-        axes.annotate(
-            "unknown" if value is None else _short(value),
-            (place, height),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7.5,
-        )
-    axes.set_ylim(0, 125 * (max(s or 0 for s in shares) or 1))  # with room for values
+    heights = [100 * (share or 0) for share in shares]
+    bars = axes.bar(range(len(heights)), heights, color=colour, width=0.5)
+    labels = ["unknown" if value is None else _short(value) for value in values]
+    axes.bar_label(bars, labels, padding=2, fontsize=7.5)
+    axes.set_ylim(0, 1.25 * (max(heights) or 100))  # with room for values
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     axes.set_ylabel("%")
     axes.set_xticks([])

@@ -3,16 +3,8 @@
 from dataclasses import dataclass
 
 from kerascnn.arithmetic import OutputSize, output_size, pooling_size
-from kerascnn.plotting.style import (
-    BLUE,
-    INK,
-    ORANGE,
-    PALE,
-    SKY,
-    VERMILION,
-    canvas,
-    drawn,
-)
+from kerascnn.plotting import style
+from kerascnn.plotting.style import BLUE, INK, ORANGE, PALE, SKY, VERMILION
 
 _MANY = 12  # windows that are shown one by one; of more, the first and the last
 _ENDS = 4
@@ -51,11 +43,8 @@ class Windows:
             zeros += ", which is not symmetric"
         if self.pooling and p.before + p.after:
             zeros += " (they only place the pools)"
-        lines = [
-            f"{p.size} pixels, {noun} {p.window}, stride {p.stride}{gaps}, padding "
-            f"{p.padding}: output {p}",
-            zeros,
-        ]
+        text = f"{p.size} pixels, {noun} {p.window}, stride {p.stride}{gaps}"
+        lines = [f"{text}, padding {p.padding}: output {p}", zeros]
         wide = p.size + p.before + p.after
         positions = range(-p.before, p.size + p.after)
         drawn = wide <= 72
@@ -73,13 +62,12 @@ class Windows:
             gap = f", every {p.dilation}." if p.dilation > 1 else ""
             text = f"window {i}: {taps[0]} to {taps[-1]}{gap}"
             lines.append(f"  {row}  {text}" if drawn else f"  {text}")
+        text = (
+            f"{p.left_over} of the last columns are left over: the stride does not fit"
+        )
         if p.fits:
-            lines.append("the last window ends where the input ends: the stride fits")
-        else:
-            lines.append(
-                f"{p.left_over} of the last columns are left over: the stride does not "
-                "fit"
-            )
+            text = "the last window ends where the input ends: the stride fits"
+        lines.append(text)
         if p.unread:
             lines.append(f"pixels that no window reads: {_ranges(p.unread)}")
         return "\n".join(lines)
@@ -97,14 +85,16 @@ class Windows:
             "windows": [list(taps) for taps in p.windows],
         }
 
-    @drawn
+    @style.drawn
     def plot(self):
         """Draw the pixels, the zeros, the windows one below the other, what is left."""
         from matplotlib.patches import Patch, Rectangle
 
         p, shown = self.placed, self.shown
         wide = p.size + p.before + p.after
-        figure = canvas(min(max(5.0, 2.2 + 0.36 * wide), 16), 2.2 + 0.34 * len(shown))
+        figure = style.canvas(
+            min(max(5.0, 2.2 + 0.36 * wide), 16), 2.2 + 0.34 * len(shown)
+        )
         axes = figure.subplots()
         end = p.windows[-1][-1] if p.windows else -1
         kinds = {
@@ -132,9 +122,8 @@ class Windows:
             taps = p.windows[i]
             axes.plot([taps[0] - 0.4, taps[-1] + 0.4], [line + 0.5] * 2, color=BLUE)
             for q in taps:
-                axes.add_patch(
-                    Rectangle((q - 0.42, line + 0.2), 0.84, 0.6, facecolor=BLUE)
-                )
+                tap = Rectangle((q - 0.42, line + 0.2), 0.84, 0.6, facecolor=BLUE)
+                axes.add_patch(tap)
         axes.set_yticks(
             [-0.5, *(n + 0.5 for n in range(len(shown)))],
             ["input", *(f"window {i}" for i in shown)],
@@ -150,9 +139,9 @@ class Windows:
         axes.set_ylim(len(shown) + 0.2, -1.1)
         axes.set_xlabel("position (pixels; 0 is the image's first)")
         handles = [
-            Patch(facecolor=kinds[n][0], hatch=kinds[n][1], edgecolor=INK, label=n)
-            for n in kinds
-            if n in used
+            Patch(facecolor=colour, hatch=hatch, edgecolor=INK, label=name)
+            for name, (colour, hatch) in kinds.items()
+            if name in used
         ]
         handles.append(Patch(facecolor=BLUE, label=f"taps of the {self._noun}"))
         figure.legend(
@@ -183,10 +172,6 @@ def windows(
             the default stride is 1, or the size of the pool.
         pooling: whether it is a pool.
 
-    Returns:
-        A `Windows`: `print` it, `.plot()` it; `.placed` is what
-        `kerascnn.arithmetic.output_size` worked out.
-
     Raises:
         ValueError: as `kerascnn.arithmetic.output_size`; or a pool with dilation.
 
@@ -195,9 +180,7 @@ def windows(
     """
     if pooling:
         if dilation != 1:
-            raise ValueError(f"a pool has no dilation; received dilation={dilation}")
+            raise ValueError(f"a pool has no dilation; received {dilation=}")
         return Windows(pooling_size(size, window, stride, padding), True)
-    placed = output_size(
-        size, window, 1 if stride is None else stride, padding, dilation
-    )
-    return Windows(placed)
+    stride = 1 if stride is None else stride
+    return Windows(output_size(size, window, stride, padding, dilation))

@@ -119,3 +119,47 @@ def test_the_map_grows_in_the_picture_and_the_animation(tmp_path):
         assert opened.n_frames == 1
     with pytest.raises(ValueError, match=r"\.gif"):
         found.animate(tmp_path / "steps.mp4")
+
+
+def test_of_many_channels_the_strongest_are_drawn_and_the_rest_summed():
+    image = np.ones((4, 4, 5)) * [1, -7, 2, 0.5, 5]
+    found = slide(image, np.ones((3, 3, 5)), relu=False)
+    figure = found.plot()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert [t for t in titles if t.startswith("product")] == [
+        "product, channel 1: -63",
+        "product, channel 4: 45",
+        "product, channel 2: 18",
+    ]
+    notes = [text.get_text() for text in figure.texts]
+    assert any("the other 2 channels sum to 13.50" in note for note in notes)
+    assert "channel 1 and window" in titles
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.12345, "0.12"),
+        (-3.456, "-3.5"),
+        (127.3, "127"),
+        (255, "255"),
+        (-0.0, "0"),
+        (0.0049, "0.005"),
+        (-1e-5, "0.000"),
+    ],
+)
+def test_numbers_in_the_windows_have_two_digits(value, text):
+    figure = slide(np.full((3, 3), value), np.ones((3, 3))).plot()
+    window = next(axes for axes in figure.axes if axes.get_title() == "window")
+    assert {t.get_text() for t in window.texts} == {text}
+
+
+def test_the_strongest_step_makes_the_greatest_value():
+    image = np.zeros((6, 5))
+    image[3, 2] = 1
+    filters = np.zeros((3, 3, 1, 2))
+    filters[0, 1, 0, 0] = filters[2, 2, 0, 1] = 1
+    found = slide(image, filters)
+    for f, place in enumerate([(3, 1), (1, 0)]):
+        step = found.steps[found.strongest(f)]
+        assert (step.row, step.column, step.filter, step.output) == (*place, f, 1)

@@ -57,7 +57,7 @@ def test_a_class_by_its_name(command):
     code, out, _ = command(
         "linear", "image.png", "--what", "saliency", "--target", "horse"
     )
-    assert code == 0 and "saliency of linear for 'horse'" in out
+    assert code == 0 and "saliency (mean of 16) of linear for 'horse'" in out
 
 
 @pytest.mark.parametrize(

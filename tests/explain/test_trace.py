@@ -265,6 +265,59 @@ def test_half_precision_is_explained_within_its_digits(image):
     assert cell.difference < 0.03 * np.abs(cell.products).sum()
 
 
+def test_the_answer_is_said_and_doubted_where_no_class_reaches_a_half(models, image):
+    model = models["functional"]
+    probabilities = keras.ops.convert_to_numpy(model(image[None].astype("float32")))[0]
+    found = trace(model, image, labels=list("abcde"))
+    label = "abcde"[int(probabilities.argmax())]
+    assert found.answer.label == label
+    assert f"the answer: {label} {probabilities.max():.1%}" in str(found)
+    assert probabilities.max() < 0.5 and "no class reaches 50 %" in str(found)
+    bars = found.plot().subfigs[1].axes[0]
+    shown = sorted(100 * probabilities)[::-1]
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx(shown)
+    assert "no class" in bars.get_title()
+    sure = trace(models["sequential"], image)  # 100 %
+    assert "no class" not in str(sure) and sure.answer.label == "class 3"
+    assert sure.to_dict()["answer"]["class 3"] > 0.5
+    with pytest.raises(ValueError, match="5 classes; received 2 labels"):
+        trace(model, image, labels=["a", "b"])
+    inputs = keras.Input((9, 8, 3))
+    maps = keras.Model(inputs, layers.Conv2D(2, 3)(inputs))  # no classifier
+    assert trace(maps, image).answer is None
+
+
+@pytest.mark.parametrize("most", [3, 4, 16])
+def test_of_many_layers_the_ends_of_blocks_are_drawn(most, image):
+    inputs = x = keras.Input((9, 8, 3))
+    for block in range(6):
+        parts = [layers.Conv2D(2, n, padding="same")(x) for n in (1, 3)]
+        x = layers.Concatenate(name=f"end{block}")(parts)
+        if block % 2:
+            x = layers.ReLU(name=f"relu{block}")(layers.BatchNormalization()(x))
+    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
+    texts = (
+        trace(keras.Model(inputs, x), image).plot(most=most).subfigs[0].axes[0].texts
+    )
+    names = [t.get_text().split("\n")[0] for t in texts if t.get_ha() == "right"]
+    ends = ["end0", "relu1", "end2", "relu3", "end4", "relu5"]
+    expected = {3: [0, 2, 5], 4: [0, 2, 3, 5], 16: range(6)}
+    assert names == ["image", *(ends[i] for i in expected[most])]
+
+
+def test_a_cell_of_many_channels_shows_the_sums_of_all(models, image):
+    cell = trace(models["functional"], image, "conv2").cell  # 6 channels
+    bars = next(
+        axes
+        for figure in cell.plot().subfigs
+        for axes in figure.axes
+        if axes.get_title() == "sums of all 6 channels"
+    )
+    heights = [bar.get_height() for bar in bars.patches]
+    assert sum(heights) == pytest.approx(cell.total)
+    assert heights == pytest.approx([cell.products[..., c].sum() for c in range(6)])
+
+
 def test_maps_of_a_layer(models, image):
     model = models["functional"]
     found = activation_maps(model, image)
