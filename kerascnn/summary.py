@@ -83,10 +83,7 @@ class Summary(Tabled):
         # A column of zeros says nothing.
         hidden = None if self.non_trainable else "non_trainable"
         columns = [column for column in _COLUMNS if column.key != hidden]
-        rows = [
-            {**asdict(row), "layer": _label(row), "arithmetic": _arithmetic(row)}
-            for row in self.rows
-        ]
+        rows = [asdict(row) | _shown(row) for row in self.rows]
         return Table(columns, rows, title=self.name, notes=tuple(_notes(self)))
 
     def _data(self) -> Table:
@@ -144,16 +141,16 @@ def summarize(
             f"the model {model.name!r} is not built: give it an Input layer, call "
             "model.build((None, 32, 32, 3)), or pass it a batch of images first"
         )
-    graph = trace(model, input_shape)
-    counter = _Counter(graph, BYTES[dtype], _size(model.weights))
+    graph, parameters = trace(model, input_shape), _size(model.weights)
+    counter = _Counter(graph, BYTES[dtype], parameters)
     rows = counter.rows(model, (), expand_nested)
     rest = [w for w in model.weights if id(w) not in counter.counted]
     if rest:  # what a subclassed model holds outside of its layers
-        own = {"output_shape": None, "memory": None, "expression": _products(rest)}
-        total, learned = _size(rest), _size(w for w in rest if w.trainable)
-        own |= {"trainable": learned, "non_trainable": total - learned}
-        share = total / _size(model.weights)
-        rows.append(Row(model.name, "its own weights", 0, 1, share=share, **own))
+        learned = _size(w for w in rest if w.trainable)
+        counts = _products(rest), learned, _size(rest) - learned
+        share = _size(rest) / parameters
+        own = Row(model.name, "its own weights", 0, 1, None, *counts, share=share)
+        rows.append(own)
     top = [row for row in rows if row.level == 0]
     optimizer = getattr(model, "optimizer", None)
     return Summary(
@@ -304,18 +301,15 @@ def _sum(values) -> int | None:
     return None if None in values else sum(values)
 
 
-def _label(row: Row) -> str:
+def _shown(row: Row) -> dict[str, str]:
     nested = "  " * (row.level - 1) + "└ " if row.level else ""
     shared = f" (shared ×{row.calls})" if row.calls > 1 else ""
-    return f"{nested}{row.name}{shared}"
-
-
-def _arithmetic(row: Row) -> str:
+    count = f"{row.parameters:,}"
     if row.expression == _COUNTED:
-        return f"{row.parameters:,} ({_COUNTED})"
-    # One vector of weights needs no sum.
-    alone = row.expression.isdigit() or not row.expression
-    return f"{row.parameters:,}" if alone else f"{row.expression} = {row.parameters:,}"
+        count = f"{count} ({_COUNTED})"
+    elif row.expression and not row.expression.isdigit():
+        count = f"{row.expression} = {count}"
+    return {"layer": f"{nested}{row.name}{shared}", "arithmetic": count}
 
 
 def show_shape(shape: tuple) -> str:

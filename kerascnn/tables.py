@@ -14,8 +14,8 @@ from typing import Any
 UNKNOWN = "-"
 
 # What stands for our signs where only ASCII can be printed.
-_ASCII = dict(zip("·×−–└’“”", '*x--`\'""', strict=True))
-_ASCII |= {"…": "...", "±": "+/-", "²": "^2", "³": "^3", "Σ": "sum"}
+_SIGNS = "·×−–└’“”…±²³Σ"
+_ASCII = (*'*x--`\'""', "...", "+/-", "^2", "^3", "sum")
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,9 @@ class Tabled:
         return self.table().to_markdown()
 
 
-_SIGNS = "".join(_ASCII)
-
-
 def to_ascii(text: str) -> str:
     """Replace what is not ASCII: "5·5" becomes "5*5"; what has no twin, "?"."""
-    text = "".join(_ASCII.get(sign, sign) for sign in text)
+    text = text.translate(str.maketrans(dict(zip(_SIGNS, _ASCII, strict=True))))
     return text.encode("ascii", "replace").decode()
 
 
@@ -188,10 +185,8 @@ def _lines(columns, rows, plain, width: int | None) -> list[str] | None:
         widths[slack.index(max(slack))] -= 1
     lines = []
     for row in rows:
-        cells = [
-            textwrap.wrap(text, w, break_on_hyphens=False) if len(text) > w else [text]
-            for text, w in zip(row, widths, strict=True)
-        ]
+        fitted = zip(row, widths, strict=True)
+        cells = [_wrap(text, w) if len(text) > w else [text] for text, w in fitted]
         for parts in itertools.zip_longest(*cells, fillvalue=""):
             aligned = (
                 part.rjust(w) if column.right else part.ljust(w)
@@ -212,11 +207,8 @@ def _prints(text: str) -> bool:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    wrapped = (
-        textwrap.wrap(line, width, break_on_hyphens=False) or [""]
-        for line in text.splitlines()
-    )
-    return list(itertools.chain.from_iterable(wrapped))
+    wrap = textwrap.TextWrapper(width, break_on_hyphens=False).wrap
+    return [part for line in text.splitlines() for part in wrap(line) or [""]]
 
 
 def _plain(value: Any) -> Any:
