@@ -28,6 +28,9 @@ NORMALISATION = names(
     "BatchNormalization GroupNormalization LayerNormalization Normalization "
     "RMSNormalization UnitNormalization"
 )
+# Layers that hand the numbers on: most do something in training alone.
+HANDED_ON = names("ActivityRegularization AlphaDropout Dropout GaussianDropout")
+HANDED_ON += names("GaussianNoise Identity") + names("SpatialDropout", axes="123")
 # Keras' own layers that multiply and accumulate nothing, by the module that has their
 # `call`, with those of other modules, and less those that do.
 _FREE_LAYERS = names(
@@ -158,5 +161,10 @@ def is_a(layer, names) -> bool:
     from keras import layers
 
     kinds = tuple(getattr(layers, name) for name in names if hasattr(layers, name))
-    own = isinstance(layer, kinds)
-    return own and type(layer).call.__module__.split(".")[0] == "keras"
+    return isinstance(layer, kinds) and computes_as_keras(layer)
+
+
+def computes_as_keras(layer) -> bool:
+    """Whether a layer does what Keras' own class does: a subclass may do otherwise."""
+    call = getattr(type(layer), "call", None)
+    return call is not None and call.__module__.split(".")[0] == "keras"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kerascnn.costs import names
+from kerascnn.costs import HANDED_ON, computes_as_keras, names
 from kerascnn.graph import functional
 
 _SUM = 2e-2  # how far a softmax of bfloat16, with its 8 bits, adds up to something else
@@ -22,11 +22,7 @@ SAMPLE = 16  # images that a network is asked for where its graph cannot tell
 
 # By the names of the classes of Keras' own layers and bare operations (keras.ops).
 # What hands the numbers on:
-_SAME = names(
-    "ActivityRegularization AlphaDropout Cast Copy Dropout ExpandDims Flatten "
-    "GaussianDropout GaussianNoise Identity Reshape Squeeze StopGradient"
-)
-_SAME += names("SpatialDropout", axes="123")
+_SAME = names("Cast Copy ExpandDims Flatten Reshape Squeeze StopGradient") + HANDED_ON
 # Averages of probabilities are probabilities; whatever else is computed of them is not.
 _MEANS = "Average", "Mean", *names("AveragePooling GlobalAveragePooling", axes="123")
 _ARITHMETIC = (
@@ -98,7 +94,7 @@ def head(model, images=None, output: int | None = None) -> Head:
     """
     import keras
 
-    graph = functional(model) if _is_its_graph(model) else None
+    graph = functional(model) if computes_as_keras(model) else None
     if graph is None:
         structure = _sampled(model, images)
     else:
@@ -148,12 +144,6 @@ def _main(outputs):
     return outputs
 
 
-def _is_its_graph(operation) -> bool:
-    """Whether a layer does what Keras' own class does: a subclass may do otherwise."""
-    call = getattr(type(operation), "call", None)
-    return call is not None and call.__module__.split(".")[0] == "keras"
-
-
 def _origin(tensor, around) -> tuple[str | None, Any, Any]:
     """Follow a tensor back to what made its numbers what they are.
 
@@ -167,7 +157,7 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
     sigmoids = (keras.activations.sigmoid, keras.ops.sigmoid)
     while history := getattr(tensor, "_keras_history", None):
         operation, node, position = history
-        name, own = type(operation).__name__, _is_its_graph(operation)
+        name, own = type(operation).__name__, computes_as_keras(operation)
         inner = functional(operation) if own else None
         if inner is not None:
             around, tensor = (*around, tensor), inner.outputs[position]

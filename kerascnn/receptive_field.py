@@ -13,6 +13,7 @@ from fractions import Fraction
 from kerascnn.arithmetic import output_size
 from kerascnn.costs import (
     CONVOLUTIONS,
+    HANDED_ON,
     NORMALISATION,
     TRANSPOSED,
     is_a,
@@ -27,13 +28,9 @@ ALL = "all"
 # Layers whose output pixel depends on the input pixel in its place only. Normalisation
 # is among them: its statistics are those of the training, or left out, as in `depth`.
 _POINTWISE = (
-    *NORMALISATION,
-    *names(
-        "Activation ActivityRegularization Add AlphaDropout Average Concatenate "
-        "Dropout ELU Flatten GaussianDropout GaussianNoise Identity LeakyReLU Maximum "
-        "Minimum Multiply PReLU ReLU Rescaling Softmax Subtract"
-    ),
-    *names("SpatialDropout", axes="123"),
+    *(NORMALISATION + HANDED_ON),
+    *names("Activation Add Average Concatenate ELU Flatten LeakyReLU Maximum Minimum"),
+    *names("Multiply PReLU ReLU Rescaling Softmax Subtract"),
 )
 # The same among bare operations, as `x + y` and `keras.ops.relu(x)` leave them.
 _POINTWISE_OPERATIONS = names(
