@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascnn.data import cifar10
-from kerascnn.data.dataset import Data, DataError, Images, assemble
+from kerascnn.data.dataset import DataError, Images
 from kerascnn.environment import progress_bar
 
 HOST = "https://www.cs.toronto.edu/~kriz/"  # slow
@@ -58,28 +58,20 @@ PYTHON = Archive(
 ARCHIVES = (BINARY, PYTHON)
 
 
-def verify(path, file=None) -> Archive:
-    """Say which of the published archives a file is, by its SHA-256.
-
-    `file` is the same, where it is open already; it is read to its end.
+def verify(file) -> Archive:
+    """Say which of the published archives an open file is, by its SHA-256.
 
     Raises:
-        DataError: the file does not exist, or is neither archive.
+        DataError: it is neither.
     """
-    try:
-        with contextlib.ExitStack() as stack:
-            file = file or stack.enter_context(Path(path).open("rb"))
-            received = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-    except OSError as error:
-        raise DataError(f"cannot read the archive {path}: {error.strerror}") from error
+    received = hashlib.file_digest(file, "sha256").hexdigest()
     for archive in ARCHIVES:
         if received == archive.sha256:
             return archive
     published = " or ".join(f"{a.name} ({a.size:,} bytes)" for a in ARCHIVES)
     raise DataError(
-        f"{path} is not {published} as published, or was damaged or cut off on the "
-        f"way: it has {size:,} bytes and the SHA-256 {received}; download it again"
+        f"{file.name} is not {published} as published, or was damaged or cut off on "
+        f"the way: it has {file.tell():,} bytes, SHA-256 {received}; download it again"
     )
 
 
@@ -100,7 +92,7 @@ def read_archive(path) -> tuple[tuple[str, ...], Images, Images]:
     y = np.empty(len(files) * BATCH, np.int64)
     try:
         with path.open("rb") as file:
-            archive = verify(path, file)
+            archive = verify(file)
             file.seek(0)
             suffix = ".bin" if archive is BINARY else ""
             meta = "batches.meta" + (".txt" if suffix else "")
@@ -149,26 +141,13 @@ def _batch(content, archive):
 
 
 def _meta(content, archive):
-    if archive is BINARY:
-        labels = tuple(content.decode("ascii").split())
-    else:
-        names = pickle.loads(content, encoding="bytes")[b"label_names"]
-        labels = tuple(name.decode() for name in names)
+    """Names of the classes."""
+    if archive is PYTHON:
+        content = b" ".join(pickle.loads(content, encoding="bytes")[b"label_names"])
+    labels = tuple(content.decode("ascii").split())
     if labels != cifar10.LABELS:
         raise ValueError(f"the classes are {', '.join(labels)}")
     return labels
-
-
-def load_archive(path, *, validation=None, seed=0) -> Data:
-    """Read CIFAR-10 from its author's archive; needs no TensorFlow.
-
-    Raises:
-        DataError: the file is not an archive as published.
-        ValueError: more validation images than there are to hold out.
-    """
-    parts = read_archive(path)
-    named = assemble("cifar10", "CIFAR-10", *parts, validation=validation, seed=seed)
-    return cifar10.recognize(named)
 
 
 def import_cifar10(archive, data_dir=None, *, replace=False) -> Path:
@@ -240,16 +219,12 @@ def _write_prepared(labels, train, test, data_dir):
         class Cifar10(tfds.image_classification.Cifar10):
             """CIFAR-10 from arrays in place of a download."""
 
-            # Where its module is: asked for lists of checksums, of which there are
-            # none, and not found without a package that is not always installed.
-            code_path = None
+            code_path = None  # its module, which would be asked for checksums
 
             def _split_generators(self, dl_manager):
                 self.info.features["label"].names = list(labels)
-                return {
-                    "train": examples("train", train),
-                    "test": examples("test", test),
-                }
+                parts = {"train": train, "test": test}
+                return {name: examples(name, part) for name, part in parts.items()}
 
     builder = Cifar10(data_dir=os.fspath(data_dir), version=cifar10.VERSION)
     # It prints of a download, and of the temporary folder; its progress bar, on stderr,
@@ -288,7 +263,8 @@ def download_cifar10(
         partial = archive.with_name(archive.name + ".part")
         _fetch(url, partial, progress, patience)
         try:
-            verify(partial)
+            with partial.open("rb") as file:
+                verify(file)
         except DataError:
             partial.unlink()  # no use in going on from it
             raise
@@ -332,13 +308,13 @@ def _receive(url, partial, have, bar):
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        content_range = error.headers.get("Content-Range", "")
-        if error.code == 416 and content_range == f"bytes */{have}":
-            return True  # it asked for what comes after the last byte
-        if error.code == 416:
-            partial.unlink()  # longer than what the host has: not this file
-            return False
-        raise
+        if error.code != 416:
+            raise
+        # It asked for what comes after the last byte, or has more than the host.
+        complete = error.headers.get("Content-Range", "") == f"bytes */{have}"
+        if not complete:
+            partial.unlink()
+        return complete
     with response:
         length = int(response.headers.get("Content-Length") or 0)
         span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))

@@ -176,7 +176,7 @@ def _parts(folder):
         part: [name for name in names if name.lower() in known]
         for part, known in PARTS.items()
     }
-    parts = {"train": folder}
+    parts, notes = {"train": folder}, []
     # A class may be called "train" too; then there are images in the folder itself.
     inside = _entries(folder / own["train"][0]) if own["train"] else ([], [], [])
     if inside[0] and not any(name.lower().endswith(SUFFIXES) for name in inside[1]):
@@ -186,8 +186,6 @@ def _parts(folder):
                     f"{folder} has both {' and '.join(found)}: leave one of them"
                 )
         parts = {part: folder / found[0] for part, found in own.items() if found}
-    notes = []
-    if folder not in parts.values():
         used = {path.name for path in parts.values()}
         if others := [name for name in names if name not in used]:
             notes.append(f"Folders passed over: {_some(others)}.")

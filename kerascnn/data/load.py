@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kerascnn.data import cifar10, shapes
 from kerascnn.data.arrays import load_arrays
-from kerascnn.data.cifar10_archive import load_archive
+from kerascnn.data.cifar10_archive import read_archive
 from kerascnn.data.dataset import Data, DataError, Images, assemble
 from kerascnn.data.folder import load_folder
 from kerascnn.data.tfds import (
@@ -120,7 +120,8 @@ def _read(source, stream, *, image_size, data_dir, images, **held) -> Data:
     if path.suffix == ".npz":
         data = load_arrays(path, **held)
     elif path.name.endswith((".tar.gz", ".tgz")):
-        data = load_archive(path, **held)
+        parts = read_archive(path)
+        data = cifar10.recognize(assemble("cifar10", "CIFAR-10", *parts, **held))
     else:
         raise DataError(
             f"{path} is neither a folder nor a .npz file nor a .tar.gz archive"

@@ -232,11 +232,10 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
     tfds = import_tfds(folder)[1]
     try:
         for file in (folder / "dataset_info.json", folder / "features.json"):
-            if file.exists():
-                try:
-                    json.loads(file.read_bytes())
-                except ValueError as error:
-                    raise ValueError(f"{file.name}: {error}") from error
+            try:
+                json.loads(file.read_bytes() if file.exists() else "{}")
+            except ValueError as error:
+                raise ValueError(f"{file.name}: {error}") from error
         builder = tfds.builder_from_directory(os.fspath(folder))
         splits = dict(builder.info.splits)
         features = builder.info.features
