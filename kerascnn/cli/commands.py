@@ -514,12 +514,32 @@ def lab(
     out: Path | None = option(None, "The HTML file; default: opened in a browser."),
     json: Json = False,
 ):
-    """Touch every value of a network, on a page that computes it."""
-    load_keras(model)
-    from kerascnn.lab import write
+    """Touch every value of a network, on a page that computes it.
 
+    Without --out, Python answers the page of a network that cannot run in it.
+    """
+    load_keras(model)
+    from kerascnn import lab
+    from kerascnn.training.run import open_network
+
+    network = open_network(model)
+    if out is None and not lab.alone(network, image):
+
+        def show(address):
+            shown = f"page: {address} (Python answers it; Ctrl+C ends it)"
+            answer(json, {"page": address}, shown)
+            webbrowser.open(address)
+
+        try:
+            from kerascnn.lab.serve import serve
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"{network.name} cannot run in the page, and Python answers it with "
+                f'{error.name}: pip install "kerascnn[serve]"'
+            ) from None
+        return serve(network, image, show=show)
     file = out or Path(tempfile.mkdtemp(prefix="kerascnn-lab-")) / "lab.html"
-    write(model, file, image)
+    lab.write(network, file, image)
     size = file.stat().st_size
     shown = f"page: {file} ({size / 1000:,.0f} kB)"
     answer(json, {"page": file, "bytes": size}, shown)

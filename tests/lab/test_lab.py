@@ -2,7 +2,11 @@
 
 import re
 import shutil
+import socket
+import subprocess
+import time
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -41,21 +45,32 @@ def visit(browser):
     pages, wrong = [], []
 
     def go(file, fragment="", **options):
+        """Open a file, or an address of this machine."""
+        address = str(file) if str(file).startswith("http:") else f"file://{file}"
         page = browser.new_page(**options)
         pages.append(page)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda told: wrong.append(told.text))
         asked = []
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"file://{file}{fragment}")
+        page.goto(f"{address}{fragment}")
         page.wait_for_selector("body[data-ready]", timeout=60_000)
-        assert [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
+        own = (address, "data:", "blob:")
+        assert [u for u in asked if not u.startswith(own)] == []
         return page
 
     yield go
     for page in pages:
         page.close()
     assert wrong == []
+
+
+def until(page, condition, argument=None, seconds=60):
+    """Wait for a condition; Playwright's own way would need the page to allow eval."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < end, condition
+        time.sleep(0.05)
 
 
 def everything():
@@ -221,7 +236,7 @@ def test_a_file_a_brush_and_a_sample_change_the_answer(visit, kinds, tmp_path):
     first = page.inner_text("#answers")
     Image.new("RGB", (40, 40), (250, 40, 10)).save(tmp_path / "<b>red<i>.png")
     page.set_input_files("#file", tmp_path / "<b>red<i>.png")
-    page.wait_for_function("document.getElementById('image-name').innerText[0] == '<'")
+    until(page, "document.getElementById('image-name').innerText[0] == '<'")
     assert page.inner_text("#answers") != first
     assert page.inner_text("#proof") == "Computed in this page"
     assert page.evaluate("window.lab.state.pixels[0]") == 250
@@ -252,6 +267,267 @@ def test_hover_keys_and_links_lead_to_cells(visit, kinds):
     page.hover("#maps", position={"x": 40, "y": 3})
     assert page.evaluate("window.lab.state.place[1]") > 0
     assert page.inner_text("#proof").startswith("Equal to Keras")
+
+
+WALK = """async (answer) => {
+  const { DATA, state, walk, termsOf, examine } = window.lab;
+  const start = { number: DATA.answer, place: [0, 0, answer] };
+  const { steps, end } = await walk(DATA, (n, p) => examine(state.ran, n, p), start);
+  return {
+    end,
+    steps: steps.map(({ cell, found }) => ({
+      name: cell.call.name,
+      op: cell.call.op,
+      value: cell.value,
+      bias: cell.bias ?? 0,
+      total: cell.sum ?? null,
+      amounts: termsOf(DATA, cell).map((term) => term.amount),
+      best: found[0]?.amount ?? null,
+    })),
+  };
+}"""
+
+
+def test_the_walk_leads_from_an_answer_to_a_pixel(visit, tmp_path):
+    page = visit(write("lecture_cnn", tmp_path / "lab.html"))
+    found = page.evaluate(WALK, 6)
+    names = [step["name"] for step in found["steps"]]
+    assert " ".join(names) == (
+        "probabilities fc flatten pool3 conv3 pool2 conv2 pool1 conv1 scale"
+    )
+    assert found["end"]["number"] == -1
+    for step in found["steps"]:
+        if step["total"] is not None:
+            assert sum(step["amounts"]) == pytest.approx(step["total"], abs=1e-4)
+            assert step["best"] == max(step["amounts"])
+        else:
+            assert len(step["amounts"]) == 1
+    steps = page.locator("#walk-steps li")
+    until(page, "document.querySelectorAll('#walk-steps li').length == 10")
+    page.select_option("#walk-class", "3")
+    until(page, "document.querySelector('#walk-steps').innerText.includes('unit 3 ')")
+    second = steps.nth(1).locator("button").nth(2)
+    told = second.inner_text()
+    second.click()
+    until(
+        page,
+        """() => document.querySelectorAll("#walk-steps li:nth-child(2) button")[2]
+          .getAttribute("aria-pressed") == "true" """,
+    )
+    assert steps.nth(1).locator("button").nth(2).inner_text() == told
+    steps.nth(2).locator("button").first.click()
+    assert page.inner_text("#layer-name").startswith("flatten")
+
+
+def test_the_walk_passes_every_kind_of_layer(visit, kinds):
+    page = visit(kinds)
+    for answer in range(4):
+        found = page.evaluate(WALK, answer)
+        assert found["end"] is None or found["end"]["number"] == -1
+        assert {"convolution", "activation"} <= {step["op"] for step in found["steps"]}
+
+
+def test_dense_pooling_and_softmax_are_taken_apart_too(visit, tmp_path):
+    page = visit(write("lecture_cnn", tmp_path / "lab.html"), "#layer=fc&cell=0,0,6")
+    assert page.locator("#terms .bars li").count() == 10
+    # A unit of a flattened map says where it was: 272 = (4·4 + 1)·16, of (4, 4, 32).
+    assert "272 (row 2, column 0, map 16)" in page.inner_text("#terms")
+    page.evaluate("window.lab.choose(window.lab.DATA.answer, [0, 0, 6])")
+    assert "frog: e^(" in page.inner_text("#terms")
+    shares = page.locator("#terms .term").all_inner_texts()
+    assert sum(
+        float(text.rsplit("share ")[1].replace("−", "-")) for text in shares
+    ) == pytest.approx(1, 5e-3)
+    page.evaluate("window.lab.choose(2, [3, 4, 5])")
+    assert page.locator("#terms td").count() == 4
+    assert page.locator("#terms td.chosen").count() >= 1
+    assert page.inner_text("#formula").startswith("Greatest of ")
+
+
+def test_covering_shifting_and_permuting_are_numpys(visit, tmp_path):
+    import zoo
+    from kerascnn.explain import occlusion
+
+    page = visit(write("lecture_cnn", tmp_path / "lab.html"))
+    pixels = np.array(page.evaluate("[...window.lab.state.pixels]"), np.uint8)
+    image = pixels.reshape(32, 32, 3)
+    labels = page.evaluate("window.lab.DATA.labels")
+    right = occlusion(zoo.load("lecture_cnn"), image, size=16, stride=4, labels=labels)
+    page.fill("#square", "16")
+    heat = page.evaluate(
+        """(target) => window.lab.occlusion(
+          window.lab.state.pixels, window.lab.DATA.shape, target, 16
+        ).then((heat) => [...heat])""",
+        right.target,
+    )
+    assert np.abs(np.reshape(heat, (32, 32)) - right.heat).max() < 1e-5
+    for down, across in [(3, 0), (-2, 5), (0, -32)]:
+        found = page.evaluate(
+            """([down, right]) => {
+              const { shifted, state } = window.lab;
+              return [...shifted(state.pixels, [32, 32, 3], down, right)];
+            }""",
+            [down, across],
+        )
+        rows = np.clip(np.arange(32) - down, 0, 31)
+        columns = np.clip(np.arange(32) - across, 0, 31)
+        expected = image[rows][:, columns]
+        assert np.array_equal(np.reshape(found, (32, 32, 3)), expected)
+    mixed = page.evaluate(
+        "[...window.lab.permuted(window.lab.state.pixels, [32, 32, 3])]"
+    )
+    assert not np.array_equal(mixed, pixels)
+    colours = [sorted(map(tuple, np.reshape(p, (-1, 3)))) for p in (mixed, pixels)]
+    assert colours[0] == colours[1]
+    first = page.inner_text("#changed-answer")
+    page.check("#permute")
+    until(
+        page,
+        "(told) => document.getElementById('changed-answer').innerText != told",
+        first,
+    )
+    page.click("#keep")
+    assert page.evaluate("[...window.lab.state.pixels]") == mixed
+
+
+def test_the_race_learns_by_the_right_slopes(tmp_path):
+    import json
+    from importlib import resources
+
+    if shutil.which("node") is None:
+        pytest.skip("Node is not installed")
+    train = resources.files("kerascnn.lab") / "page" / "train.js"
+    code = f"""
+      import * as t from {json.dumps(train.as_uri())};
+      const {{ x, y }} = t.draw(2, 5);
+      const found = [];
+      for (const make of [t.cnn, t.mlp]) {{
+        const layers = make(t.random(3));
+        const value = () => t.loss(t.forward(layers, x.subarray(0, 256)), y[0]).value;
+        const {{ d }} = t.loss(t.forward(layers, x.subarray(0, 256)), y[0]);
+        layers.reduceRight((slope, layer) => layer.backward(slope), d);
+        const next = t.random(9);
+        for (const [w, slopes] of layers.flatMap((layer) => layer.parts)) {{
+          for (let n = 0; n < 8; n++) {{
+            const i = Math.floor(next() * w.length);
+            const [old, step] = [w[i], 1e-3];
+            w[i] = old + step; const up = value();
+            w[i] = old - step; const down = value();
+            w[i] = old;
+            found.push([(up - down) / (2 * step), slopes[i]]);
+          }}
+        }}
+      }}
+      console.log(JSON.stringify(found));"""
+    (tmp_path / "check.mjs").write_text(code)
+    ran = subprocess.run(
+        ["node", tmp_path / "check.mjs"], capture_output=True, check=True, text=True
+    )
+    measured, slopes = np.array(json.loads(ran.stdout)).T
+    assert np.abs(slopes).max() > 1e-2
+    # A step may cross a kink of ReLU or of the pooling: of few weights.
+    assert np.mean(np.abs(measured - slopes) < 2e-3) > 0.95
+
+
+def test_the_race_is_run_in_the_page(visit, kinds):
+    page = visit(kinds)
+    page.fill("#race-labels", "20")
+    page.click("#race-start")
+    until(
+        page,
+        "document.getElementById('race-epoch').innerText.includes('25 of 25')",
+    )
+    told = page.locator("#race-told li").all_inner_texts()
+    assert [text[:4] for text in told] == ["CNN:", "MLP:"]
+    # 9·8 + 8 + 9·8·12 + 12 + 12·5 + 5 and 256·32 + 32 + 32·5 + 5
+    assert "1,021 weights" in told[0] and "8,389 weights" in told[1]
+    assert page.locator("#race-curves polyline").count() == 2
+    assert page.locator("#race-cnn canvas").count() == 8
+    assert page.inner_text("#race-start") == "Start"
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The address of a network that the page cannot run, and the network."""
+    uvicorn = pytest.importorskip("uvicorn", reason="extra [serve] is absent")
+    from keras import layers
+
+    from kerascnn.lab import alone
+    from kerascnn.lab.serve import create_app
+
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential(
+        [
+            keras.Input((9, 8, 3)),
+            layers.Conv2D(6, 3, padding="same", activation="relu", name="conv"),
+            layers.GroupNormalization(2, name="norm"),
+            layers.MaxPooling2D(2, name="pool"),
+            layers.Flatten(name="flat"),
+            layers.Dense(5, activation="softmax", name="dense"),
+        ]
+    )
+    assert not alone(model)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(create_app(model), log_level="warning")
+        server = uvicorn.Server(config)
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", model
+        server.should_exit = True
+        thread.join(20)
+
+
+def test_a_network_that_the_page_cannot_run_is_served(served, visit):
+    from kerascnn.explain.cell import cell_at
+    from kerascnn.explain.receptive_field import region
+    from kerascnn.explain.recording import prepared, record
+
+    address, model = served
+    page = visit(address)
+    page.click("#samples button >> nth=1")
+    until(page, "window.lab.state.sample == 1")
+    assert not page.locator("#stays").is_visible()
+    pixels = np.array(page.evaluate("[...window.lab.state.pixels]"), np.uint8)
+    seen = record(model, prepared(model, pixels.reshape(9, 8, 3)))
+    for number, place in [(0, [0, 0, 5]), (0, [8, 3, 0]), (4, [0, 0, 3])]:
+        right = cell_at(seen, number, place)
+        cell = page.evaluate(
+            "([n, place]) => window.lab.examine(window.lab.state.ran, n, place)",
+            [number, place],
+        )
+        assert cell["sum"] == pytest.approx(right.total, abs=1e-5)
+        assert cell["worked"] == pytest.approx(right.model_value, abs=1e-5)
+        assert cell["count"] == right.patch.size
+        sums = [part["sum"] for part in cell["channels"]]
+        assert sum(sums) == pytest.approx(right.total, abs=1e-5)
+        expected = region(seen, number, *place[:2])
+        assert tuple(cell["region"]["rows"]) == expected.rows
+    values = page.evaluate("[...window.lab.state.ran.values[1]]")
+    assert np.allclose(values, seen.values(1)[0].ravel(), atol=1e-6)
+    page.evaluate("window.lab.choose(1, [1, 1, 1])")
+    until(
+        page, "document.getElementById('sentence').innerText.startsWith('norm, row 1')"
+    )
+    assert page.inner_text("#proof") == "Computed by Keras"
+    until(
+        page, "document.getElementById('walk-end').innerText.includes('the walk ends')"
+    )
+    assert page.locator("#walk-steps li").count() >= 3
+
+
+def test_the_served_page_answers_itself_alone(served):
+    import urllib3
+
+    address, _ = served
+    ask = urllib3.PoolManager().request
+    pixels = bytes(9 * 8 * 3)
+    assert ask("POST", f"{address}run", body=pixels).status == 200
+    assert ask("POST", f"{address}run", body=pixels[1:]).status == 400
+    told = {"Origin": "http://elsewhere.example"}
+    assert ask("POST", f"{address}run", body=pixels, headers=told).status == 400
+    assert ask("GET", address, headers={"Host": "elsewhere.example"}).status == 400
+    for query in ("", "?run=999&call=0&place=0,0,0", "?run=1&call=0&place=0"):
+        assert ask("GET", f"{address}cell{query}").status == 404
 
 
 def test_the_bench_begins_at_four_and_tells_what_does_not_fit(visit, kinds):
@@ -332,7 +608,7 @@ def test_modules_are_short_and_whole():
 
     folder = resources.files("kerascnn.lab") / "page"
     found = {p.name.removesuffix(".js") for p in folder.iterdir() if p.suffix == ".js"}
-    assert found == set(MODULES)
-    for name in MODULES:
+    assert found == {*MODULES, "train"}
+    for name in found:
         assert len((folder / f"{name}.js").read_text().splitlines()) < 400
     assert not re.search(r"^(import|export)\b", script(), re.MULTILINE)

@@ -58,9 +58,11 @@ export function counted(value) {
   return value.toLocaleString("en-US");
 }
 
-/** Height, width and channels of a map; a vector is a map of one pixel. */
+/** Height, width and channels of a map; a vector is a map of one pixel, a sequence of one
+ *  column. */
 export function extent(shape) {
-  return shape.length === 3 ? shape : [1, 1, shape.at(-1)];
+  if (shape.length === 3) return shape;
+  return [shape.slice(0, -1).reduce((a, b) => a * b, 1), 1, shape.at(-1) ?? 1];
 }
 
 /** The place of the greatest value: [row, column, channel]. */

@@ -6,17 +6,20 @@ import { activated, givenShape, spread, taps } from "./layers.js";
 const at = ([, width, channels], row, column, channel) =>
   (row * width + column) * channels + channel;
 
+const ELEMENTWISE = ["activation", "affine", "layernorm", "lrn", "merge"];
+
 /** Take a cell of a call apart; `ran` is what `run` returned. */
 export function dissect(data, ran, number, [row, column, channel]) {
   const call = data.calls[number];
   const shape = extent(call.shape);
   const inputs = call.inputs.map((n) => (n < 0 ? ran.image : ran.values[n]));
+  const value = ran.values[number][at(shape, row, column, channel)];
   const cell = {
     call,
     number,
     place: [row, column, channel],
-    value: ran.values[number][at(shape, row, column, channel)],
-    keras: array(call.keras)[at(shape, row, column, channel)],
+    value,
+    keras: call.keras ? array(call.keras)[at(shape, row, column, channel)] : value,
     region: region(call, row, column),
     rows: [],
     columns: [],
@@ -29,12 +32,12 @@ export function dissect(data, ran, number, [row, column, channel]) {
     cell.columns = place(call, 1, column, given[1]);
   }
   if (call.op === "pool") return pooled(cell, inputs[0], given);
-  if (call.filters) return summed(cell, inputs[0], given, ran);
-  if (call.op === "affine" || call.activation || call.op === "merge") {
+  if (call.filters) return call.kernel ? summed(cell, inputs[0], given) : cell;
+  if (ELEMENTWISE.includes(call.op)) {
     cell.given = inputs.map((x) => x[at(shape, row, column, channel)]);
     [cell.rows, cell.columns] = [[row], [column]];
   }
-  if (call.activation === "softmax") {
+  if (call.op === "lrn" || call.op === "layernorm" || call.activation === "softmax") {
     const start = at(shape, row, column, 0);
     cell.all = inputs[0].subarray(start, start + shape[2]);
   }
@@ -74,31 +77,63 @@ function summed(cell, x, given) {
   const share = given[2] / call.groups;
   const first = Math.floor(filter / (call.filters / call.groups)) * share;
   const kernel = array(call.kernel);
+  const bias = call.bias ? array(call.bias) : null;
   const grid = (value) =>
     cell.rows.map((_, i) => cell.columns.map((__, j) => value(i, j)));
-  cell.sum = 0;
-  cell.count = cell.rows.length * cell.columns.length * share;
-  cell.zeros = grid((i, j) => !inside(cell, given, i, j));
-  cell.channels = Array.from({ length: share }, (_, k) => {
-    const patch = grid((i, j) =>
-      cell.zeros[i][j] ? 0 : x[at(given, cell.rows[i], cell.columns[j], first + k)],
+  const weight = (i, j, k, f) =>
+    kernel[((i * cell.columns.length + j) * share + k) * call.filters + f];
+  const channels = Array.from({ length: share }, (_, k) => first + k);
+  const met = grid((i, j) => inside(cell, given, i, j));
+  const patch = grid((i, j) =>
+    channels.map((c) =>
+      met[i][j] ? x[at(given, cell.rows[i], cell.columns[j], c)] : 0,
+    ),
+  );
+  const weights = grid((i, j) => channels.map((_, k) => weight(i, j, k, filter)));
+  byChannel(cell, { patch, weights, inside: met, channels });
+  cell.sum = cell.channels.reduce((sum, part) => sum + part.sum, 0);
+  cell.bias = bias ? bias[filter] : null;
+  cell.activation = call.activation;
+  if (call.activation !== "softmax") {
+    cell.worked = activated(
+      [cell.sum + (cell.bias ?? 0)],
+      call.activation,
+      1,
+      call.slope,
+    )[0];
+    return cell;
+  }
+  // Softmax needs the sums of all filters, which see all channels.
+  const sums = Array.from({ length: call.filters }, (_, f) => {
+    let sum = bias ? bias[f] : 0;
+    patch.forEach((line, i) =>
+      line.forEach((values, j) =>
+        values.forEach((value, k) => (sum += value * weight(i, j, k, f))),
+      ),
     );
-    const weights = grid((i, j) => {
-      const tap = i * cell.columns.length + j;
-      return kernel[(tap * share + k) * call.filters + filter];
-    });
-    const products = grid((i, j) => patch[i][j] * weights[i][j]);
-    const sum = products.flat().reduce((a, b) => a + b, 0);
-    cell.sum += sum;
-    return { channel: first + k, patch, weights, products, sum };
+    return sum;
   });
-  cell.bias = call.bias ? array(call.bias)[filter] : null;
-  const before = cell.sum + (cell.bias ?? 0);
-  cell.worked =
-    call.activation === "softmax"
-      ? null
-      : activated([before], call.activation, 1, call.slope)[0];
+  cell.all = Float32Array.from(sums);
+  cell.worked = activated(cell.all, "softmax", sums.length)[filter];
   return cell;
+}
+
+/** Cut a patch and its filter, [row][column][channel], into their channels. */
+export function byChannel(cell, { patch, weights, inside: met, channels }) {
+  const each = (k, value) =>
+    patch.map((line, i) => line.map((_, j) => value(patch[i][j][k], weights[i][j][k])));
+  cell.zeros = met.map((line) => line.map((there) => !there));
+  cell.count = patch.length * patch[0].length * channels.length;
+  cell.channels = channels.map((channel, k) => {
+    const products = each(k, (x, weight) => x * weight);
+    return {
+      channel,
+      patch: each(k, (x) => x),
+      weights: each(k, (_, weight) => weight),
+      products,
+      sum: products.flat().reduce((a, b) => a + b, 0),
+    };
+  });
 }
 
 /** The cell in one line, which a screen reader reads too. */
@@ -130,6 +165,10 @@ function name(data, { number, place }) {
 
 /** How far the value is from Keras' own, where that is known. */
 export function proof(cell, recorded) {
+  if (cell.served) {
+    const far = cell.worked === undefined ? 0 : Math.abs(cell.worked - cell.value);
+    return `Computed by Keras${far ? `; the sum is ${tiny(far)} from it` : ""}`;
+  }
   if (cell.call.op === "recorded") return "Computed in Python, shown as recorded";
   const value = cell.worked ?? cell.value;
   if (!recorded) return "Computed in this page";
@@ -143,7 +182,8 @@ export function formula(cell) {
   const value = written(cell.value);
   if (cell.channels) {
     const bias = cell.bias === null ? "" : ` + bias ${written(cell.bias)}`;
-    const after = call.activation === "linear" ? "" : `, ${call.activation}`;
+    const own = cell.activation ?? "linear";
+    const after = own === "linear" ? "" : `, ${own}`;
     const sum = written(cell.sum);
     if (!bias && !after) return `Sum of ${counted(cell.count)} products: ${value}`;
     return `Sum of ${counted(cell.count)} products ${sum}${bias}${after}: ${value}`;
@@ -155,8 +195,17 @@ export function formula(cell) {
     const more = met.length > 9 ? `, and ${met.length - 9} more` : "";
     return `${which} of ${shown.join(", ")}${more} = ${value}`;
   }
+  if (call.op === "lrn") {
+    const { size, alpha, beta, kappa } = call;
+    const text = `(${kappa} + ${written(alpha / size)} · sum of ${size} squares)`;
+    return `${written(cell.given[0])} / ${text} to the ${beta} = ${value}`;
+  }
+  if (call.op === "layernorm") {
+    const mean = cell.all.reduce((sum, x) => sum + x, 0) / cell.all.length;
+    return `${written(cell.given[0])}, less the mean ${written(mean)} of its ${cell.all.length} channels, over their deviation, scaled and shifted = ${value}`;
+  }
   if (cell.all) {
-    return `e to the ${written(cell.given[0])}, over the sum of all, = ${value}`;
+    return `e to the ${written(cell.given[0])}, over the sum of all ${cell.all.length}, = ${value}`;
   }
   if (call.op === "affine") {
     const scale = array(call.scale);
@@ -172,7 +221,7 @@ export function formula(cell) {
   return `${call.kind} gives ${value}`;
 }
 
-function element(tag, text = "", className = "") {
+export function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
   made.textContent = text;
   if (className) made.className = className;
@@ -219,10 +268,20 @@ const most = (values) =>
   values.flat().reduce((a, b) => Math.max(a, Math.abs(b ?? 0)), 0);
 
 /** Fill an element with the picture of a cell. */
-export function show(target, cell) {
+export function show(target, data, cell) {
   const parts = [];
   if (cell.channels && cell.rows.length * cell.columns.length === 1) {
-    parts.push(bars(cell));
+    const from = cell.call.inputs[0];
+    const order = [...cell.channels].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+    const terms = order.slice(0, 10).map(({ channel, patch, weights, sum }) => {
+      const [x, weight, product] = [patch[0][0], weights[0][0], sum].map((v) =>
+        written(v, 3),
+      );
+      const text = `${unit(data, from, channel)}: ${x} · ${weight} = ${product}`;
+      return { text, value: sum };
+    });
+    const title = `The ${terms.length} greatest of ${counted(order.length)} products 곱`;
+    parts.push(bars(title, terms));
   } else if (cell.channels) {
     const order = [...cell.channels].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
     const few = order.slice(0, 3);
@@ -254,23 +313,51 @@ export function show(target, cell) {
     const mark = cell.call.by === "max" ? cell.value : null;
     parts.push(grid("window 윈도우", cell.met, most(cell.met), null, mark));
   }
+  const softmax = [cell.call.activation, cell.activation].includes("softmax");
+  if (softmax && cell.all) parts.push(shares(data, cell));
   target.replaceChildren(...parts);
 }
 
-/** The greatest products of a sum over a vector, as bars. */
-function bars(cell) {
-  const order = [...cell.channels].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+/** The powers of e that softmax divides by their sum. */
+function shares(data, { call, number, all, place }) {
+  const greatest = all.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = Array.from(all, (x) => Math.exp(x - greatest));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  const labels = number === data.answer || call.shape.at(-1) === data.labels?.length;
+  const order = [...powers.keys()].sort((a, b) => powers[b] - powers[a]).slice(0, 10);
+  if (!order.includes(place[2])) order.push(place[2]);
+  const terms = order.map((k) => {
+    const name = (labels && data.labels?.[k]) || `unit ${k}`;
+    const text = `${name}: e^(${written(all[k], 3)} − ${written(greatest, 3)}) = ${written(powers[k], 3)}, share ${written(powers[k] / sum, 3)}`;
+    return { text, value: powers[k] };
+  });
+  return bars(`softmax 소프트맥스: their sum is ${written(sum, 4)}`, terms);
+}
+
+/** A value of a call by its place; one of a flattened map by where it was. */
+export function unit(data, number, channel) {
+  let from = number;
+  while (from >= 0 && data.calls[from].op === "same") from = data.calls[from].inputs[0];
+  const shape = extent(from < 0 ? data.shape : data.calls[from].shape);
+  const own = extent(number < 0 ? data.shape : data.calls[number].shape);
+  if (own[0] * own[1] > 1 || shape[0] * shape[1] === 1) return String(channel);
+  const pixel = Math.floor(channel / shape[2]);
+  const where = [Math.floor(pixel / shape[1]), pixel % shape[1], channel % shape[2]];
+  return `${channel} (row ${where[0]}, column ${where[1]}, map ${where[2]})`;
+}
+
+/** Values as bars under their texts. */
+export function bars(title, terms) {
+  const box = element("figure", "", "grid");
   const list = element("ol", "", "bars");
-  for (const part of order.slice(0, 10)) {
+  const limit = Math.max(...terms.map(({ value }) => Math.abs(value))) || 1;
+  for (const { text, value } of terms) {
     const item = element("li");
-    const share = Math.abs(part.sum) / (Math.abs(order[0].sum) || 1);
-    const bar = element("span", "", `bar ${part.sum < 0 ? "minus" : "plus"}`);
-    bar.style.setProperty("width", `${Math.round(share * 100)}%`);
-    const factors = [part.patch[0][0], part.weights[0][0], part.sum];
-    const [x, weight, product] = factors.map((v) => written(v, 3));
-    const text = `${part.channel}: ${x} · ${weight} = ${product}`;
+    const bar = element("span", "", `bar ${value < 0 ? "minus" : "plus"}`);
+    bar.style.setProperty("width", `${Math.round((100 * Math.abs(value)) / limit)}%`);
     item.append(element("span", text, "term"), bar);
     list.append(item);
   }
-  return list;
+  box.append(element("figcaption", title), list);
+  return box;
 }

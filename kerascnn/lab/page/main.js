@@ -11,9 +11,12 @@ import {
   written,
 } from "./arrays.js";
 import { bench } from "./bench.js";
+import { changing, covered, occlusion, permuted, shifted } from "./change.js";
 import { dissect, formula, proof, sentence, show } from "./cell.js";
-import { frozen, run } from "./layers.js";
+import { run } from "./layers.js";
+import { SERVED, compute, examine, held, within } from "./network.js";
 import { answer, brush, offer } from "./own.js";
+import { racing } from "./race.js";
 import { fitted } from "./resize.js";
 import {
   build,
@@ -27,11 +30,14 @@ import {
 } from "./strip.js";
 
 const byId = (id) => document.getElementById(id);
-const held = frozen(DATA);
 const state = { layer: 0, place: [0, 0, 0], pixels: null, sample: 0, ran: null };
 let strip = null;
 let tiles = null;
 let tilesBefore = null;
+let followers = []; // sections that are told of another image
+let resting = 0;
+let turn = 0; // of images
+let asked = 0; // of cells
 
 /** Whether what is shown is what Keras recorded. */
 const recorded = () => state.sample === 0;
@@ -42,12 +48,13 @@ function problem(text) {
 }
 
 /** Run the network on an image, and show everything anew. */
-function take(pixels, name, sample) {
+async function take(pixels, name, sample) {
   problem("");
+  const mine = ++turn;
   const start = performance.now();
-  state.pixels = pixels;
-  state.sample = sample;
-  state.ran = run(DATA, pixels);
+  const ran = await compute(pixels);
+  if (mine !== turn) return;
+  Object.assign(state, { pixels, sample, ran });
   const took = performance.now() - start;
   byId("image-name").textContent = name;
   drawImage(strip.face, pixels, DATA.shape);
@@ -56,7 +63,15 @@ function take(pixels, name, sample) {
   const stays = held[DATA.answer] && !recorded();
   byId("stays").hidden = !stays;
   choose(state.layer, state.place);
+  // What takes longer waits for the brush to rest.
+  clearTimeout(resting);
+  resting = setTimeout(
+    () => followers.forEach((tell) => tell(ran, pixels).catch(failed)),
+    150,
+  );
 }
+
+const failed = (error) => problem(`The network could not be asked: ${error.message}`);
 
 /** Show a layer; without a place its strongest cell. */
 function choose(number, place = null) {
@@ -89,19 +104,20 @@ function choose(number, place = null) {
     draw(byId("before"), state.ran.values[before], tilesBefore);
     byId("before-name").textContent = `its input 입력: ${DATA.calls[before].name}`;
   }
-  const shape = extent(call.shape);
-  const fits = place?.every((p, i) => p < shape[i]);
+  const fits = place && within(number, place);
   point(fits ? place : greatest(values, call.shape));
 }
 
 /** Light up one cell: its window, its pixels of the image, its sum. */
-function point(place) {
+async function point(place) {
   state.place = place;
-  const cell = dissect(DATA, state.ran, state.layer, place);
   frame(byId("maps"), byId("maps-mark"), spot(tiles, place), [
     tiles.scale,
     tiles.scale,
   ]);
+  const mine = ++asked;
+  const cell = await examine(state.ran, state.layer, place).catch(failed);
+  if (!cell || mine !== asked) return;
   windowOf(cell);
   const { region } = cell;
   const seen = byId("image-mark");
@@ -117,7 +133,7 @@ function point(place) {
       sizes[0] / height,
     );
   }
-  show(byId("terms"), cell);
+  show(byId("terms"), DATA, cell);
   byId("formula").textContent = formula(cell);
   byId("value").textContent = written(cell.value);
   byId("proof").textContent = proof(cell, recorded());
@@ -167,7 +183,7 @@ function windowOf(cell) {
 }
 
 function keys(event) {
-  const [height, width, maps] = extent(DATA.calls[state.layer].shape);
+  const [height, width] = extent(DATA.calls[state.layer].shape);
   const [row, column, map] = state.place;
   const flat = height * width === 1;
   const moves = {
@@ -182,8 +198,7 @@ function keys(event) {
   const to = moves[event.key];
   if (!to) return;
   event.preventDefault();
-  const inside = to.every((p, i) => p >= 0 && p < [height, width, maps][i]);
-  if (inside) point(to);
+  if (within(state.layer, to)) point(to);
 }
 
 function hover(event) {
@@ -219,12 +234,24 @@ async function start() {
   const first = DATA.calls.findIndex((call) => call.window);
   state.layer = layer >= 0 ? layer : Math.max(0, first);
   state.place = layer >= 0 ? place : null;
-  const zero = run(DATA, array(DATA.samples[0].pixels));
-  const most = farthest(DATA, zero.values);
-  byId("equal").textContent =
-    `All ${counted(zero.values.reduce((sum, v) => sum + v.length, 0))} values of the first ` +
-    `image are Keras' own within ${tiny(most)} of each layer's greatest.`;
-  take(array(DATA.samples[sample].pixels), DATA.samples[sample].name, sample);
+  if (!SERVED) {
+    const zero = run(DATA, array(DATA.samples[0].pixels));
+    const most = farthest(DATA, zero.values);
+    const count = counted(zero.values.reduce((sum, v) => sum + v.length, 0));
+    byId("equal").textContent =
+      `All ${count} values of the first image are Keras' own within ${tiny(most)} of each ` +
+      "layer's greatest.";
+  } else
+    byId("equal").textContent =
+      "Keras computes every value, in Python behind this page.";
+  followers = [
+    walking(examine, (number, at) => {
+      choose(number, at);
+      byId("stage").scrollIntoView({ behavior: "smooth" });
+    }),
+    changing(take),
+  ];
+  await take(array(DATA.samples[sample].pixels), DATA.samples[sample].name, sample);
   const maps = byId("maps");
   maps.addEventListener("pointermove", hover);
   maps.addEventListener("pointerdown", hover);
@@ -233,9 +260,11 @@ async function start() {
   brush(byId("image"), DATA, () => state.pixels, take);
   addEventListener("resize", () => choose(state.layer, state.place));
   bench();
+  racing();
   document.body.dataset.ready = "yes";
 }
 
 // For tests, and for the curious in the browser's console.
-window.lab = { DATA, array, run, dissect, fitted, state, take, choose, point };
+window.lab = { DATA, array, run, dissect, fitted, state, take, choose, point, examine };
+Object.assign(window.lab, { walk, termsOf, covered, shifted, permuted, occlusion });
 start().catch((error) => problem(`The page did not start: ${error.message}`));
