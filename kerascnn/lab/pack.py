@@ -14,9 +14,8 @@ import numpy as np
 from kerascnn.arithmetic import output_size
 from kerascnn.costs import macs
 from kerascnn.data import read_image, shapes
-from kerascnn.explain.cell import numbers_of
 from kerascnn.explain.receptive_field import region
-from kerascnn.explain.recording import prepared, record
+from kerascnn.explain.recording import numbers, prepared, record
 from kerascnn.receptive_field import cut_before
 from kerascnn.summary import summarize
 from kerascnn.training.run import Network, open_network
@@ -193,13 +192,13 @@ def _lower(call, store) -> dict | None:
     if kind in ("BatchNormalization", "LayerNormalization"):
         if list(np.atleast_1d(layer.axis)) not in last:
             return None
-        scale = numbers_of(layer.gamma) if layer.scale else np.ones(given[-1])
-        shift = numbers_of(layer.beta) if layer.center else np.zeros(given[-1])
+        scale = numbers(layer.gamma) if layer.scale else np.ones(given[-1])
+        shift = numbers(layer.beta) if layer.center else np.zeros(given[-1])
         op = {"op": "layernorm", "epsilon": layer.epsilon}
         if kind == "BatchNormalization":
-            spread = numbers_of(layer.moving_variance).astype(float) + layer.epsilon
+            spread = numbers(layer.moving_variance).astype(float) + layer.epsilon
             scale = scale / np.sqrt(spread)
-            shift = shift - numbers_of(layer.moving_mean) * scale
+            shift = shift - numbers(layer.moving_mean) * scale
             op = {"op": "affine"}
         return {**op, "scale": store.add(scale), "bias": store.add(shift)}
     if kind == "Rescaling":
@@ -221,8 +220,8 @@ def _lower(call, store) -> dict | None:
     if kind == "IdentityShortcut":
         return {"op": "shortcut", "stride": layer.strides}
     if kind == "LocalResponseNormalization":
-        numbers = {n: getattr(layer, n) for n in ("size", "alpha", "beta", "kappa")}
-        return {"op": "lrn", **numbers}
+        parts = {n: getattr(layer, n) for n in ("size", "alpha", "beta", "kappa")}
+        return {"op": "lrn", **parts}
     if kind in SAME:
         return {"op": "same"}
     if kind in MERGES:
@@ -253,12 +252,12 @@ def _convolution(layer, kind, given, activation, store) -> dict:
     """Convolutions of all kinds as one: a dense layer's window is one pixel."""
     groups, where = getattr(layer, "groups", 1), None
     if kind == "SeparableConv2D":  # two steps: the product of both
-        deep = numbers_of(layer.depthwise_kernel)
-        point = numbers_of(layer.pointwise_kernel)[0, 0]
+        deep = numbers(layer.depthwise_kernel)
+        point = numbers(layer.pointwise_kernel)[0, 0]
         point = point.reshape(*deep.shape[2:], -1)
         kernel = np.einsum("hwcm,cmf->hwcf", deep, point)
     else:
-        kernel = numbers_of(layer.kernel)
+        kernel = numbers(layer.kernel)
     if kind == "DepthwiseConv2D":  # a group for each channel
         groups = kernel.shape[2]
         kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
@@ -278,7 +277,7 @@ def _convolution(layer, kind, given, activation, store) -> dict:
         "groups": groups,
         "kernel": store.add(kernel) if store.filters else None,
         "filters": int(kernel.shape[-1]),
-        "bias": None if bias is None else store.add(numbers_of(bias)),
+        "bias": None if bias is None else store.add(numbers(bias)),
         "activation": activation,
     }
 
