@@ -324,7 +324,7 @@ def alone(source, image=None) -> bool:
 
 
 def write(source, out, image=None) -> Path:
-    """Write the lab of a network as one HTML file of at most `LIMIT` bytes, or raise."""
+    """Write the lab of a network as one HTML file; of over `LIMIT` bytes, raise."""
     data, arrays = pack(source, image)
     text = page(data, arrays)
     if (size := len(text.encode())) > LIMIT:

@@ -1,6 +1,6 @@
 """The page answered by Python on this machine: any Keras model, cells by `cell_at`.
 
-GET /, POST /run: pixels to all values; GET /cell: a value of the last runs, taken apart.
+GET /, POST /run: pixels to all values; GET /cell: a value of a run, taken apart.
 """
 
 import itertools
@@ -90,7 +90,7 @@ def taken_apart(seen, position: int, place) -> dict:
 
 
 def serve(source, image=None, *, show) -> None:
-    """Answer the page on a free port of 127.0.0.1; `show` is called with its address."""
+    """Answer the page on a free port of 127.0.0.1, whose address `show` gets."""
     app = create_app(source, image)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         show(f"http://127.0.0.1:{listener.getsockname()[1]}/")

@@ -151,5 +151,5 @@ export function answer(target, data, values, milliseconds) {
   });
   target.replaceChildren(...items);
   document.getElementById("time").textContent =
-    `${Math.max(1, Math.round(milliseconds))} ms in this page`;
+    `${Math.max(1, Math.round(milliseconds))} ms in ${data.served ? "Python" : "this page"}`;
 }
