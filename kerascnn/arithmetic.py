@@ -52,8 +52,7 @@ class Worked(int):
 class OutputSize(Worked):
     """How many places a window takes along one axis, and where each of them lies.
 
-    Positions are counted in pixels of the input: 0 is its first pixel, `size - 1` its
-    last; negative positions and those from `size` on are the zeros of the padding.
+    Positions are pixels of the input, 0 to `size - 1`; others are the padding's zeros.
     """
 
     size: int  # pixels of the input
@@ -128,7 +127,7 @@ def output_size(
     """Work out the output size of a convolution: O = (I + 2·P - F)/S + 1.
 
     A stride that does not fit is rounded down as Keras does, and the text says what is
-    left over.
+    left over. ValueError for an argument out of range, or a filter that does not fit.
 
     Args:
         size: pixels of the input along this axis (the lecture's I).
@@ -138,8 +137,6 @@ def output_size(
             "same" for Keras' padding: the size divided by the stride, rounded up,
             which at a stride above 1 may need one zero more after than before.
         dilation: pixels from one tap of the filter to the next.
-
-    ValueError where an argument is out of range, or the filter does not fit the input.
 
     Source: the lecture, slides "Stride" and "Padding"; Dumoulin and Visin, "A guide to
     convolution arithmetic for deep learning" (2016), section 2.
@@ -356,7 +353,7 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
 def storage(numbers: int, dtype: str = "float32") -> Worked:
     """Count the bytes that numbers take: `storage(33120)` is 33120·4 = 132,480.
 
-    Raises ValueError for a type that is not in `BYTES` and for a negative number.
+    `dtype` is one of `BYTES`, else ValueError.
     """
     if dtype not in BYTES:
         raise ValueError(f"dtype must be one of {', '.join(BYTES)}; received {dtype!r}")

@@ -161,9 +161,8 @@ def bottlenecks(graph: Graph, output) -> list[Any]:
             needed.add(id(call))
             queue.extend(call.inputs)
     calls = [call for call in graph.calls if id(call) in needed]
-    last_use = {id(output): len(calls)}
-    for position, call in enumerate(calls):
-        last_use.update({id(x): position for x in call.inputs if x is not output})
+    last_use = {id(x): place for place, call in enumerate(calls) for x in call.inputs}
+    last_use[id(output)] = len(calls)
     # Walking on, keep the tensors that a later call still reads: a bottleneck is the
     # only one of them.
     alive = {id(x): x for x in graph.inputs if id(x) in last_use}

@@ -81,16 +81,11 @@ def head(model, images=None, output: int | None = None) -> Head:
     """Find the output by which a network classifies, and what its numbers are.
 
     Of several outputs in a list it is the first; of a dictionary the one that is named
-    "probabilities", else the one named "logits", else the first.
-
-    Args:
-        model: a Keras model, or anything with a method `predict`.
-        images: some images (N, H, W, C) as the model takes them, for a network whose
-            graph cannot tell; default noise, where the model says what it takes.
-        output: number of another output, among `model.outputs`.
-
-    Raises:
-        ValueError: the output is not (N, classes), or what it says is not understood.
+    "probabilities", else the one named "logits", else the first; or the one of number
+    `output` among `model.outputs`. `model` is a Keras model, or anything with a method
+    `predict`; `images` are some (N, H, W, C) as it takes them, for one whose graph
+    cannot tell, by default noise. ValueError where the output is not (N, classes), or
+    what it says is not understood.
     """
     import keras
 

@@ -13,12 +13,9 @@ from pathlib import Path
 
 
 def scripts() -> dict[int, Path]:
-    """Return the tutorials that are here, by number.
-
-    They lie inside an installed package, and beside it in a checkout.
-    """
+    """Return the tutorials that are here, by number."""
     here = Path(__file__).resolve().parent
-    folder = here / "tutorials"
+    folder = here / "tutorials"  # inside an installed package; beside it in a checkout
     if not folder.exists():
         folder = here.parent / "tutorials"
     return {int(path.name[:2]): path for path in sorted(folder.glob("[0-9]*_*.py"))}
