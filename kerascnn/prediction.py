@@ -1,9 +1,10 @@
 """What a network answered about an image."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -12,11 +13,20 @@ class Prediction:
 
     probabilities: dict[str, float]  # of every class by label, the most probable first
     asked: Any = None  # the image: its file, or its number among several
+    # The number of the most probable class among the outputs, and the names of all in
+    # that order; None where a server does not tell.
+    class_id: int | None = field(default=None, compare=False)
+    labels: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
         """The most probable class."""
         return next(iter(self.probabilities))
+
+    @property
+    def ranking(self) -> dict[str, float]:
+        """The same as `probabilities`."""
+        return self.probabilities
 
     def top(self, number: int = 3) -> str:
         """Return the most probable classes in words: "cat 98.1%, dog 1.7%"."""
@@ -32,7 +42,7 @@ class Prediction:
         return {"file": file, "label": self.label, "probabilities": self.probabilities}
 
 
-def ranked(probabilities: np.ndarray, labels=None, asked=None) -> list[Prediction]:
+def ranked(probabilities: "np.ndarray", labels=None, asked=None) -> list[Prediction]:
     """Return a prediction for each row of probabilities (N, classes).
 
     `labels` name the classes, by default "0", "1", …; ValueError where there are more
@@ -45,8 +55,9 @@ def ranked(probabilities: np.ndarray, labels=None, asked=None) -> list[Predictio
         raise ValueError(
             f"the network has {classes} classes; received {len(names)} labels"
         )
-    found = []
+    labels, found = tuple(names), []
     for row, what in zip(probabilities, asked or range(number), strict=True):
-        order = np.argsort(-row, kind="stable")
-        found.append(Prediction({names[i]: float(row[i]) for i in order}, what))
+        order = (-row).argsort(kind="stable").tolist()
+        scores = {names[i]: float(row[i]) for i in order}
+        found.append(Prediction(scores, what, order[0], labels))
     return found

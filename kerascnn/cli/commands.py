@@ -606,12 +606,12 @@ def export(
     json: Json = False,
 ):
     """Publish a network's next version, for a server or a runtime."""
-    from kerascnn.serving.formats import format_named, require
+    from kerascnn.serving.formats import writable
 
-    require(format_named(format).writes, format_named(format))
+    writable(format)
     load_keras(model)
     from kerascnn import serving
-    from kerascnn.serving.manifest import read
+    from kerascnn.serving.publish import read_manifest
 
     version = serving.export(
         model,
@@ -621,7 +621,7 @@ def export(
         images=images,
         tolerance=tolerance,
     )
-    parity = read(version)["parity"]
+    parity = read_manifest(version)["parity"]
     told = {"version": version, "format": format, "parity": parity}
     answer(json, told, f"published {version}")
 

@@ -10,45 +10,17 @@ package imports neither TensorFlow nor Keras.
 
 import importlib
 
-_HOMES = {
-    "FORMATS": "formats",
-    "Client": "client",
-    "ExportError": "formats",
-    "ServerError": "client",
-    "Verification": "verification",
-    "Version": "versioning",
-    "answers": "runtimes",
-    "check_in_fresh_process": "verification",
-    "export": "exporting",
-    "is_version": "formats",
-    "open_version": "runtimes",
-    "predict_files": "runtimes",
-    "prune": "versioning",
-    "published": "publish",
-    "rollback": "versioning",
-    "verify": "verification",
-    "versions": "versioning",
+_MODULES = {
+    "client": "Client ServerError",
+    "exporting": "export",
+    "formats": "ExportError FORMATS answers is_version open_version predict_files",
+    "publish": "published",
+    "verification": "Verification check_in_fresh_process verify",
+    "versioning": "Version prune rollback versions",
 }
+_HOMES = {n: module for module, names in _MODULES.items() for n in names.split()}
 
-__all__ = [
-    "FORMATS",
-    "Client",
-    "ExportError",
-    "ServerError",
-    "Verification",
-    "Version",
-    "answers",
-    "check_in_fresh_process",
-    "export",
-    "is_version",
-    "open_version",
-    "predict_files",
-    "prune",
-    "published",
-    "rollback",
-    "verify",
-    "versions",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str):

@@ -23,34 +23,31 @@ def decode(encoded, shape: tuple[int, int, int]):
     the network has four channels; the largest window of the network's aspect ratio is
     cut from the centre and resized, bicubic with antialiasing.
 
-    Args:
-        encoded: scalar string tensor, the bytes of the file.
-        shape: (height, width, channels) of the network; 1, 3 or 4 channels, and with
-            4 only PNG files.
-
-    Returns:
-        uint8 tensor of that shape.
+    `encoded` is a scalar string tensor, returned is a uint8 tensor of `shape`: (height,
+    width, channels) with 1, 3 or 4 channels, and with 4 only of PNG files.
     """
     if shape[2] == 4:
         return _fit_transparent(_png(encoded), shape)
-    pixels = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: _jpeg(encoded),
-        lambda: _on_white(_png(encoded)),
-    )
+
+    def jpeg():
+        # The default inverse cosine transform, the fast one, is up to twelve grey
+        # levels off Pillow's; this one agrees with it exactly.
+        pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+        return _upright(pixels, *_jpeg_metadata(encoded))
+
+    def on_white():
+        colour, alpha = tf.split(tf.cast(_png(encoded), tf.float32), [3, 1], axis=-1)
+        alpha /= 255
+        return tf.cast(tf.round(colour * alpha + 255 * (1 - alpha)), tf.uint8)
+
+    pixels = tf.cond(tf.io.is_jpeg(encoded), jpeg, on_white)
     if shape[2] == 1:
-        pixels = _grey(pixels)
+        # The luma exactly as Pillow computes it; the decoders' own conversions differ
+        # from it by up to five grey levels.
+        levels = tf.cast(pixels, tf.int32) * tf.constant([RED, GREEN, BLUE])
+        levels = tf.reduce_sum(levels, axis=-1, keepdims=True) + HALF
+        pixels = tf.cast(tf.bitwise.right_shift(levels, 16), tf.uint8)
     return _fit(pixels, shape)
-
-
-def _jpeg(encoded):
-    """Decode a JPEG file: (height, width, 3), upright.
-
-    The default inverse cosine transform, the fast one, is up to twelve grey levels
-    off Pillow's; this one agrees with it exactly.
-    """
-    pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-    return _upright(pixels, _orientation(*_jpeg_metadata(encoded)))
 
 
 def _png(encoded):
@@ -66,7 +63,7 @@ def _png(encoded):
     grey = tf.where((transparent >= 0) & clear, tf.constant(0, tf.uint8), 255)
     own = (kind >= 4) | (transparent >= 0)  # 4 and 6: each pixel has its alpha
     alpha = tf.where(kind == 0, grey, tf.where(own, rgba[..., 3:], 255))
-    return _upright(tf.concat([rgba[..., :3], alpha], axis=-1), _orientation(exif, xmp))
+    return _upright(tf.concat([rgba[..., :3], alpha], axis=-1), exif, xmp)
 
 
 def _jpeg_metadata(encoded):
@@ -109,17 +106,14 @@ def _png_metadata(encoded):
     def text(kind, body, name):
         """Return the text of this name in a chunk of text; empty if it has another."""
         rest = _part(body, len(name), size)
-        plain = kind == b"tEXt"
-        packed = kind == b"zTXt"
         flags = _bytes(rest + b"\0\0")
         # iTXt: whether it is packed, how, language, zero, translated name, zero.
         parts = tf.strings.split(_part(rest, 2, size), b"\0", maxsplit=2)
         long = tf.concat([parts, [b"", b"", b""]], axis=0)[2]
-        packed |= (kind == b"iTXt") & (flags[0] == 1)
-        rest = tf.where(
-            plain, rest, tf.where(kind == b"zTXt", _part(rest, 1, size), long)
-        )
-        found = _starts(body, name) & (plain | (kind == b"zTXt") | (kind == b"iTXt"))
+        packed = (kind == b"zTXt") | ((kind == b"iTXt") & (flags[0] == 1))
+        rest = tf.where(kind == b"zTXt", _part(rest, 1, size), rest)
+        rest = tf.where(kind == b"iTXt", long, rest)
+        found = _starts(body, name)
         return tf.cond(
             found & packed,
             lambda: tf.io.decode_compressed(rest, "ZLIB"),
@@ -132,16 +126,13 @@ def _png_metadata(encoded):
         is_text = (kind == b"tEXt") | (kind == b"zTXt") | (kind == b"iTXt")
         wanted = is_text | (kind == b"eXIf")
         body = tf.where(wanted, _part(encoded, place + 8, length), b"")
-        profile, xmp = tf.cond(
-            is_text,
-            lambda: tuple(
-                tf.where(given == b"", old, given)
-                for old, given in zip(
-                    (profile, xmp), [text(kind, body, n) for n in names], strict=True
-                )
-            ),
-            lambda: (profile, xmp),
-        )
+
+        def texts():
+            found = [text(kind, body, name) for name in names]
+            pairs = zip(found, (profile, xmp), strict=True)
+            return [tf.where(new == b"", old, new) for new, old in pairs]
+
+        profile, xmp = tf.cond(is_text, texts, lambda: [profile, xmp])
         exif = tf.where(kind == b"eXIf", body, exif)
         # Below zero is a length beyond 31 bits: no such chunk.
         after = tf.where((length < 0) | (length > size), size, place + 12 + length)
@@ -150,9 +141,7 @@ def _png_metadata(encoded):
         return after, exif, profile, xmp, transparent
 
     _, exif, profile, xmp, transparent = tf.while_loop(
-        lambda place, *_: place + 12 <= size,
-        step,
-        (8, empty, empty, empty, -1),
+        lambda place, *_: place + 12 <= size, step, (8, empty, empty, empty, -1)
     )
     # Three lines precede the digits: nothing, "exif", the number of bytes.
     lines = tf.strings.split(profile, b"\n")[3:]
@@ -160,28 +149,8 @@ def _png_metadata(encoded):
     digits = tf.where(digits <= ord("9"), digits - ord("0"), (digits & 31) + 9)
     digits = tf.reshape(digits[: tf.size(digits) // 2 * 2], (-1, 2))
     codes = tf.gather(BYTES, tf.clip_by_value(digits[:, 0] * 16 + digits[:, 1], 0, 255))
-    return (
-        tf.where(exif == b"", tf.strings.reduce_join(codes), exif),
-        xmp,
-        transparent,
-    )
-
-
-def _on_white(rgba):
-    """Lay an image (height, width, 4) on white: (height, width, 3), uint8."""
-    colour, alpha = tf.split(tf.cast(rgba, tf.float32), [3, 1], axis=-1)
-    alpha /= 255
-    return tf.cast(tf.round(colour * alpha + 255 * (1 - alpha)), tf.uint8)
-
-
-def _grey(rgb):
-    """Return the luma (height, width, 1) of an image, exactly as Pillow computes it.
-
-    The decoders' own conversions differ from it by up to five grey levels.
-    """
-    levels = tf.cast(rgb, tf.int32) * tf.constant([RED, GREEN, BLUE])
-    levels = tf.reduce_sum(levels, axis=-1, keepdims=True) + HALF
-    return tf.cast(tf.bitwise.right_shift(levels, 16), tf.uint8)
+    exif = tf.where(exif == b"", tf.strings.reduce_join(codes), exif)
+    return exif, xmp, transparent
 
 
 def _fit(pixels, shape: tuple[int, int, int]):
@@ -203,12 +172,8 @@ def _fit(pixels, shape: tuple[int, int, int]):
         # Bicubic overshoots at edges; Pillow cuts that off after each direction.
         return tf.clip_by_value(tf.round(resized), 0, 255)
 
-    rows = pass_(
-        pixels,
-        tf.stack([tf.shape(pixels)[0], shape[1]]),
-        tf.stack([1.0, scale]),
-        tf.stack([0.0, shift[1]]),
-    )
+    wide = tf.stack([tf.shape(pixels)[0], shape[1]])
+    rows = pass_(pixels, wide, tf.stack([1.0, scale]), tf.stack([0.0, shift[1]]))
     levels = pass_(rows, shape[:2], tf.stack([scale, 1.0]), tf.stack([shift[0], 0.0]))
     return tf.ensure_shape(tf.cast(levels, tf.uint8), shape)
 
@@ -218,7 +183,6 @@ def _fit_transparent(rgba, shape: tuple[int, int, int]):
 
     The colours of transparent pixels are not seen, and do not bleed into others.
     """
-
     colour, alpha = tf.split(tf.cast(rgba, tf.int32), [3, 1], axis=-1)
     same = tf.reduce_all(tf.equal(tf.shape(rgba)[:2], shape[:2]))  # nothing is resized
     weight = tf.where(same, 255, alpha)
@@ -275,12 +239,13 @@ def _orientation(exif, xmp):
     return tf.where((value >= 1) & (value <= 8), value, 1)
 
 
-def _upright(pixels, orientation):
+def _upright(pixels, exif, xmp):
     """Turn an image as its EXIF orientation, 1…8, asks.
 
     From 5 on rows are columns. The orientations 1 to 4, and 5 to 8 likewise, reverse
     nothing, the columns, both and the rows.
     """
+    orientation = _orientation(exif, xmp)
     rows, columns = tf.constant([0, 1, 2]), tf.constant([1, 0, 2])
     pixels = tf.transpose(pixels, tf.where(orientation >= 5, columns, rows))
     quarter = (orientation - 1) % 4

@@ -1,22 +1,22 @@
 """Publish a trained network as the next numbered version, in a format of choice."""
 
-import datetime
+import contextlib
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kerascnn.serving import formats, manifest
-from kerascnn.serving.publish import publish, staging
+import numpy as np
 
-PACKAGES = {  # whose version goes into the manifest, beside those of every run
-    "savedmodel": ("tensorflow",),
-    "litert": ("tensorflow", "ai-edge-litert"),
-    "onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
-    "openvino": ("tensorflow", "openvino"),
-    "keras": (),
-}
+from kerascnn.heads import Head
+from kerascnn.heads import head as find_head
+from kerascnn.serving import formats, publish, verification
+from kerascnn.serving.formats import CHANNELS, ExportError
+
+BATCH = 32  # images that the network is asked at a time
+TOLERANCE_BACKENDS = 1e-4  # their sums' orders differ: rounding, amplified by depth
 
 
 def export(
@@ -30,230 +30,144 @@ def export(
     images: int = 256,
     tolerance: float | None = None,
 ) -> Path:
-    """Publish a network as `folder`/1, or the next number, for servers to load.
+    """Publish a network as `folder`/1, or the next number; return the version's path.
 
-    In every format the version takes `image`, uint8 pixels 0…255 (N, height, width,
-    channels), N as the request has it, and returns `probabilities` float32
-    (N, classes) and `class_id` int64 (N,). Augmentation and dropout are off. Of
-    several outputs the main one is served: the one named "probabilities", otherwise
-    the first.
+    A version takes `image`, uint8 pixels 0…255 (N, height, width, channels), N as the
+    request has it, and returns `probabilities` float32 (N, classes) and `class_id`
+    int64 (N,). Augmentation and dropout are off. Of several outputs the main one is
+    served (see `kerascnn.heads`). The formats:
 
-    - "savedmodel": a TensorFlow SavedModel. Its signature `serving_default` returns
-      also `label`, strings (N,); `serve_bytes` takes `image_bytes`, N strings that are
-      JPEG or PNG files of any size, and does with them in the graph what
-      `kerascnn.data.read_image` does: upright, transparency on white, the centre cut
-      out, resized by antialiased bicubic interpolation. (A network of four channels
-      takes PNG only and keeps the transparency; one of two or of five channels and
-      more has no `serve_bytes`.) Beside it lie `assets.extra/labels.txt` and
-      `assets.extra/tf_serving_warmup_requests`.
-    - "litert": `model.tflite`, the signature `serving_default`, built-in operations
-      only.
-    - "onnx": `model.onnx`.
+    - "savedmodel": also returns `label`, strings (N,); a second signature,
+      `serve_bytes`, takes `image_bytes`, N JPEG or PNG files of any size, and does with
+      them in the graph what `kerascnn.data.read_image` does. (A network of four
+      channels takes PNG only; one of two, or of more than four, has no `serve_bytes`.)
+    - "litert": `model.tflite`, built-in operations only; "onnx": `model.onnx`.
     - "openvino": `model.xml` and `model.bin`, float32. Where the processor is quicker
       with it, OpenVINO computes in bfloat16 unless told INFERENCE_PRECISION_HINT=f32.
     - "keras": `model.keras`, the network itself, for Keras with kerascnn; its outputs
-      are probabilities alone, and a softmax is added to a network that ends in logits.
+      are probabilities alone.
 
-    These four know neither strings nor image files; `kerascnn.serving.answers` reads
-    the names in `labels.txt` and decodes files before it asks.
+    Beside it lie `labels.txt` and `manifest.json` (see `kerascnn.serving.publish`). The
+    version is loaded back, compared with the network on noise and on structured images,
+    as pixels and as PNG files, and then renamed into place: who watches the folder sees
+    all of it or nothing. A failure leaves nothing. A folder that a server watches
+    should have versions of one format.
 
-    Every version has `labels.txt`, a label a line, and `manifest.json`: model, run,
-    data, labels, versions of the packages, the SHA-256 of each file, and a request
-    with its answer, which `kerascnn.serving.verify` asks again. The version is written
-    in a directory of another name, loaded back, compared with `model.predict` on
-    noise and on structured images, as pixels and as PNG files, to 1e-5 of a
-    probability, and renamed into place: who watches the folder sees all of it or
-    nothing. A failure leaves nothing. Other files in the folder are left alone,
-    except the staging directories (`.staging-…`) of exports that were killed. A folder
-    that a server watches should have versions of one format.
-
-    Under another backend than TensorFlow's, the network goes through a .keras file to
-    a process with KERAS_BACKEND=tensorflow; there its custom layers are imported by
-    module and name.
+    Under another backend than TensorFlow's, a process with KERAS_BACKEND=tensorflow
+    writes the version; it imports custom layers by module and name.
 
     Args:
-        source: a run; a `keras.Model`; the name of a network of the zoo with trained
-            weights that ship, such as "lecture_cnn"; or the path of a run folder or a
-            .keras file.
+        source: a run; a `keras.Model`; the name of a network whose trained weights
+            ship, such as "lecture_cnn"; or the path of a run folder or a .keras file.
         folder: the folder of this model's versions; made if it does not exist.
         labels: names of the classes in the order of the outputs; default those of
             the run or the shipped weights, otherwise "0", "1", ….
-        from_logits: whether the network ends in logits, to which the version applies
-            the softmax; default: found out from its last layer.
+        from_logits: whether the network ends in logits; default: found out.
         format: "savedmodel", "litert", "onnx", "openvino" or "keras".
         activations: names of layers ("conv1"; "encoder/conv1" of a nested model) whose
             maps the version gives too, float32, by the layer's name: under the
             signature `activations` in a SavedModel and LiteRT, as further outputs in
             ONNX and OpenVINO, which know one signature.
         images: number of images that the version and the network are compared on, at
-            least 2; fewer save time where a network is large.
+            least 2.
         tolerance: the largest difference of a probability that is taken for rounding;
             default 1e-5, and under another backend than TensorFlow's 1e-4 (3e-2 where
             a layer computes in bfloat16 or float16).
 
-    Returns:
-        The path of the new version.
-
     Raises:
-        ValueError: the source or the format is unknown, the source is no network for
-            images of a fixed size, channels last, its outputs are not understood (see
-            `kerascnn.heads`), the labels do not fit the classes, or there is no such
-            layer.
-        TypeError: the source is of another type.
+        ValueError, TypeError: the source is not known, or no network for images of a
+            fixed size, channels last, or its outputs are not understood; the format,
+            the labels or the layers do not fit.
         ModuleNotFoundError: the format needs a package that is not installed.
-        OSError: the folder cannot be written to, or is a file; or the source is a path
-            that is not there (FileNotFoundError).
+        OSError: the folder cannot be written to, or the source is not there.
         ExportError: the version could not be written, the format cannot express the
             network, or the version answers otherwise than the network.
     """
-    made = formats.format_named(format)
-    formats.require(made.writes, made)
+    made = formats.writable(format)
     import keras
 
-    from kerascnn.serving import savedmodel, tensorflow_process, verification
+    from kerascnn.serving import savedmodel
 
-    model, labels_known, about = resolve(source)
+    model, known, about = resolve(source)
     folder = Path(folder)
     here = keras.backend.backend() == "tensorflow" or made.name == "keras"
-    half = verification.computes_in_half(model)
-    if tolerance is None:
-        # The same operations in the same precision differ by rounding only.
-        same = here and made.name in ("savedmodel", "keras")
-        tolerance = verification.TOLERANCE if here else tensorflow_process.TOLERANCE
-        if half and not same:
-            tolerance = verification.TOLERANCE_HALF
-    with savedmodel.full_precision():
-        reference = verification.refer(model, from_logits, images)
-        labels = _labels(labels_known if labels is None else labels, reference)
-        if activations and made.name == "keras":
-            raise ValueError(
-                "a .keras file holds every layer, and kerascnn explain shows it; leave "
-                f"activations out, received {activations!r}"
-            )
-        activations = savedmodel.check_names(model, activations)
-        with staging(folder) as staged:
-            job = (model, staged, reference, labels, made, activations)
+    own = made.name in ("savedmodel", "keras")
+    with full_precision():
+        reference = refer(model, from_logits, images)
+        labels = _labels(known if labels is None else labels, reference)
+        if tolerance is None:
+            tolerance = verification.TOLERANCE if here else TOLERANCE_BACKENDS
+            # The same operations in the same precision differ by rounding only.
+            if reference.half and not (here and own):
+                tolerance = verification.TOLERANCE_HALF
+        if activations:
+            if made.name == "keras":
+                raise ValueError(
+                    "a .keras file holds every layer, and kerascnn explain shows it; "
+                    f"leave activations out, received {activations!r}"
+                )
+            activations = savedmodel.check_names(model, activations)
+        with publish.staging(folder) as staged:
+            job = (staged, reference, labels, made)
             try:
-                if here:
-                    formats.write(*job)
-                    told = (reference, labels, made, tolerance)
-                    proof = verification.prove(staged, *told)
-                else:
-                    proof = tensorflow_process.build(*job, tolerance)
-            except formats.ExportError as error:
-                if not half or made.name in ("savedmodel", "keras"):
+                with publish.explained(staged):
+                    if here:
+                        savedmodel.write(model, *job, activations)
+                        proof = verification.prove(*job, tolerance)
+                    else:
+                        from kerascnn.serving import tensorflow_process
+
+                        proof = tensorflow_process.build(
+                            model, *job, activations, tolerance
+                        )
+            except ExportError as error:
+                if not reference.half or own:
                     raise
                 # The converters blame layers that they know in float32.
-                raise formats.ExportError(
+                raise ExportError(
                     f"the network computes in half precision, float16 or bfloat16, "
                     f"which is hardly known to {made.title} and its converter: export "
                     "it as a SavedModel, or set its weights into a network of float32 "
                     f"({error})"
                 ) from error
-            differences, answer = proof
-            about |= _describe(reference, labels, made, activations)
-            about["parity"] = {"images": len(reference.images), **differences}
-            about["parity"]["tolerance"] = tolerance
-            # Of another machine, on another day.
-            later = verification.TOLERANCE_HALF if half else verification.TOLERANCE
-            about["golden"] = manifest.golden(
-                reference.golden, answer, labels, max(tolerance, later)
-            )
-            with formats.explained(staged):
-                manifest.write(staged, about)
-            return publish(staged, folder)
+            about |= _describe(reference, labels, made, activations) | proof
+            return publish.publish(staged, folder, about)
 
 
 def resolve(source):
     """Return the network that a source names, its labels, and what a manifest says.
 
-    The manifest says its name, its accuracy in percent of the test images, and its
-    origin: "run" with its folder's name, "config" and "metrics"; "weights" as the zoo's
-    card has them; or "file" and its "sha256".
+    That is its name, its accuracy (percent of the test images), and where it is from.
     """
     import zoo
-    from kerascnn.training import load_run, open_network
+    from kerascnn.training import open_network
 
-    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
-        source = load_run(source)
-    accuracy, origin = None, {}
     if hasattr(source, "model") and hasattr(source, "labels"):  # a run, or the like
-        metrics = getattr(source, "metrics", None) or {}
-        accuracy = metrics.get("test_accuracy")
-        if getattr(source, "folder", None) is not None:
-            origin = {
-                "run": Path(source.folder).resolve().name,
-                "config": source.config,
-                "metrics": metrics,
-            }
-        model, labels = source.model, source.labels
-        name = getattr(source, "name", None) or model.name
+        network = run = source
     else:
         network = open_network(source)
-        model, labels, name = network.model, network.labels, network.name
-        if isinstance(source, str) and source in zoo.names():
-            weights = dict(zoo.card(source).weights)
-            weights.pop("labels", None)
-            accuracy, origin = weights.get("accuracy"), {"weights": weights}
-        elif isinstance(source, str | os.PathLike):
-            file = Path(source)
-            origin = {"file": file.name, "sha256": manifest.sha256(file)}
-    return model, labels, {"model": name, "accuracy": accuracy, "source": origin}
-
-
-def _describe(reference, labels, made, activations) -> dict:
-    """Return what the manifest says of a version's inputs, outputs and makers."""
-    from kerascnn.environment import commit, versions
-
-    strings = made.name == "savedmodel"
-    names = {"class_id": "int64"} if made.name != "keras" else {}
-    names |= {"label": "string"} if strings else {}
-    signatures = ["serving_default"] if strings or made.name == "litert" else []
-    if strings and reference.shape[2] in formats.CHANNELS:
-        signatures.append("serve_bytes")
-    if activations and signatures:
-        signatures.append("activations")
-    return {
-        "format": made.name,
-        "created": now(),
-        "input": {
-            "name": "image",
-            "dtype": "uint8",
-            "shape": [None, *reference.shape],
-        },
-        "outputs": {
-            "probabilities": {"dtype": "float32", "shape": [None, len(labels)]},
-            **{n: {"dtype": kind, "shape": [None]} for n, kind in names.items()},
-        },
-        "signatures": signatures,
-        "activations": list(activations),
-        "labels": labels,
-        "versions": {**versions(), **_installed(PACKAGES[made.name])},
-        "commit": commit(),
-    }
-
-
-def _installed(packages) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            # One module comes in several distributions: tensorflow-cpu, …
-            module = package.replace("-", "_")
-            names = metadata.packages_distributions().get(module, [])
-            if names:
-                found[names[0]] = metadata.version(names[0])
-    return found
-
-
-def now() -> str:
-    """Return the time in UTC as a manifest has it: 2026-11-22T20:00:00+00:00."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        run = network.run
+    accuracy, origin = None, {}
+    if run is not None:
+        metrics = getattr(run, "metrics", None) or {}
+        accuracy = metrics.get("test_accuracy")
+        if getattr(run, "folder", None) is not None:
+            folder = Path(run.folder).resolve().name
+            origin = {"run": folder, "config": run.config, "metrics": metrics}
+    elif isinstance(source, str) and source in zoo.names():
+        weights = dict(zoo.card(source).weights)
+        weights.pop("labels", None)
+        accuracy, origin = weights.get("accuracy"), {"weights": weights}
+    elif isinstance(source, str | os.PathLike):
+        file = Path(source)
+        origin = {"file": file.name, "sha256": publish.sha256(file)}
+    name = getattr(network, "name", None) or network.model.name
+    about = {"model": name, "accuracy": accuracy, "source": origin}
+    return network.model, network.labels, about
 
 
 def _labels(labels, reference) -> list[str]:
-    classes = reference.head.classes
+    classes = reference.probabilities.shape[1]
     if labels is None:
         return [str(number) for number in range(classes)]
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
@@ -269,3 +183,176 @@ def _labels(labels, reference) -> list[str]:
             f"a label is one line of text that is not empty; received {broken[0]!r}"
         )
     return labels
+
+
+def _describe(reference, labels, made, activations) -> dict:
+    """Return what the manifest says of a version's inputs, outputs and makers."""
+    from kerascnn.environment import commit, versions
+
+    strings, shape = made.name == "savedmodel", [None, *reference.shape]
+    outputs = {"probabilities": {"dtype": "float32", "shape": [None, len(labels)]}}
+    if made.name != "keras":
+        outputs["class_id"] = {"dtype": "int64", "shape": [None]}
+    if strings:
+        outputs["label"] = {"dtype": "string", "shape": [None]}
+    signatures = ["serving_default"] if strings or made.name == "litert" else []
+    if strings and reference.shape[2] in CHANNELS:
+        signatures.append("serve_bytes")
+    if activations and signatures:
+        signatures.append("activations")
+    packages = {}
+    for module in made.writers:
+        name = module.replace("_", "-")
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            # One module comes in several distributions: tensorflow-cpu, …
+            for name in metadata.packages_distributions().get(module, [])[:1]:
+                packages[name] = metadata.version(name)
+    return {
+        "format": made.name,
+        "input": {"name": "image", "dtype": "uint8", "shape": shape},
+        "outputs": outputs,
+        "signatures": signatures,
+        "activations": list(activations),
+        "labels": labels,
+        "versions": {**versions(), **packages},
+        "commit": commit(),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """How a network answers: what its served version is held against."""
+
+    shape: tuple[int, int, int]  # height, width, channels
+    head: Head  # which of its outputs is served, and what its numbers are
+    half: bool  # whether a layer computes in bfloat16 or float16
+    images: np.ndarray  # uint8 (N, height, width, channels)
+    probabilities: np.ndarray  # float32 (N, classes)
+
+
+def refer(model, from_logits: bool | None = None, count: int = 256) -> Reference:
+    """Let a network answer so many images, and find out what its outputs are."""
+    import keras
+
+    shape = _image_shape(model)
+    images = check_images(shape, count)
+    head = find_head(model, images)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # On a GPU `predict` compiles with XLA, which a server does not, and whose fused
+        # kernels round in another way.
+        answer = tf.function(lambda x: head.select(model(x, training=False)))
+        starts = range(0, len(images), BATCH)
+        scores = np.concatenate([answer(images[i : i + BATCH]) for i in starts])
+    else:
+        scores = head.select(model.predict(images, batch_size=BATCH, verbose=0))
+    scores = np.asarray(scores, np.float32)
+    if not np.isfinite(scores).all():
+        raise ExportError(
+            f"the model {model.name!r} answers images with NaN or infinity; "
+            "train it again, with a smaller learning rate"
+        )
+    logits = head.kind in ("logits", "logit")
+    if from_logits and not logits:
+        if head.by_graph:
+            raise ValueError(
+                f"the model {model.name!r} ends in a {head.kind.removesuffix('s')}: "
+                "its outputs are probabilities, not logits; leave from_logits out"
+            )
+        head = dataclasses.replace(head, kind="logit" if head.units == 1 else "logits")
+    if from_logits is False and logits:
+        raise ValueError(
+            f"the outputs of the model {model.name!r} are not probabilities: they add "
+            f"up to {scores[0].sum():.4g} for an image; leave from_logits out, or end "
+            "the model in a softmax"
+        )
+    only = dataclasses.replace(head, index=0)  # of what is given as its one output
+    layers = model._flatten_layers(include_self=False)
+    half = any(layer.compute_dtype in ("bfloat16", "float16") for layer in layers)
+    return Reference(shape, head, half, images, only.probabilities(scores))
+
+
+def _image_shape(model) -> tuple[int, int, int]:
+    """Return (height, width, channels) of the images that a network takes."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"the model {model.name!r} has no defined input; give it one: "
+            "keras.Model(image, model(image)) with image = keras.Input((32, 32, 3))"
+        )
+    shapes = [tuple(tensor.shape) for tensor in inputs]
+    if len(shapes) > 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+        raise ValueError(
+            "a served network takes one image of a fixed size, (N, height, width, "
+            f"channels); the model {model.name!r} takes {shapes}: rebuild it with "
+            "such an input"
+        )
+    shape = shapes[0][1:]
+    layers = model._flatten_layers(include_self=False)
+    orders = {getattr(layer, "data_format", None) for layer in layers}
+    # Without such a layer too: images 3 pixels high, of 32 channels, are none.
+    first = "channels_first" in orders or min(shape[1:]) > max(CHANNELS)
+    if first and shape[0] in CHANNELS and shape[2] not in CHANNELS:
+        raise ValueError(
+            f"the model {model.name!r} takes images channels first, {shape}, and a "
+            "served network takes (height, width, channels): build it with "
+            'data_format="channels_last", or put keras.layers.Permute((3, 1, 2)) in '
+            "front"
+        )
+    return shape
+
+
+def check_images(shape: tuple[int, int, int], count: int = 256) -> np.ndarray:
+    """Return images that a network and its version are compared on; always the same.
+
+    The first half is noise, uniform in 0…255. The other half has structure, to which
+    convolutions answer more strongly: waves of any direction and length, a colour
+    each, of which every second has hard edges. Returns uint8 (count, *shape).
+    """
+    if count < 2:
+        raise ValueError(
+            f"a version is compared with its network on 2 images or more; received "
+            f"images={count}"
+        )
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (count // 2, *shape), np.uint8)
+    height, width, channels = shape
+    y, x = np.mgrid[:height, :width]
+    structured = []
+    for number in range(count - len(noise)):
+        angle, phase = random.uniform(0, 2 * np.pi, (2, channels))
+        length = random.uniform(3, max(3, height, width), channels)
+        way = x[..., None] * np.cos(angle) + y[..., None] * np.sin(angle)
+        wave = np.sin(2 * np.pi * way / length + phase)  # (height, width, channels)
+        structured.append(np.sign(wave) if number % 2 else wave)
+    levels = np.rint(127.5 + 127.5 * np.stack(structured))
+    return np.concatenate([noise, levels.astype(np.uint8)])
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in float32 what is float32: GPUs round it to TensorFloat-32 otherwise.
+
+    Of its ten bits, a comparison could not tell rounding from an error.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.config import experimental as config
+
+        was_on = config.tensor_float_32_execution_enabled()
+        config.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            config.enable_tensor_float_32_execution(was_on)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    else:
+        yield

@@ -1,36 +1,44 @@
-"""Numbered versions of a served model, each put in place in one step.
+"""Numbered versions of a served model, each put in place whole, with its manifest.
 
-A server such as TensorFlow Serving watches the folder and loads the child with the
-largest number as soon as it appears. A version is therefore completed in a staging
-directory beside the others, whose name is no number, and then renamed.
+A server watches the folder and loads the child with the largest number as soon as it
+appears. A version is therefore completed in a staging directory beside the others,
+whose name is no number, and then renamed. Its manifest.json has
+
+    manifest     1, the number of this layout
+    model, format, created (UTC), accuracy (percent, where known), copy_of
+    input, outputs, signatures, activations, labels
+    source       the run (configuration and metrics), weights or file it comes from
+    versions     of the packages that wrote it
+    parity       how far its answers were from the network's, on how many images
+    golden       a request, its answer, and how far a later answer may be off
+    files        size and SHA-256 of every other file of the version
 """
 
 import contextlib
+import datetime
+import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
 
+from kerascnn.serving.formats import MANIFEST, ExportError, first_line
+
+LAYOUT = 1
 PREFIX = ".staging-"
 LOCK = ".lock"  # ends the name of the file that is locked while its directory is filled
 LARGEST = 2**63 - 1  # a server reads a version's number as int64
 
 
 def published(folder) -> list[int]:
-    """Return the numbers in use in a folder of versions, ascending.
-
-    Args:
-        folder: the folder of one model, whose children 1, 2, … are its versions.
-
-    Returns:
-        The number of every child with a decimal number as its name ("7", "007");
-        empty if the folder does not exist.
-    """
-    return sorted(number for number, _ in numbered(folder))
+    """Return the numbers ("7", "007") in use in a folder of versions, ascending."""
+    return [number for number, _ in numbered(folder)]
 
 
 def numbered(folder) -> list[tuple[int, Path]]:
@@ -50,39 +58,11 @@ def numbered(folder) -> list[tuple[int, Path]]:
     return sorted(found.items())
 
 
-def withdraw(version: Path) -> bool:
-    """Take a version out of its folder in one step, then remove it.
-
-    It is renamed to a staging directory first, so that nobody sees half a version, and
-    what a killed process leaves is removed by the next export.
-
-    Returns:
-        False if it was not there any more.
-
-    Raises:
-        OSError: it cannot be renamed.
-    """
-    away = version.with_name(f"{PREFIX}{secrets.token_hex(4)}")
-    try:
-        os.rename(version, away)
-    except FileNotFoundError:
-        return False
-    shutil.rmtree(away, ignore_errors=True)
-    return True
-
-
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
     """Make an empty staging directory in `folder`; remove it if it is still there.
 
-    A file beside it is locked while this process lives. Staging directories that no
-    living process holds are removed first.
-
-    Args:
-        folder: the folder of versions; made if it does not exist.
-
-    Yields:
-        The path of the staging directory.
+    Those that no living process holds, by the lock beside each, are removed first.
 
     Raises:
         OSError: the folder cannot be made or written to, or is a file.
@@ -90,14 +70,28 @@ def staging(folder: Path) -> Iterator[Path]:
     staged = folder / f"{PREFIX}{secrets.token_hex(4)}"
     lock = FileLock(f"{staged}{LOCK}")
     try:
-        with _explained(folder):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            _clean(folder)
+            left = {p.name.removesuffix(LOCK) for p in folder.glob(f"{PREFIX}*")}
+            for name in left:
+                other = FileLock(folder / f"{name}{LOCK}")
+                with contextlib.suppress(OSError):  # a process holds it, or owns it
+                    other.acquire(blocking=False)
+                    _remove(folder / name, other)
             # The lock first: who sees the directory finds it held.
             lock.acquire()
             # mkdir, not tempfile.mkdtemp: a server may run as another user, and must
             # be able to read what the process's umask lets it read.
             staged.mkdir()
+        except (FileExistsError, NotADirectoryError) as error:
+            file = next((p for p in (folder, *folder.parents) if p.is_file()), folder)
+            raise NotADirectoryError(
+                f"{file} is a file, not a folder; export to a folder"
+            ) from error
+        except OSError as error:
+            raise type(error)(
+                f"cannot write to {folder}: {error.strerror}; export to another folder"
+            ) from error
         yield staged
     finally:
         _remove(staged, lock)
@@ -111,25 +105,36 @@ def _remove(staged: Path, lock: FileLock) -> None:
             os.unlink(lock.lock_file)
 
 
-def _clean(folder: Path) -> None:
-    """Remove the staging directories of processes that have ended."""
-    for name in {path.name.removesuffix(LOCK) for path in folder.glob(f"{PREFIX}*")}:
-        lock = FileLock(folder / f"{name}{LOCK}")
-        with contextlib.suppress(OSError):  # another process holds it, or owns it
-            lock.acquire(blocking=False)
-            _remove(folder / name, lock)
+@contextlib.contextmanager
+def explained(staged: Path) -> Iterator[None]:
+    """Turn a failure to write into an ExportError that tells the space that is left."""
+    tensorflow = sys.modules.get("tensorflow")
+    own = (OSError, tensorflow.errors.OpError) if tensorflow else (OSError,)
+    try:
+        yield
+    except own as error:
+        free = shutil.disk_usage(staged).free / 1e6
+        raise ExportError(
+            f"cannot write a version into {staged.parent}: {first_line(error)}; "
+            f"nothing was published, and {free:,.0f} MB are free there"
+        ) from error
 
 
-def publish(staged: Path, folder: Path) -> Path:
+def publish(staged: Path, folder: Path, about: dict | None = None) -> Path:
     """Rename a complete staging directory to the next number; return the new path.
 
     The next number is one more than the largest in use, whether or not what bears it
-    is a version. An export that finishes in the meantime takes that number, and this
-    one the number after it.
+    is a version. `about` is what the manifest says beside the time and the files;
+    without it, none is written.
 
-    Raises:
-        OSError: the directory cannot be renamed, or there is no greater number.
+    Raises OSError: the directory cannot be renamed, or there is no greater number.
     """
+    if about is not None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        told = {"manifest": LAYOUT, "created": now, **about, "files": _listing(staged)}
+        text = json.dumps(told, indent=2, ensure_ascii=False, default=str) + "\n"
+        with explained(staged):
+            (staged / MANIFEST).write_text(text, encoding="utf-8")
     while True:
         number = max(published(folder), default=0) + 1
         if number > LARGEST:
@@ -150,16 +155,63 @@ def publish(staged: Path, folder: Path) -> Path:
         return version
 
 
-@contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def withdraw(version: Path) -> bool:
+    """Take a version out of its folder in one step, then remove it.
+
+    As it is renamed to a staging directory first, nobody sees half a version, and the
+    next export removes what a killed process leaves. False: it was not there any more.
+    """
+    away = version.with_name(f"{PREFIX}{secrets.token_hex(4)}")
     try:
-        yield
-    except (FileExistsError, NotADirectoryError) as error:
-        file = next((p for p in (folder, *folder.parents) if p.is_file()), folder)
-        raise NotADirectoryError(
-            f"{file} is a file, not a folder; export to a folder"
-        ) from error
-    except OSError as error:
-        raise type(error)(
-            f"cannot write to {folder}: {error.strerror}; export to another folder"
-        ) from error
+        os.rename(version, away)
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(away, ignore_errors=True)
+    return True
+
+
+def read_manifest(version) -> dict | None:
+    """Return the manifest of a version, None if it has none; ValueError: damaged."""
+    file = Path(version) / MANIFEST
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
+        raise ValueError(f"{file} is damaged: it does not list the version's files")
+    return content
+
+
+def _listing(version: Path) -> dict[str, dict]:
+    """Return bytes and sha256 of every file of a version but the manifest, by path."""
+    found = {}
+    for path in sorted(version.rglob("*")):
+        if path.is_file() and path != version / MANIFEST:
+            about = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            found[path.relative_to(version).as_posix()] = about
+    return found
+
+
+def changes(version: Path, content: dict) -> list[str]:
+    """Name the files of a version that are not what its manifest lists, a line each."""
+    said, there = content["files"], _listing(version)
+    lines = []
+    for name in sorted(said.keys() | there.keys()):
+        if name not in there:
+            lines.append(f"{name} is missing")
+        elif name not in said:
+            lines.append(f"{name} was added after the export")
+        elif there[name]["sha256"] != said[name].get("sha256"):
+            lines.append(
+                f"{name} has changed: its SHA-256 is {there[name]['sha256'][:12]}…, "
+                f"at the export it was {str(said[name].get('sha256'))[:12]}…"
+            )
+    return lines
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -4,12 +4,9 @@
 
 Each replica is a process with the whole application: its models, its batches, its
 watch over the folder. Ray Serve starts them, on one machine or on the nodes of a
-cluster, sends each request to one that has little to do, starts others in the place of
-those that die, and scales their number.
-
-What Ray stops itself ends when its requests are answered: no request is lost when
-replicas are replaced or their number falls. Of a replica that is killed the requests
-in flight are answered by Ray's proxy with 500, and are the client's to repeat.
+cluster, sends each request to one that has little to do, replaces those that die, and
+scales their number. A replica that Ray stops itself answers its requests first; of one
+that is killed, Ray's proxy answers them with 500.
 """
 
 import os
@@ -34,28 +31,24 @@ def application(
     cpus: float = 1.0,
     **settings,
 ):
-    """Return the server as an application of Ray Serve, for `ray.serve.run`.
+    """Return the server as a `ray.serve.Application`, for `ray.serve.run`.
 
     Args:
-        folder: as for `kerascnn.serving.http.create_app`. On a cluster every node has
-            to see it under the same path: a shared volume.
+        folder: as for `kerascnn.serving.http.create_app`, whose labels, versions and
+            poll are `settings`. Every node of a cluster has to see it, under one path.
         replicas: processes; with `most` the fewest.
         most: processes at most; they are added while more than 64 requests at once
             are in each, and taken away, their requests answered, when there are
             fewer. Default: always as many as `replicas`.
         limits: `kerascnn.serving.http.Limits` of each replica.
         cpus: processors that Ray reserves for a replica.
-        settings: others of `create_app`: labels, versions, poll.
 
-    Returns:
-        A `ray.serve.Application`.
-
-    Raises:
-        ModuleNotFoundError: Ray Serve is not installed.
-        ValueError: the numbers are out of range, or as `create_app`.
-        FileNotFoundError: the folder is not there.
+    Raises as `create_app`, and ModuleNotFoundError: Ray Serve is not installed.
     """
-    _require_ray()
+    if package := first_missing(("ray", "fastapi", "starlette", "uvicorn")):
+        raise ModuleNotFoundError(
+            f'serving on Ray needs {package}: pip install "kerascnn[ray]"'
+        )
     from ray import serve
 
     from kerascnn.serving.http import Limits, create_app
@@ -76,16 +69,10 @@ def application(
 
         return create_app(folder, limits=limits, **settings)
 
-    if most is None:
-        scale = {"num_replicas": replicas}
-    else:
-        scale = {
-            "autoscaling_config": {
-                "min_replicas": replicas,
-                "max_replicas": most,
-                "target_ongoing_requests": TARGET,
-            }
-        }
+    scale = {"num_replicas": replicas}
+    if most is not None:
+        between = {"min_replicas": replicas, "max_replicas": most}
+        scale = {"autoscaling_config": {**between, "target_ongoing_requests": TARGET}}
     deployment = serve.deployment(
         serve.ingress(build)(),
         name="server",
@@ -103,19 +90,10 @@ def build(arguments: dict[str, str]):
 
         serve run kerascnn.serving.ray_serve:build folder=/models replicas=2 most=8
 
-    Args:
-        arguments: folder, and optionally replicas, most, versions and cpus.
-
-    Raises:
-        ValueError: folder is missing, another argument is not known or no number.
+    versions and cpus may be given too; ValueError: another is, or the folder is not.
     """
-    kinds = {
-        "folder": str,
-        "replicas": int,
-        "most": int,
-        "versions": int,
-        "cpus": float,
-    }
+    kinds = {"folder": str, "cpus": float}
+    kinds |= dict.fromkeys(("replicas", "most", "versions"), int)
     if "folder" not in arguments or not arguments.keys() <= kinds.keys():
         raise ValueError(
             f"name the folder, and nothing but {', '.join(kinds)}: folder=served "
@@ -134,25 +112,13 @@ def start_on_ray(
     limits=None,
     **settings,
 ) -> str:
-    """Start the server on Ray Serve, and return when it answers.
+    """Start the server on Ray Serve; return its address when it answers.
 
-    Ray is started on this machine, without its dashboard and its reports of usage;
-    where RAY_ADDRESS names a cluster, that is used. A second call replaces the
-    replicas of the first, one after the other, while the others answer; it cannot
-    change host and port.
-
-    Args:
-        folder, replicas, most, limits, settings: as for `application`.
-        host: address that Ray's HTTP proxy listens at; it checks no passwords.
-        port: its port.
-
-    Returns:
-        The address, "http://127.0.0.1:8501".
-
-    Raises:
-        As `application`, and RuntimeError: Ray could not start the replicas.
+    Ray is started on this machine; where RAY_ADDRESS names a cluster, that is used. A
+    second call replaces the replicas of the first, one after the other, while the
+    others answer; it cannot change host and port, where Ray's HTTP proxy listens, which
+    checks no passwords. The other arguments and errors are those of `application`.
     """
-    _require_ray()
     app = application(folder, replicas, most, limits=limits, **settings)
     # Ray tells its makers of its use where nobody has said otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -163,13 +129,8 @@ def start_on_ray(
 
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
-    serve.start(
-        http_options={
-            "host": host,
-            "port": port,
-            "request_timeout_s": (limits or Limits()).timeout + 5,
-        }
-    )
+    silence = (limits or Limits()).timeout + 5
+    serve.start(http_options={"host": host, "port": port, "request_timeout_s": silence})
     serve.run(app, name=NAME, route_prefix="/")
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}"
@@ -195,28 +156,19 @@ def serve_on_ray(
     host: str = "127.0.0.1",
     port: int = 8501,
     *,
-    most: int | None = None,
-    limits=None,
     announce: Callable[[str], None] | None = None,
     **settings,
 ) -> None:
     """Serve the models of a folder on Ray Serve until SIGTERM or Ctrl-C.
 
     Each replica has its own `/metrics`: a request for them is answered by any one.
-
-    Args:
-        folder, replicas, host, port, most, limits, settings: as for `start_on_ray`.
-        announce: called once with the address when the server answers.
-
-    Raises:
-        As `start_on_ray`.
+    `announce` is called once with the address when the server answers; the other
+    arguments and errors are those of `start_on_ray`.
     """
     stop = threading.Event()
     before = {}
     try:
-        url = start_on_ray(
-            folder, replicas, host, port, most=most, limits=limits, **settings
-        )
+        url = start_on_ray(folder, replicas, host, port, **settings)
         # Not earlier: Ray takes SIGTERM when it starts.
         for number in (signal.SIGTERM, signal.SIGINT):
             before[number] = signal.signal(number, lambda *_: stop.set())
@@ -229,10 +181,3 @@ def serve_on_ray(
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
             stop_on_ray()
-
-
-def _require_ray() -> None:
-    if package := first_missing(("ray", "fastapi", "starlette", "uvicorn")):
-        raise ModuleNotFoundError(
-            f'serving on Ray needs {package}: pip install "kerascnn[ray]"'
-        )

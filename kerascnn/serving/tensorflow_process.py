@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -20,23 +19,17 @@ import keras
 import numpy as np
 
 from kerascnn.heads import Head
-from kerascnn.serving import formats
-from kerascnn.serving.formats import ExportError, Format
-from kerascnn.serving.verification import Reference, prove
-
-# The backends' convolutions sum in another order: rounding, amplified by the depth of
-# a network.
-TOLERANCE = 1e-4
+from kerascnn.serving import exporting, savedmodel, verification
+from kerascnn.serving.formats import FORMATS, ExportError, Format, first_line
+from kerascnn.serving.publish import explained
 
 OWN = ("keras", "builtins")  # what Keras finds by itself
 
 
 def build(
     model, version: Path, reference, labels, made: Format, activations, tolerance
-) -> tuple[dict[str, float], np.ndarray]:
-    """Write a network of any backend into a folder, and prove it there.
-
-    Args: as `formats.write` and `verification.prove`, whose result is returned.
+) -> dict:
+    """Do as `savedmodel.write` and `verification.prove`, from any backend.
 
     Raises:
         ExportError: TensorFlow is not installed; the model cannot be saved; a custom
@@ -48,9 +41,9 @@ def build(
             "pip install tensorflow"
         )
     with tempfile.TemporaryDirectory(prefix="kerascnn-export-") as scratch:
-        file = Path(scratch) / "model.keras"
-        formats.save(model, file)
-        custom = _custom(file)
+        folder = Path(scratch)
+        savedmodel.save(model, folder / "model.keras")
+        custom = _custom(folder / "model.keras")
         for module, name in custom:
             if module == "__main__":  # there it is another script
                 raise _not_importable(module, name, "it is defined in a script")
@@ -58,6 +51,7 @@ def build(
         job = {
             "shape": reference.shape,
             "head": [head.kind, head.units, head.index],
+            "half": reference.half,
             "version": str(version.resolve()),
             "format": made.name,
             "activations": list(activations),
@@ -65,44 +59,26 @@ def build(
             "custom": custom,
             "tolerance": tolerance,
         }
-        np.savez(
-            Path(scratch) / "reference.npz",
-            images=reference.images,
-            probabilities=reference.probabilities,
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        arrays = {n: getattr(reference, n) for n in ("images", "probabilities")}
+        np.savez(folder / "reference.npz", **arrays)
+        # Without a GPU: its memory, if there is one, belongs to this process.
+        verification.run_python(
+            ["-m", __name__, scratch],
+            f"the TensorFlow process that exports {model.name!r} failed",
+            KERAS_BACKEND="tensorflow",
+            PYTHONPATH=os.pathsep.join(path for path in sys.path if path),
         )
-        (Path(scratch) / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, scratch],
-            env={
-                **os.environ,
-                "KERAS_BACKEND": "tensorflow",
-                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                # The GPU's memory, if there is one, belongs to this process.
-                "CUDA_VISIBLE_DEVICES": "",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            failure = Path(scratch) / "failure.txt"
-            if failure.exists():
-                raise ExportError(failure.read_text(encoding="utf-8"))
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise ExportError(
-                f"the TensorFlow process that exports {model.name!r} failed: "
-                f"{lines[-1]}"
-            )
-        told = json.loads((Path(scratch) / "proof.json").read_text(encoding="utf-8"))
-        return told, np.load(Path(scratch) / "golden.npy")
+        proof = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
+        if "error" in proof:
+            raise ExportError(proof["error"])
+        return proof
 
 
 def _custom(file: Path) -> list[list[str]]:
-    """Return (module, name) of the classes and functions in a .keras file.
+    """Return (module, name) of the classes and functions of others in a .keras file.
 
-    Only of those that are not of Keras. Keras names no module for a class of a script,
-    and none for a function: that has to be registered.
+    It names no module for a class of a script, nor for a function: that is registered.
     """
     with zipfile.ZipFile(file) as archive:
         config = json.loads(archive.read("config.json"))
@@ -114,10 +90,8 @@ def _custom(file: Path) -> list[list[str]]:
             module, name = part.get("module", "builtins"), part.get("class_name")
             if name == "function":
                 function = keras.saving.get_registered_object(part["config"])
-                module, name = (
-                    getattr(function, "__module__", "builtins"),
-                    getattr(function, "__name__", None),
-                )
+                module = getattr(function, "__module__", "builtins")
+                name = getattr(function, "__name__", None)
             if name and (module or "__main__").split(".")[0] not in OWN:
                 found.add((module or "__main__", name))
             remaining.extend(part.values())
@@ -145,17 +119,17 @@ def _not_importable(module: str, name: str, reason: str) -> ExportError:
     )
 
 
-def main(scratch: str) -> int:
+def main(scratch: str) -> None:
     """Do the job that `build` left in a folder; runs in the TensorFlow process."""
     import zoo.layers  # noqa: F401  (registers the custom layers of the zoo)
-    from kerascnn.serving.savedmodel import full_precision
 
     folder = Path(scratch)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     with np.load(folder / "reference.npz") as arrays:
         head = Head(*job["head"], None, None, None, True)
-        reference = Reference(tuple(job["shape"]), head, **arrays)
-    version, made = Path(job["version"]), formats.format_named(job["format"])
+        shape, half = tuple(job["shape"]), job["half"]
+        reference = exporting.Reference(shape, head, half, **arrays)
+    version, made, labels = Path(job["version"]), FORMATS[job["format"]], job["labels"]
     try:
         try:
             # Unsafe would be a file of unknown origin; this one the caller just wrote.
@@ -167,25 +141,19 @@ def main(scratch: str) -> int:
             )
         except (TypeError, ValueError) as error:
             # Keras adds the layer's whole configuration.
-            reason = str(error).split(" Full object config")[0].splitlines()[0]
+            reason = first_line(error).split(" Full object config")[0]
             raise ExportError(
-                f"the TensorFlow process that writes the SavedModel cannot load the "
+                "the TensorFlow process that writes the SavedModel cannot load the "
                 f"model: {reason}"
             ) from error
-        with full_precision():
-            formats.write(
-                model, version, reference, job["labels"], made, job["activations"]
-            )
-            told, golden = prove(
-                version, reference, job["labels"], made, job["tolerance"]
-            )
+        with exporting.full_precision(), explained(version):
+            told = (reference, labels, made)
+            savedmodel.write(model, version, *told, job["activations"])
+            proof = verification.prove(version, *told, job["tolerance"])
     except ExportError as error:
-        (folder / "failure.txt").write_text(str(error), encoding="utf-8")
-        return 1
-    (folder / "proof.json").write_text(json.dumps(told), encoding="utf-8")
-    np.save(folder / "golden.npy", golden)
-    return 0
+        proof = {"error": str(error)}
+    (folder / "proof.json").write_text(json.dumps(proof), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

@@ -5,46 +5,37 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerascnn.serving import manifest
 from kerascnn.serving.formats import MANIFEST, ExportError, format_of
-from kerascnn.serving.publish import numbered, publish, staging, withdraw
+from kerascnn.serving.publish import (
+    changes,
+    numbered,
+    publish,
+    read_manifest,
+    staging,
+    withdraw,
+)
 from kerascnn.tables import Column, Table, format_bytes
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version in a folder of versions.
+    """One version in a folder of versions; what is not known is None."""
 
-    Attributes:
-        number: what servers order versions by.
-        path: its folder.
-        format: "savedmodel", "litert", "onnx", "openvino" or "keras"; None where a
-            damaged manifest keeps it.
-        model: name of the network, None if it is not known.
-        created: when it was published, UTC, ISO 8601; None if it is not known.
-        accuracy: percent of the test images; None if it is not known.
-        data: the data that the network was trained on; None if it is not known.
-        bytes: size of all its files.
-        verifiable: whether it has a manifest, so that `verify` can prove it whole.
-        copy_of: the version that a rollback published again, otherwise None.
-        damaged: what is wrong with its manifest, otherwise None.
-    """
-
-    number: int
+    number: int  # what servers order versions by
     path: Path
-    format: str | None
+    format: str | None  # "savedmodel", "litert", "onnx", "openvino" or "keras"
     model: str | None
-    created: str | None
-    accuracy: float | None
-    data: str | None
+    created: str | None  # when it was published, UTC, ISO 8601
+    accuracy: float | None  # percent of the test images
+    data: str | None  # that the network was trained on
     bytes: int
-    verifiable: bool
-    copy_of: int | None = None
-    damaged: str | None = None
+    verifiable: bool  # whether it has a manifest, so that `verify` can prove it whole
+    copy_of: int | None = None  # the version that a rollback published again
+    damaged: str | None = None  # what is wrong with its manifest
 
     def __str__(self) -> str:
         told = [self.model or "unknown network", self.format or "unknown format"]
-        told.append(format_bytes(self.bytes))
+        told += [format_bytes(self.bytes)]
         if self.accuracy is not None:
             told.append(f"{self.accuracy:.2f} %")
         if self.created:
@@ -63,10 +54,7 @@ class Version:
 
 
 def versions(folder) -> list[Version]:
-    """Return the versions in a folder, by number; the last is what servers serve.
-
-    Args:
-        folder: the folder of one model, whose children 1, 2, … are its versions.
+    """Return the versions in a model's folder, by number; servers serve the last.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -77,11 +65,8 @@ def versions(folder) -> list[Version]:
             f"there is no folder {folder}; give the folder of versions that kerascnn "
             "export wrote"
         )
-    return [
-        described
-        for number, path in numbered(folder)
-        if (described := describe(path, number)) is not None
-    ]
+    described = (_describe(path, number) for number, path in numbered(folder))
+    return [version for version in described if version is not None]
 
 
 def table(found: list[Version]) -> Table:
@@ -111,15 +96,9 @@ def rollback(folder, to: int | None = None) -> Version:
     those of the old one, or copies where the file system has no links. The files are
     compared with the manifest first.
 
-    Args:
-        folder: the folder of versions.
-        to: number of the version to publish again; default the last one before the
-            newest whose manifest is not damaged. After a rollback that is the one
-            before the version that was published again: two rollbacks go back two
-            versions, not back and forth.
-
-    Returns:
-        The new version; its `copy_of` is the number of the old one.
+    The version numbered `to` is published again; by default the last one before the
+    newest whose manifest is not damaged. Two rollbacks go back two versions, not back
+    and forth. Returned is the new version; its `copy_of` is the number of the old one.
 
     Raises:
         ValueError: there is no such version, none before it, or it is the newest.
@@ -127,11 +106,35 @@ def rollback(folder, to: int | None = None) -> Version:
         ExportError: the old version is damaged, or was removed meanwhile.
     """
     folder = Path(folder)
-    have = versions(folder)
-    numbers = [f"{v.number}{' (damaged)' if v.damaged else ''}" for v in have]
-    numbers = ", ".join(numbers) or "none"
+    old = _chosen(folder, versions(folder), to)
+    content = None if old.damaged else read_manifest(old.path)
+    changed = changes(old.path, content) if content else [old.damaged]
+    if any(changed):
+        raise ExportError(
+            f"{old.path} is not published again, it is damaged: {'; '.join(changed)}; "
+            "name another version, or export again"
+        )
+    with staging(folder) as staged:
+        try:
+            shutil.copytree(old.path, staged, copy_function=_link, dirs_exist_ok=True)
+        except (FileNotFoundError, shutil.Error) as error:
+            raise ExportError(
+                f"{old.path} was removed or cannot be read: {error}; nothing was "
+                "published"
+            ) from error
+        if content:
+            (staged / MANIFEST).unlink()  # not to write into the old one's
+            content.pop("created", None)
+            content["copy_of"] = old.number if old.copy_of is None else old.copy_of
+        path = publish(staged, folder, content)
+    return _describe(path, int(path.name))
+
+
+def _chosen(folder: Path, have: list[Version], to: int | None) -> Version:
+    """Return the version to go back to."""
     if not have:
         raise ValueError(f"{folder} holds no version; publish one with kerascnn export")
+    numbers = ", ".join(f"{v.number}{' (damaged)' * bool(v.damaged)}" for v in have)
     newest = have[-1]
     if to is None:
         served = newest.number if newest.copy_of is None else newest.copy_of
@@ -141,80 +144,36 @@ def rollback(folder, to: int | None = None) -> Version:
                 f"there is no version before {served} in {folder}, which has {numbers};"
                 " name one: rollback(folder, to=NUMBER), or --to NUMBER"
             )
-        old = before[-1]
-    else:
-        if to == newest.number:
-            raise ValueError(f"version {to} is the newest in {folder} already")
-        named = [v for v in have if v.number == to]
-        if not named:
-            raise ValueError(f"there is no version {to} in {folder}; it has {numbers}")
-        old = named[0]
-    content = None if old.damaged else manifest.read(old.path)
-    changed = [old.damaged] if old.damaged else []
-    if content:
-        changed = manifest.differences(old.path, content)
-    if changed:
-        raise ExportError(
-            f"{old.path} is not published again, it is damaged: {'; '.join(changed)}; "
-            "name another version, or export again"
-        )
-    with staging(folder) as staged:
-        try:
-            shutil.copytree(
-                old.path,
-                staged,
-                copy_function=_link,
-                ignore=lambda where, names: [MANIFEST] if content else [],
-                dirs_exist_ok=True,
-            )
-        except (FileNotFoundError, shutil.Error) as error:
-            raise ExportError(
-                f"{old.path} was removed or cannot be read: {error}; nothing was "
-                "published"
-            ) from error
-        if content:
-            from kerascnn.serving.exporting import now
-
-            origin = old.number if old.copy_of is None else old.copy_of
-            manifest.write(staged, {**content, "created": now(), "copy_of": origin})
-        path = publish(staged, folder)
-    return describe(path, int(path.name))
+        return before[-1]
+    if to == newest.number:
+        raise ValueError(f"version {to} is the newest in {folder} already")
+    for version in have:
+        if version.number == to:
+            return version
+    raise ValueError(f"there is no version {to} in {folder}; it has {numbers}")
 
 
 def prune(folder, keep: int) -> list[Version]:
-    """Remove all but the newest versions.
+    """Remove all but the newest versions; return those that were removed.
 
     Each is renamed before its files are removed, so that nobody sees half a version.
     Numbered children that are no versions are left alone. Where the newest is damaged,
-    it stays, and so many sound ones beside it.
-
-    Args:
-        folder: the folder of versions.
-        keep: how many to keep, at least 1: the newest is never removed.
-
-    Returns:
-        The versions that were removed.
-
-    Raises:
-        ValueError: `keep` is less than 1.
-        FileNotFoundError: there is no such folder.
-        OSError: a version cannot be renamed.
+    it stays, and so many sound ones beside it. ValueError: `keep` is less than 1.
     """
     if keep < 1:
         raise ValueError(
             f"keep is 1 or more: the newest version is served; received {keep}"
         )
-    *older, newest = versions(folder) or [None]
-    sound = [v.number for v in (*older, newest) if v and not v.damaged]
-    kept = sound[-keep:]
-    return [old for old in older if old.number not in kept and withdraw(old.path)]
+    have = versions(folder)
+    kept = [v.number for v in have if not v.damaged][-keep:]
+    return [old for old in have[:-1] if old.number not in kept and withdraw(old.path)]
 
 
-def describe(path: Path, number: int) -> Version | None:
+def _describe(path: Path, number: int) -> Version | None:
     """Return what is known of a version; None if the folder is none."""
     content, damaged = {}, None
     try:
-        content = manifest.read(path) or {}
+        content = read_manifest(path) or {}
     except ValueError as error:
         damaged = str(error)
     made = format_of(path)
@@ -222,10 +181,7 @@ def describe(path: Path, number: int) -> Version | None:
         return None
     source = content.get("source") or {}
     data = (source.get("config") or {}).get("data") or {}
-    title = data.get("title") or (source.get("weights") or {}).get("data_title")
-    size = 0
-    for parent, _, files in os.walk(path):
-        size += sum(os.path.getsize(os.path.join(parent, file)) for file in files)
+    files = [file for file in path.rglob("*") if file.is_file()]
     return Version(
         number=number,
         path=path,
@@ -233,8 +189,8 @@ def describe(path: Path, number: int) -> Version | None:
         model=content.get("model"),
         created=content.get("created"),
         accuracy=content.get("accuracy"),
-        data=title,
-        bytes=size,
+        data=data.get("title") or (source.get("weights") or {}).get("data_title"),
+        bytes=sum(file.stat().st_size for file in files),
         verifiable=bool(content),
         copy_of=content.get("copy_of"),
         damaged=damaged,

@@ -2,12 +2,9 @@
 
 The first request to a SavedModel optimises its graph and takes tens of milliseconds
 more than the second. TensorFlow Serving therefore replays, when it loads a version,
-the records of `assets.extra/tf_serving_warmup_requests`: a TFRecord file of
-`PredictionLog` messages (tensorflow_serving/apis/prediction_log.proto).
-
-Those messages are declared in the package tensorflow-serving-api, which requires the
-distribution `tensorflow` by name and so cannot stand beside `tensorflow-cpu`. What is
-needed of them is declared here, with TensorFlow's own TensorProto.
+the `PredictionLog` messages (tensorflow_serving/apis/prediction_log.proto) in a file.
+The package that declares them, tensorflow-serving-api, cannot stand beside
+`tensorflow-cpu`; what is needed of them is declared here.
 """
 
 import functools
@@ -27,35 +24,26 @@ MESSAGES = """
 name: "kerascnn/warmup.proto" package: "kerascnn.warmup" syntax: "proto3"
 dependency: "tensorflow/core/framework/tensor.proto"
 message_type { name: "PredictionLog"
-  field { name: "predict_log" number: 6 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".kerascnn.warmup.PredictLog" } }
+  field { name: "predict_log" number: 6 type_name: ".kerascnn.warmup.PredictLog" } }
 message_type { name: "PredictLog"
-  field { name: "request" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".kerascnn.warmup.PredictRequest" } }
+  field { name: "request" number: 1 type_name: ".kerascnn.warmup.PredictRequest" } }
 message_type { name: "PredictRequest"
-  field { name: "model_spec" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".kerascnn.warmup.ModelSpec" }
-  field { name: "inputs" number: 2 label: LABEL_REPEATED type: TYPE_MESSAGE
+  field { name: "model_spec" number: 1 type_name: ".kerascnn.warmup.ModelSpec" }
+  field { name: "inputs" number: 2 label: LABEL_REPEATED
           type_name: ".kerascnn.warmup.PredictRequest.InputsEntry" }
   nested_type { name: "InputsEntry" options { map_entry: true }
-    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
-    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-            type_name: ".tensorflow.TensorProto" } } }
+    field { name: "key" number: 1 type: TYPE_STRING }
+    field { name: "value" number: 2 type_name: ".tensorflow.TensorProto" } } }
 message_type { name: "ModelSpec"
-  field { name: "signature_name" number: 3 label: LABEL_OPTIONAL type: TYPE_STRING } }
+  field { name: "signature_name" number: 3 type: TYPE_STRING } }
 """
 
 
-def write(version: Path, shape: tuple[int, int, int]) -> Path:
+def write(version: Path, shape: tuple[int, int, int]) -> None:
     """Write one request for each signature and each batch size of `BATCHES`.
 
-    Args:
-        version: folder of a SavedModel that `savedmodel.write` wrote.
-        shape: (height, width, channels) of its images.
-
-    Returns:
-        The path of the file, a few hundred bytes: the images are grey, and a
-        TensorProto whose values are all equal names the value once.
+    The file has a few hundred bytes: the images are grey, and a TensorProto whose
+    values are all equal names the value once.
     """
     import tensorflow as tf
 
@@ -75,7 +63,6 @@ def write(version: Path, shape: tuple[int, int, int]) -> Path:
                 request.model_spec.signature_name = signature
                 request.inputs[name].CopyFrom(tensor)
                 writer.write(log.SerializeToString())
-    return file
 
 
 def read_requests(file: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -102,15 +89,11 @@ def read_requests(file: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
 
 @functools.cache
 def _prediction_log() -> type:
-    from google.protobuf import (
-        descriptor_pb2,
-        descriptor_pool,
-        message_factory,
-        text_format,
-    )
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from google.protobuf.text_format import Parse
     from tensorflow.core.framework import tensor_pb2  # noqa: F401  (is declared by it)
 
-    declared = text_format.Parse(MESSAGES, descriptor_pb2.FileDescriptorProto())
+    declared = Parse(MESSAGES, descriptor_pb2.FileDescriptorProto())
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(declared.SerializeToString())
     found = pool.FindMessageTypeByName("kerascnn.warmup.PredictionLog")

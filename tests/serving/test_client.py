@@ -14,16 +14,11 @@ import pytest
 import urllib3
 from typer.testing import CliRunner
 
-from kerascnn import prediction
 from kerascnn.cli.common import app as command
-from kerascnn.serving.client import (
-    Attempts,
-    Client,
-    Connection,
-    Prediction,
-    ServerError,
-    pause_before,
-)
+from kerascnn.prediction import Prediction
+from kerascnn.serving.client import Client, ServerError, pause_before, retry_after
+
+ANIMALS = tuple(f"animal {number}" for number in range(10))
 
 
 @contextlib.contextmanager
@@ -117,11 +112,13 @@ def test_arrays_in_batches(server, images, expected):
         found = client.predict(images, batch_size=10)
     assert [p.label for p in found] == expected["label"]
     assert [p.class_id for p in found] == list(expected["class_id"])
-    given = np.array([p.probabilities for p in found])
+    given = np.array([[p.probabilities[name] for name in ANIMALS] for p in found])
     np.testing.assert_allclose(given, expected["probabilities"], atol=1e-6)
-    assert list(found[0].ranking.values()) == sorted(found[0].probabilities)[::-1]
+    assert [p.asked for p in found] == list(range(len(images)))
+    assert {p.labels for p in found} == {ANIMALS}
+    scores = list(found[0].ranking.values())
+    assert scores == sorted(scores, reverse=True)
     assert next(iter(found[0].ranking)) == found[0].label
-    assert set(found[0].ranking) == {f"animal {number}" for number in range(10)}
 
 
 def test_both_protocols_agree(server, images):
@@ -131,7 +128,8 @@ def test_both_protocols_agree(server, images):
     for one, other in zip(
         binary.predict(images[:3]), rows.predict(images[:3]), strict=True
     ):
-        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+        assert list(one.probabilities) == list(other.probabilities)
         assert (one.label, one.labels) == (other.label, other.labels)
 
 
@@ -145,19 +143,19 @@ def test_files_by_path_and_as_bytes(server, images, expected, tmp_path):
     assert client.model == "lecture_cnn"
     found = client.predict([files[0], files[1].read_bytes(), str(files[1])])
     assert [p.label for p in found] == [expected["label"][i] for i in (0, 1, 1)]
-    given = [p.probabilities for p in found[:2]]
+    assert [p.asked for p in found] == [files[0], 1, files[1]]
+    given = [[p.probabilities[name] for name in ANIMALS] for p in found[:2]]
     np.testing.assert_allclose(given, expected["probabilities"][:2], atol=1e-6)
-    assert client.predict_files(files) == [
-        prediction.Prediction(p.ranking, file)
-        for file, p in zip(files, found, strict=False)
-    ]
+    assert client.predict_files(files) == [found[0], found[2]]
 
 
 def test_versions_and_labels(server, images):
-    expected = Client(server, "lecture_cnn").predict(images[:1])[0].probabilities
+    told = Client(server, "lecture_cnn").predict(images[:1])[0].probabilities
+    expected = list(told.values())
     for version in (1, 2, "stable"):
         (found,) = Client(server, "lecture_cnn", version).predict(images[:1])
-        np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+        given = list(found.probabilities.values())
+        np.testing.assert_allclose(given, expected, atol=1e-6)
         assert found.labels is None  # they are listed for the newest version only
     assert Client(server, "lecture_cnn").status() == {1: "AVAILABLE", 2: "AVAILABLE"}
     assert Client(server, "lecture_cnn", 1).status() == {1: "AVAILABLE"}
@@ -237,8 +235,10 @@ def test_tensorflow_serving_gets_json(images):
         client = Client(url, "cnn")
         found = client.predict(images[:2])
         client.predict([b"\xff\xd8 a photograph"])
-    assert found == [Prediction("cat", 1, (0.25, 0.75))] * 2
-    assert found[0].ranking == {"cat": 0.75, "class 0": 0.25}
+    expected = {"cat": 0.75, "class 0": 0.25}
+    assert found == [Prediction(expected, number) for number in range(2)]
+    assert found[0].ranking == expected and list(found[0].ranking) == list(expected)
+    assert (found[0].label, found[0].class_id, found[0].labels) == ("cat", 1, None)
     posts = [(path, json.loads(body)) for method, path, _, body in asked if body]
     paths = [path for path, _ in posts if path.startswith("/v1")]
     assert paths == ["/v1/models/cnn:predict"] * 2
@@ -313,7 +313,7 @@ def test_busy_servers_are_asked_again(pauses):
         return 200, {}, {"ok": True}
 
     with answering(busy_twice) as (url, asked):
-        assert Connection(url).json("POST", "/", {"a": 1}) == {"ok": True}
+        assert Client(url)._json("POST", "/", {"a": 1}) == {"ok": True}
     assert [body for *_, body in asked] == [b'{"a": 1}'] * 3
     assert len(pauses) == 2
     assert 0.05 <= pauses[0] <= 0.1 and 0.1 <= pauses[1] <= 0.2
@@ -327,10 +327,10 @@ def test_attempts_end(pauses):
         with pytest.raises(
             ServerError, match=r"503: queue is full \(after 3 attempts\)"
         ):
-            Connection(url, retries=2).json("GET", "/")
+            Client(url, retries=2)._json("GET", "/")
         assert len(asked) == 3
         with pytest.raises(ServerError, match=r"\(after 1 attempt\)"):
-            Connection(url, retries=0).json("GET", "/")
+            Client(url, retries=0)._json("GET", "/")
     assert len(asked) == 4 and len(pauses) == 2
 
 
@@ -340,7 +340,7 @@ def test_other_failures_are_final(pauses, status):
         answering(lambda *_: (status, {}, {"error": "no"})) as (url, asked),
         pytest.raises(ServerError, match=f"{status}: no$") as error,
     ):
-        Connection(url).json("GET", "/")
+        Client(url)._json("GET", "/")
     assert error.value.status == status
     assert len(asked) == 1 and pauses == []
 
@@ -355,7 +355,7 @@ def test_retry_after_is_respected(pauses):
         answering(script) as (url, asked),
         pytest.raises(ServerError, match="429: Too Many Requests"),
     ):
-        Connection(url).json("GET", "/")
+        Client(url)._json("GET", "/")
     assert len(asked) == 2  # an hour is not waited for
     assert len(pauses) == 1 and 2 <= pauses[0] <= 2.1
 
@@ -369,13 +369,13 @@ def test_pauses():
 
 def test_what_retry_after_asks_for():
     def asked(value):
-        return Attempts().asked(urllib3.HTTPResponse(headers={"Retry-After": value}))
+        return retry_after(urllib3.HTTPResponse(headers={"Retry-After": value}))
 
     assert (asked("7"), asked("0"), asked("no date"), asked("nan")) == (7, 0, 0, 0)
     at = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
     assert 28 < asked(at) < 31
     assert asked("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert Attempts().asked(urllib3.HTTPResponse()) == 0
+    assert retry_after(urllib3.HTTPResponse()) == 0
 
 
 # Connections
@@ -388,10 +388,10 @@ def test_a_connection_stays_open_and_is_opened_anew():
         return (200, {}, {}) if count != 3 else None  # the third finds it closed
 
     with answering(script) as (url, asked):
-        connection = Connection(url)
+        client = Client(url)
         for _ in range(4):
-            connection.json("GET", "/")
-            opened.append(connection._pool.num_connections)
+            client._json("GET", "/")
+            opened.append(client._pool.num_connections)
     assert len(asked) == 5
     assert opened == [1, 1, 2, 2]
 
@@ -401,7 +401,7 @@ def test_a_new_connection_is_not_repeated():
         answering(lambda *_: None) as (url, asked),
         pytest.raises(ConnectionError, match="no server answers"),
     ):
-        Connection(url).json("GET", "/")
+        Client(url)._json("GET", "/")
     assert len(asked) == 1
 
 
@@ -409,9 +409,9 @@ def test_nobody_and_silence():
     with socket.create_server(("127.0.0.1", 0)) as listener:  # never accepts
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(TimeoutError, match=r"silent for 0\.2 s"):
-            Connection(url, timeout=0.2).json("GET", "/")
+            Client(url, timeout=0.2)._json("GET", "/")
     with pytest.raises(ConnectionError, match="start one with kerascnn serve"):
-        Connection(url, timeout=5).json("GET", "/")
+        Client(url, timeout=5)._json("GET", "/")
 
 
 def test_an_early_refusal_of_a_large_body_is_read():
@@ -433,7 +433,7 @@ def test_an_early_refusal_of_a_large_body_is_read():
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ServerError, match="413: large"):
-        Connection(url, timeout=5).request("POST", "/", bytes(50_000_000))
+        Client(url, timeout=5)._request("POST", "/", bytes(50_000_000))
     thread.join()
     listener.close()
 
@@ -447,6 +447,7 @@ def test_an_early_refusal_of_a_large_body_is_read():
         {"predictions": [row(), row()]},
         {"predictions": [{"probabilities": [1.0]}]},
         {"predictions": [row(probabilities=["a", "b"])]},
+        {"predictions": [row(class_id=2)]},
         {"outputs": {}},
     ],
     ids=str,
@@ -474,9 +475,9 @@ def test_credentials_are_sent_and_not_told(pair, sent):
 
     with answering(refuse) as (url, _):
         with pytest.raises(ServerError, match="401: who are you"):
-            Connection(url).json("GET", "/")
+            Client(url)._json("GET", "/")
         client = Client(url.replace("//", f"//{pair}@"), "m")
-        client._connection.json("GET", "/")
+        client._json("GET", "/")
         assert client.url == url and pair not in repr(client)
 
 

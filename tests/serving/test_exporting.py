@@ -12,7 +12,7 @@ import kerascnn.training
 import zoo
 from kerascnn import serving
 from kerascnn.serving import exporting, verification
-from kerascnn.serving.verification import Reference, check_images, refer
+from kerascnn.serving.exporting import Reference, check_images, refer
 from zoo.googlenet import googlenet_imagenet
 
 
@@ -464,10 +464,13 @@ def test_images_that_are_compared():
 def test_proof_finds_what_is_wrong(version, network):
     good = refer(network)
     labels = [f"animal {number}" for number in range(10)]
-    differences, golden = prove(version, good, labels)
-    assert len(good.images) == 256 and set(differences) == {"uint8", "encoded"}
-    assert max(differences.values()) <= 1e-5
-    assert np.array_equal(good.golden, good.images[[0, -1]])
+    proof = prove(version, good, labels)
+    parity = proof["parity"]
+    assert set(parity) == {"images", "uint8", "encoded", "tolerance"}
+    assert len(good.images) == parity["images"] == 256
+    assert max(parity["uint8"], parity["encoded"]) <= parity["tolerance"] == 1e-5
+    pixels, golden, tolerance = verification.golden_arrays(proof)
+    assert np.array_equal(pixels, good.images[[0, -1]]) and tolerance == 1e-5
     assert np.abs(golden - good.probabilities[[0, -1]]).max() <= 1e-5
 
     def changed(probabilities):

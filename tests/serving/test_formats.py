@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import zoo
 from kerascnn import serving
-from kerascnn.serving import formats, manifest
+from kerascnn.serving import formats, publish, verification
 from kerascnn.serving.verification import png
 
 CONVERTED = ("litert", "onnx", "openvino")
@@ -20,7 +20,7 @@ WATCHED = ("conv1", "pool2")
 
 def runtime(name):
     return pytest.importorskip(
-        formats.FORMATS[name].reads[0], reason=f"the runtime of {name} is not installed"
+        formats.FORMATS[name].runtime, reason=f"the runtime of {name} is not installed"
     )
 
 
@@ -156,7 +156,7 @@ def test_activations(converted, network, images):
         expected = model.predict(images[:3], verbose=0)
         assert seen[name].shape == expected.shape
         assert np.abs(seen[name] - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert manifest.read(version)["activations"] == list(WATCHED)
+    assert publish.read_manifest(version)["activations"] == list(WATCHED)
 
 
 @pytest.mark.parametrize("format", CONVERTED)
@@ -238,7 +238,7 @@ def test_every_network_of_the_zoo(name, format, tmp_path):
     runtime(format)
     model = zoo.build(name, **zoo.card(name).slim)
     version = serving.export(model, tmp_path, format=format, images=4)
-    parity = manifest.read(version)["parity"]
+    parity = publish.read_manifest(version)["parity"]
     assert max(parity["uint8"], parity["encoded"]) <= 1e-5
 
 
@@ -259,7 +259,7 @@ def test_tolerance(tiny, tmp_path):
     with pytest.raises(serving.ExportError, match="pass a greater tolerance"):
         serving.export(tiny(), tmp_path, format="keras", images=2, tolerance=-1.0)
     version = serving.export(tiny(), tmp_path, format="keras", images=2, tolerance=0.5)
-    content = manifest.read(version)
+    content = publish.read_manifest(version)
     assert content["parity"]["tolerance"] == content["golden"]["tolerance"] == 0.5
 
 
@@ -320,7 +320,10 @@ def test_activations_of_a_savedmodel(tmp_path, tiny_images):
     for name in names:
         assert seen[name].dtype == tf.float32
         assert np.abs(seen[name] - expected[name]).max() <= 1e-5, name
-    assert manifest.read(version)["signatures"] == ["serving_default", "activations"]
+    assert publish.read_manifest(version)["signatures"] == [
+        "serving_default",
+        "activations",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -375,7 +378,7 @@ def test_unknown_format(tiny, tmp_path):
 )
 def test_a_package_that_is_missing(tmp_path, monkeypatch, format, missing, command):
     find = importlib.util.find_spec
-    for package in formats.FORMATS[format].writes:
+    for package in formats.FORMATS[format].writers:
         if package != missing and find(package) is None:
             pytest.skip(f"{package} is not installed")
     monkeypatch.setattr(
@@ -412,7 +415,7 @@ def test_which_folders_are_versions(converted, version, tmp_path):
 
 
 def test_manifest(version, network):
-    content = manifest.read(version)
+    content = publish.read_manifest(version)
     assert content["manifest"] == 1
     assert (content["model"], content["format"]) == ("lecture_cnn", "savedmodel")
     assert content["input"] == {
@@ -437,7 +440,7 @@ def test_manifest(version, network):
         if path.is_file()
     }
     assert set(content["files"]) == files - {"manifest.json"}
-    pixels, expected, _ = manifest.golden_arrays(content)
+    pixels, expected, _ = verification.golden_arrays(content)
     assert np.abs(network.predict(pixels, verbose=0) - expected).max() <= 1e-5
     assert content["golden"]["answer"]["class_id"] == expected.argmax(-1).tolist()
 
@@ -453,7 +456,7 @@ def test_manifest_tells_the_run(tiny, tmp_path):
         metrics={"test_accuracy": 61.5},
     )
     path = serving.export(run, tmp_path / "served", format="keras", images=4)
-    content = manifest.read(path)
+    content = publish.read_manifest(path)
     assert content["source"] == {
         "run": "tiny-1",
         "config": config,
@@ -465,18 +468,18 @@ def test_manifest_tells_the_run(tiny, tmp_path):
     file = tmp_path / "a.keras"
     run.model.save(file)
     path = serving.export(file, tmp_path / "served", format="keras", images=4)
-    assert manifest.read(path)["source"] == {
+    assert publish.read_manifest(path)["source"] == {
         "file": "a.keras",
-        "sha256": manifest.sha256(file),
+        "sha256": publish.sha256(file),
     }
 
 
 def test_damaged_manifest(tmp_path):
-    assert manifest.read(tmp_path) is None
+    assert publish.read_manifest(tmp_path) is None
     file = tmp_path / "manifest.json"
     for content in ("{", "[]", json.dumps({"files": 3}), "\xff"):
         file.write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
-            manifest.read(tmp_path)
+            publish.read_manifest(tmp_path)
     with pytest.raises(ValueError, match="no golden request"):
-        manifest.golden_arrays({"files": {}})
+        verification.golden_arrays({"files": {}})

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from kerascnn import serving
-from kerascnn.serving import manifest
-from kerascnn.serving.publish import published
+from kerascnn.serving.publish import changes, published, read_manifest
 
 ROOT = Path(serving.__file__).parents[2]
 
@@ -20,7 +19,7 @@ ROOT = Path(serving.__file__).parents[2]
 KEEPER = """
 import os, sys
 from pathlib import Path
-from kerascnn.serving import manifest, prune, rollback
+from kerascnn.serving import prune, rollback
 from kerascnn.serving.publish import publish, staging
 
 folder, parent = Path(sys.argv[1]), os.getppid()
@@ -30,8 +29,7 @@ while os.getppid() == parent:  # else the tests were killed themselves
         for part in range(20):
             (staged / f"{part}.data").write_bytes(bytes([part]) * 2000)
         (staged / "saved_model.pb").write_bytes(b"graph" * 1000)
-        manifest.write(staged, {"model": "tiny", "format": "savedmodel"})
-        publish(staged, folder)
+        publish(staged, folder, {"model": "tiny", "format": "savedmodel"})
     if len(list(folder.glob("[0-9]*"))) > 2:
         rollback(folder)
         prune(folder, 3)
@@ -93,9 +91,9 @@ def whole(folder):
     numbers = published(folder)
     for number in numbers:
         version = folder / str(number)
-        told = manifest.read(version)
+        told = read_manifest(version)
         assert told is not None, version
-        assert manifest.differences(version, told) == [], version
+        assert changes(version, told) == [], version
     return len(numbers)
 
 

@@ -14,7 +14,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kerascnn import serving
-from kerascnn.serving import FORMATS, manifest
+from kerascnn.serving import FORMATS
+from kerascnn.serving.publish import read_manifest
 
 jax = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
@@ -137,7 +138,7 @@ def test_jax_network_answers_the_same(exported):
 @jax
 def test_keras_file_of_jax_is_read_with_tensorflow(exported):
     version = exported[0]["keras"]
-    content = manifest.read(version)
+    content = read_manifest(version)
     assert content["versions"]["backend"] == "jax"
     assert content["parity"]["images"] == 256
     (result,) = serving.verify(version)
@@ -149,7 +150,7 @@ def test_keras_file_of_jax_is_read_with_tensorflow(exported):
 @pytest.mark.parametrize("format", ["litert", "onnx", "openvino"])
 def test_jax_network_in_other_formats(tmp_path, format):
     """They are written by the TensorFlow process."""
-    pytest.importorskip(FORMATS[format].reads[0], reason="its runtime is not there")
+    pytest.importorskip(FORMATS[format].runtime, reason="its runtime is not there")
     script = (
         "import sys, keras\n"
         "from kerascnn import serving\n"
@@ -175,7 +176,7 @@ def test_jax_network_in_other_formats(tmp_path, format):
     expected = keras.saving.load_model(tmp_path / "model.keras").predict(images)
     answer = serving.answers(tmp_path / "1", images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
-    content = manifest.read(tmp_path / "1")
+    content = read_manifest(tmp_path / "1")
     assert content["versions"]["backend"] == "jax"
     assert content["activations"] == ["pool1"]
     assert content["parity"]["encoded"] <= 1e-5

@@ -8,24 +8,27 @@ import numpy as np
 import pytest
 
 from kerascnn import serving
-from kerascnn.serving import manifest, versioning
-from kerascnn.serving.publish import publish, staging
+from kerascnn.serving import versioning
+from kerascnn.serving.publish import changes, publish, read_manifest, staging
+from kerascnn.serving.verification import golden_arrays
 
-LABELS = ("ant", "bee")
+GOLDEN = {
+    "request": {
+        "image": {"dtype": "uint8", "shape": [1, 2, 2, 1], "base64": "AAAAAA=="}
+    },
+    "answer": {"probabilities": [[0.25, 0.75]], "class_id": [1], "label": ["bee"]},
+    "tolerance": 1e-5,
+}
 
 
 def put(folder, content="weights", **fields):
     """Publish a version without a network: its files, and its manifest."""
-    images = np.zeros((1, 2, 2, 3), np.uint8)
-    probabilities = np.array([[0.25, 0.75]], np.float32)
     with staging(folder) as staged:
         (staged / "variables").mkdir()
         (staged / "saved_model.pb").write_text("graph", encoding="utf-8")
         (staged / "variables" / "data").write_text(content, encoding="utf-8")
-        golden = manifest.golden(images, probabilities, LABELS, 1e-5)
-        told = {"model": "tiny", "format": "savedmodel", "golden": golden, **fields}
-        manifest.write(staged, told)
-        return publish(staged, folder)
+        told = {"model": "tiny", "format": "savedmodel", "golden": GOLDEN, **fields}
+        return publish(staged, folder, told)
 
 
 def names(folder):
@@ -68,7 +71,7 @@ def test_rollback(tmp_path):
     new = serving.rollback(tmp_path)
     assert (new.number, new.copy_of, new.path) == (4, 2, tmp_path / "4")
     assert content(new.path) == "weights 2"
-    assert manifest.differences(new.path, manifest.read(new.path)) == []
+    assert changes(new.path, read_manifest(new.path)) == []
     # Nothing is written twice, and nothing is lost with the old version.
     assert os.path.samefile(new.path / "saved_model.pb", tmp_path / "2/saved_model.pb")
     shutil.rmtree(tmp_path / "2")
@@ -315,7 +318,7 @@ def test_verify_a_folder(mine):
     assert (first.ok, second.ok) == (False, True)
     assert first.problems[0].startswith("labels.txt has changed: its SHA-256 is ")
     assert first.difference is None and second.difference <= 1e-5
-    assert second.to_dict()["problems"] == []
+    assert second.to_dict()["problems"] == ()
 
 
 def test_verify_names_each_file(mine):
@@ -355,13 +358,13 @@ def test_verify_without_a_manifest(mine):
 
 def change(version, edit):
     """Change the manifest of a version."""
-    told = manifest.read(version)
+    told = read_manifest(version)
     edit(told)
     (version / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def test_verify_replays_the_golden_request(mine, tiny_model):
-    images, expected, tolerance = manifest.golden_arrays(manifest.read(mine))
+    images, expected, tolerance = golden_arrays(read_manifest(mine))
     assert images.shape == (2, 8, 8, 2) and tolerance == 1e-5
     assert np.abs(tiny_model.predict(images, verbose=0) - expected).max() <= 1e-5
 
@@ -378,7 +381,10 @@ def test_verify_replays_the_golden_request(mine, tiny_model):
             row.pop()
 
     change(mine, shorten)
-    assert "shape (2, 3), at the export of shape (2, 2)" in only(mine).problems[0]
+    assert (
+        "of shape (2, 3); received expected probabilities of shape (2, 2)"
+        in only(mine).problems[0]
+    )
 
     def remove(told):
         del told["golden"]
