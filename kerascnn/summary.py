@@ -221,11 +221,11 @@ class _Counter:
             # A pixel is itself; what one of a nested model's inputs has seen depends
             # on the call, and its images are the output of the layer before it.
             seen = None if parents else (1,) * (len(layer.batch_shape) - 2) or None
-            one = self.graph and len(self.graph.inputs) == 1
-            outer = self.graph.inputs[0].shape if one else layer.batch_shape
+            inputs = self.graph.inputs if self.graph else ()
+            outer = inputs[0].shape if len(inputs) == 1 else layer.batch_shape
             kept = [] if parents else [outer[1:]]
         values = _sum(None if None in shape else math.prod(shape) for shape in kept)
-        known = self.graph and values is not None
+        memory = None if values is None else values * self.bytes
         return Row(
             name=layer.name,
             type=type(layer).__name__,
@@ -236,7 +236,7 @@ class _Counter:
             trainable=trainable,
             non_trainable=total - trainable,
             macs=_sum(map(macs, inner)) if self.graph or is_free(layer) else None,
-            memory=values * self.bytes if known else None,
+            memory=memory if self.graph else None,
             receptive_field=seen,
             share=total / self.parameters if self.parameters else 0.0,
         )
@@ -277,10 +277,10 @@ def _expression(layer, new: dict, weights: list) -> str:
     said = takes_part(layer) and hasattr(layer, "parameter_expression")
     if said and len(new) == len(weights):
         expression, count = layer.parameter_expression(), _size(weights)
-        if (said := evaluate(expression)) != count:
+        if (value := evaluate(expression)) != count:
             raise ValueError(
                 f"the layer {layer.name!r} holds {count:,} parameters, its parameter_"
-                f"expression() is {expression!r}, which is {said}"
+                f"expression() is {expression!r}, which is {value}"
             )
         return expression
     return _products(new.values())
