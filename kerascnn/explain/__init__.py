@@ -1,15 +1,10 @@
 """What a network sees, and what it answers.
 
-Every function returns data that print as text and draw themselves with `.plot()`:
-
-    from kerascnn import explain
-
     print(explain.slide(image, filters, stride=2))
     explain.gradcam(model, image).plot("gradcam.png")
 
-All but the first three take any Keras model of images: functional, Sequential, nested,
-with custom and shared layers, on every backend. A module is a thing seen; begin with
-`windows.py`. `recording.py` runs a model and keeps what every call of a layer gave.
+Results print as text and draw themselves with `.plot()`. A module is a thing seen;
+begin with `windows.py`. `recording.py` runs any Keras model, and keeps every call.
 """
 
 from kerascnn.explain.cell import Cell

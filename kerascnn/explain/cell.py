@@ -116,15 +116,12 @@ class Cell:
         return "\n".join([*lines, text, f"{own}; difference {self.difference:.1e}"])
 
     def _span(self) -> str:
-        rows, columns = (
-            [p for p in axis if p is not None] for axis in (self.rows, self.columns)
-        )
+        axes = (self.rows, self.columns)
+        rows, columns = ([p for p in axis if p is not None] for axis in axes)
         if not rows or not columns:
             return ""
-        return (
-            f", of rows {rows[0]} to {rows[-1]} and columns {columns[0]} to "
-            f"{columns[-1]} of the layer's input"
-        )
+        text = f", of rows {rows[0]} to {rows[-1]} and columns {columns[0]} to "
+        return f"{text}{columns[-1]} of the layer's input"
 
     def _terms_text(self) -> list[str]:
         """The products: of a long sum the greatest, and what the rest amounts to."""
@@ -148,9 +145,8 @@ class Cell:
         if not few:
             rest = self.patch.size - len(shown) * self.inside.size
             part = self.total - products[..., list(shown)].sum()
-            lines.append(
-                f"the other {rest:,} products: {exact(part)} (all are in .terms)"
-            )
+            text = f"the other {rest:,} products: {exact(part)}"
+            lines.append(f"{text} (all are in .terms)")
         return lines
 
     def strongest(self, count: int) -> list[int]:

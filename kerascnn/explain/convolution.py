@@ -159,17 +159,13 @@ class Slide:
     def to_dict(self) -> dict:
         """Return sizes, first step and maps as values that JSON can hold."""
         first = self.steps[0]
+        arrays = {"window": first.window, "filter": first.weights}
+        arrays["products"] = first.products
+        numbers = {"sum": first.total, "bias": first.bias, "output": first.output}
         return {
             "rows": str(self.rows),
             "columns": str(self.columns),
-            "first": {
-                "window": first.window.tolist(),
-                "filter": first.weights.tolist(),
-                "products": first.products.tolist(),
-                "sum": first.total,
-                "bias": first.bias,
-                "output": first.output,
-            },
+            "first": {**{k: v.tolist() for k, v in arrays.items()}, **numbers},
             "maps": self.output.tolist(),
         }
 
@@ -222,8 +218,11 @@ class Slide:
             image = image[..., shown[:1]] - image[..., shown[0]].min()
             image = image / (image.max() or 1.0)
         self._draw_window(axes, image, f"{title} and window", step, inverted)
-        parts = {"window": step.window, "filter": step.weights}
-        parts["product"] = step.products
+        parts = {
+            "window": step.window,
+            "filter": step.weights,
+            "product": step.products,
+        }
         for column, (title, values) in enumerate(parts.items(), start=1):
             limit = float(np.abs(values).max()) or 1.0
             for line, c in enumerate(shown):
@@ -399,11 +398,9 @@ def slide(
 
 def _window(padded, rows, columns, row, column) -> np.ndarray:
     """What the filter meets at one place."""
-    top, left = row * rows.stride, column * columns.stride
-    return padded[
-        top : top + rows.reach : rows.dilation,
-        left : left + columns.reach : columns.dilation,
-    ]
+    top, left, gap = row * rows.stride, column * columns.stride, rows.dilation
+    tall, wide = rows.window * gap, columns.window * gap
+    return padded[top : top + tall : gap, left : left + wide : gap]
 
 
 def _short(value: float) -> str:

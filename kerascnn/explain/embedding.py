@@ -32,10 +32,7 @@ class Embedding:
     labels: tuple[str, ...]  #: names of the classes
 
     def neighbours(self, values: np.ndarray) -> np.ndarray:
-        """Tell for each image whether its nearest other image is of its class.
-
-        `values` are the `points` or the `features`, (N, n).
-        """
+        """Tell for each image whether that of the nearest values is of its class."""
         squares = (values.astype(np.float64) ** 2).sum(1)
         apart = squares[:, None] + squares[None] - 2.0 * (values @ values.T)
         np.fill_diagonal(apart, np.inf)
@@ -76,10 +73,9 @@ class Embedding:
 
     def to_dict(self) -> dict:
         """Return points, classes and table as values that JSON can hold."""
-        names = ("title", "layer", "method", "note")
+        names = ("title", "layer", "method", "note", "labels")
         return {
             **{name: getattr(self, name) for name in names},
-            "labels": list(self.labels),
             "points": self.points.tolist(),
             "classes": self.classes.tolist(),
             "rows": [dict(row) for row in self.table.rows],

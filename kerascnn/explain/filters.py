@@ -172,33 +172,27 @@ def _layers(model) -> dict:
 
 def _kernel(layer):
     """The weights that are filters: of 2 (dense) or 4 dimensions."""
-    for name in _KERNELS:
-        kernel = getattr(layer, name, None)
-        if kernel is not None and len(kernel.shape) in (2, 4):
-            return kernel
-    return None
+    kernels = (getattr(layer, name, None) for name in _KERNELS)
+    known = (k for k in kernels if k is not None and len(k.shape) in (2, 4))
+    return next(known, None)
 
 
 def _arranged(model, layer, kernel):
     """Filters as (height, width, channels, filters), and what was done for it."""
     import keras
 
-    weights = numbers(kernel)
-    if isinstance(layer, keras.layers.Conv2DTranspose):
+    weights, own = numbers(kernel), keras.layers
+    if isinstance(layer, own.Conv2DTranspose):
         return np.swapaxes(weights, 2, 3), "a transposed convolution's filters"
-    if isinstance(layer, (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)):
-        return (
-            weights.reshape(*weights.shape[:2], 1, -1),
-            "depthwise: each channel has filters of its own, one after the other",
-        )
+    if isinstance(layer, (own.DepthwiseConv2D, own.SeparableConv2D)):
+        note = "depthwise: each channel has filters of its own, one after the other"
+        return weights.reshape(*weights.shape[:2], 1, -1), note
     if weights.ndim == 4:
         return weights, ""
     shape = _flattened(model, layer)
     if shape and np.prod(shape) == len(weights):
-        return (
-            weights.reshape(*shape, -1),
-            f"each unit's weights as the {shape_text(shape)} map that was flattened",
-        )
+        note = f"each unit's weights as the {shape_text(shape)} map that was flattened"
+        return weights.reshape(*shape, -1), note
     return weights[None, None], "a dense layer: each unit's weights, one channel each"
 
 
@@ -211,13 +205,10 @@ def _flattened(model, layer) -> tuple[int, ...] | None:
     call = next((c for c in graph.calls if c.operation is layer), None)
     while call is not None and call.inputs:
         call = makers.get(id(call.inputs[0]))
-        if call is None or not call.inputs:
-            return None
-        shape = tuple(call.inputs[0].shape[1:])
-        kind = type(call.operation).__name__
+        kind = type(call and call.operation).__name__
         if kind in ("Flatten", "Reshape"):
-            found = shape if len(shape) == 3 else None
-            return None if found is None or None in found else found
+            shape = tuple(call.inputs[0].shape[1:])
+            return shape if len(shape) == 3 and None not in shape else None
         if "Dropout" not in kind and kind not in ("Activation", "Identity"):
             return None
     return None

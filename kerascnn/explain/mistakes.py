@@ -29,10 +29,7 @@ class Confusion:
 
     @property
     def pairs(self) -> list[tuple[str, str, int, float]]:
-        """True class, wrong answer, images, and their share of the class in percent.
-
-        The greatest share comes first; pairs that do not occur are left out.
-        """
+        """True class, wrong answer, images, and their share of the class in percent."""
         totals = np.maximum(self.matrix.sum(1), 1)
         labels = self.evaluation.labels
         found = [
@@ -130,11 +127,7 @@ class Mistakes:
 
     @style.drawn
     def plot(self):
-        """Draw the images with their classes and answers.
-
-        Raises:
-            ValueError: there are no mistakes to draw.
-        """
+        """Draw the images with their classes and answers; ValueError without any."""
         if not len(self.images):
             raise ValueError(f"{self.title}: no answer is wrong, nothing to draw")
         title = f"{self.title}: the surest of {self.wrong:,} wrong answers\n"

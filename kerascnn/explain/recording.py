@@ -42,20 +42,16 @@ class Recording:
         it where that is one layer only; or the name of a nested model, for the call
         that gives its output. Raises ValueError where there is none, or several.
         """
-        known = {}
-        for call in self.graph.nested:
-            position = self.maker(call.outputs[0])
-            if call.operation is layer:
-                return position
-            known.setdefault(_path(call), position)
-        nested = list(known)
+        nested = [(self.maker(c.outputs[0]), c) for c in self.graph.nested]
         if not isinstance(layer, str):
-            for position, call in enumerate(self.calls):
+            for position, call in [*nested, *enumerate(self.calls)]:
                 if call.operation is layer:
                     return position
             layer = getattr(layer, "name", repr(layer))
-        known |= {name: i for i, name in enumerate(self.names)}
-        return known[find_layer(layer, [*self.names, *nested])]
+        known = {name: position for position, name in enumerate(self.names)}
+        for position, call in nested:
+            known.setdefault(_path(call), position)
+        return known[find_layer(layer, known)]
 
     def maker(self, tensor) -> int:
         """Return the position of the call that made a tensor; -1 for an input.
@@ -330,12 +326,11 @@ def _has_convolutions(layer) -> bool:
 
 
 def logits(seen: Recording, head: Head) -> tuple[int, Any] | None:
-    """Find what the softmax or sigmoid at a model's end is given: before it to look.
+    """Find the numbers that the softmax or sigmoid at a model's end is given.
 
-    Returns:
-        The position of a call, and the layer whose own activation it is, so that the
-        logits are what it gives without; or None: they are the inputs of the call. None
-        where nothing is to be left out.
+    Returns the position of a call, whose inputs they are; or whose output they are,
+    once the activation of the layer that is returned beside it is left out. None where
+    the model's output is to be looked at itself.
     """
     import keras
 

@@ -33,7 +33,6 @@ class Stage:
     greatest: float
     zeros: float  #: share of the values that are exactly 0, in percent
     strongest: tuple[int, ...]  #: channels of the greatest mean absolute value
-    strengths: tuple[float, ...]  #: their mean absolute values
     maps: np.ndarray | None  #: float32 (H, W, n), the strongest; None for vectors
     joint: bool  #: whether the whole answer passes through it, as a block's end
 
@@ -238,7 +237,6 @@ def _stage(seen: Recording, position: int, fields, count: int, joint: bool) -> S
         greatest=float(values.max()),
         zeros=100 * float((values == 0).mean()),
         strongest=tuple(int(i) for i in order),
-        strengths=tuple(float(s) for s in strength[order]),
         maps=values[..., order] if values.ndim == 3 else None,
         joint=joint,
     )
