@@ -61,14 +61,8 @@ def create_app(
     for key, number in (labels or {}).items():
         check_label(key.rpartition("/")[2], number)
     limits, metrics = limits or Limits(), Metrics()
-    repository = Repository(
-        folder,
-        limits=limits,
-        metrics=metrics,
-        labels=labels,
-        versions=versions,
-        poll=poll,
-    )
+    chosen = {"labels": labels, "versions": versions, "poll": poll}
+    repository = Repository(folder, limits=limits, metrics=metrics, **chosen)
     bodies = Bodies(limits)
 
     @contextlib.asynccontextmanager
@@ -87,12 +81,8 @@ def create_app(
     middleware = [Middleware(Observed, metrics=metrics, access_log=access_log)]
     if cors:
         allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        exposed = [openinference.HEADER]
-        middleware.append(
-            Middleware(
-                CORSMiddleware, allow_origins=cors, expose_headers=exposed, **allowed
-            )
-        )
+        allowed |= {"allow_origins": cors, "expose_headers": [openinference.HEADER]}
+        middleware.append(Middleware(CORSMiddleware, **allowed))
     app = Starlette(
         routes=[
             *rest.routes,

@@ -37,15 +37,10 @@ QUEUED, BATCH, LARGE = 8, 8, 20
 
 
 class Batcher:
-    """The queue of one signature. Lives in one event loop.
+    """The queue of one signature; its batches run in a pool, one at a time.
 
-    Args:
-        signature: a `saved_model.Signature`.
-        pool: runs the batches, one at a time of this signature.
-        limits: `queue`, `batch`, `batch_wait` and `pixels` are read.
-        observe: called with the number of images of each batch.
-        large: the `Batcher` that takes what is more than a batch, or has more than a
-            twentieth of its pixels; default: this one.
+    `observe` is called with the number of images of each batch; `large` is the queue
+    of what is more than a batch, or has more than a twentieth of the pixels.
     """
 
     def __init__(
@@ -66,9 +61,7 @@ class Batcher:
     async def submit(self, arrays, weights=None) -> dict[str, np.ndarray]:
         """Compute the outputs of a request, which has been checked.
 
-        Args:
-            arrays: for each input of the signature an array.
-            weights: pixels of each image, for encoded ones.
+        `weights` are the pixels of each image, where they are encoded.
 
         Raises:
             RequestError: 503: the queue is full; 400: the graph refuses the input.
@@ -167,21 +160,14 @@ class Batcher:
 
 
 def compute(signature, batch: list[Job]) -> list:
-    """Run a batch; blocks.
+    """Run a batch; return for each job its outputs, or the exception it causes.
 
-    Returns:
-        For each job its outputs, or the exception that it causes. A job does not fail
-        for another one's fault: after a failure each is computed alone.
+    No job fails for another one's fault: after a failure each is computed alone.
     """
     if len(batch) > 1:
-        names = batch[0].arrays
+        parts = {name: [job.arrays[name] for job in batch] for name in batch[0].arrays}
         try:
-            outputs = signature.run(
-                {
-                    name: np.concatenate([job.arrays[name] for job in batch])
-                    for name in names
-                }
-            )
+            outputs = signature.run({k: np.concatenate(v) for k, v in parts.items()})
         except Exception:  # of any kind: the graph is the user's
             outputs = {"": ()}
         ends = np.cumsum([job.count for job in batch])

@@ -22,7 +22,7 @@ class RequestError(Exception):
     Args:
         status: HTTP status, 400…599.
         message: what was received and what is expected; becomes {"error": message}.
-        retry_after: seconds after which the client may try again, if it may.
+        retry_after: seconds until the client may try again, if it may.
     """
 
     def __init__(self, status: int, message: str, retry_after: int | None = None):
@@ -36,7 +36,7 @@ class RequestError(Exception):
 
 
 def invalid(message: str) -> RequestError:
-    """Return the error of a request that no repetition makes right: status 400."""
+    """Return the error of a request that no repetition makes right."""
     return RequestError(400, message)
 
 
@@ -58,35 +58,24 @@ LIST = 8  # values whose memory and time an empty list or object takes
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server takes before it refuses; ValueError for a limit that is none.
+    """What the server takes before it refuses; ValueError for a limit that is none."""
 
-    Args:
-        body: bytes of a request's body, after decompression.
-        bodies: bytes of the bodies of all requests that are in memory at once.
-        images: images of a request.
-        values: numbers and texts of a request in JSON; a list or an object counts
-            as eight. The usual lists of integers 0…255 cost less and are not counted.
-        pixels: width times height of an encoded image: while TensorFlow decodes a PNG
-            file it takes about 45 bytes a pixel. A request may have four times as
-            many, and eight times as many wait; an eighth is decoded at once, or one
-            image that has more.
-        queue: images that wait for one signature of one version. A request that
-            finds nobody waiting is always taken.
-        batch: images that are computed at once.
-        batch_wait: seconds that the first image of a batch waits for others. With 0
-            a batch is what has gathered while the last one was computed.
-        timeout: seconds from the beginning of a request to its answer.
-    """
-
-    body: int = 32 * 2**20
-    bodies: int = 128 * 2**20
-    images: int = 1024
+    body: int = 32 * 2**20  # bytes of a request's body, after decompression
+    bodies: int = 128 * 2**20  # bytes of all bodies that are in memory at once
+    images: int = 1024  # of a request
+    # Numbers and texts of a request in JSON; a list or an object counts as eight. The
+    # usual lists of integers 0…255 cost less and are not counted.
     values: int = 4_000_000
+    # Width times height of an encoded image; a PNG file takes 45 bytes a pixel while
+    # TensorFlow decodes it. A request may have four times as many, eight times as many
+    # wait, and an eighth is decoded at once, or one image that has more.
     pixels: int = 12_500_000
-    queue: int = 1024
-    batch: int = 128
+    queue: int = 1024  # images that wait for a signature; if none waits, any number may
+    batch: int = 128  # images that are computed at once
+    # Seconds that the first image of a batch waits for others. With 0 a batch is what
+    # has gathered while the last one was computed.
     batch_wait: float = 0.0
-    timeout: float = 30.0
+    timeout: float = 30.0  # seconds from the beginning of a request to its answer
 
     def __post_init__(self):
         for field in fields(self):
@@ -114,23 +103,18 @@ class Bodies:
         """Read the body of a Starlette request, gzip and deflate decompressed.
 
         It counts until the context is left. What is done inside is ended at the time
-        limit (what TensorFlow computes just then it computes to the end), and when
-        the client leaves.
+        limit, with a RequestError (504), and with a ClientDisconnect when the client
+        leaves; what TensorFlow computes just then it computes to the end.
 
         Raises:
             RequestError: 413 for a body over the limit, before it is read where its
                 length is declared; 415 for another compression; 400 for a broken one;
-                503 where all bodies together are over their limit; 504 at the time
-                limit.
-            starlette.requests.ClientDisconnect: the client has left.
+                503 where all bodies together are over their limit.
         """
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("identity", *WINDOWS):
-            raise RequestError(
-                415,
-                f"the body is compressed with {coding[:40]!r}; send it with gzip or "
-                "deflate, or as it is",
-            )
+            told = f"the body is compressed with {coding[:40]!r}; send it with gzip or "
+            raise RequestError(415, told + "deflate, or as it is")
         task, left, watching = asyncio.current_task(), False, None
         taken, chunks, length = 0, [], 0
 
@@ -207,8 +191,8 @@ class Bodies:
     async def work(self, size: int, function: Callable, *arguments):
         """Call a function that parses `size` bytes: large ones in another process.
 
-        A parser holds Python's lock until it is done, and nothing ends it: a thread
-        would keep small requests waiting, and a body that takes too long all others.
+        A parser holds Python's lock, and nothing ends it: in a thread it would keep
+        small requests waiting, and one that takes too long all large ones.
         """
         if size <= SMALL:
             return function(*arguments)
@@ -298,9 +282,7 @@ SEGMENTS = 5000  # of a JPEG file before its size
 def pixels(encoded: bytes, place: str, limit: int) -> int:
     """Return width times height of a JPEG or PNG file, from its header alone.
 
-    Raises:
-        RequestError: 400: it is no JPEG or PNG file, its header is damaged, or it has
-            more pixels than the limit. The message names `place`: "instances[0]".
+    A RequestError names `place`, "instances[0]", if it is none, damaged or too large.
     """
     kind = next((k for magic, k in KINDS.items() if encoded.startswith(magic)), None)
     if kind is None:
@@ -309,9 +291,7 @@ def pixels(encoded: bytes, place: str, limit: int) -> int:
             f" begin with {encoded[:8].hex(' ') or 'nothing'}"
         )
     if kind == "JPEG" and encoded.count(SCAN) > SCANS:
-        raise invalid(
-            f"{place} is a JPEG file of more than {SCANS} scans; save it anew"
-        )
+        raise invalid(f"{place}: a JPEG file of more than {SCANS} scans; save it anew")
     try:
         if kind == "JPEG":
             height, width = struct.unpack_from(">HH", encoded, _frame(encoded))
@@ -322,19 +302,13 @@ def pixels(encoded: bytes, place: str, limit: int) -> int:
     except (struct.error, ValueError) as error:
         raise invalid(f"{place}: the header of the {kind} file is damaged") from error
     if width * height > limit:
-        raise invalid(
-            f"{place} is an image of {width} x {height} pixels, more than {limit:,}; "
-            "make it smaller"
-        )
+        size = f"{width} x {height} pixels, more than {limit:,}"
+        raise invalid(f"{place} is an image of {size}; make it smaller")
     return width * height
 
 
 def _frame(jpeg: bytes) -> int:
-    """Return where the height of a JPEG file stands (ITU-T T.81, B.2.2).
-
-    Raises:
-        ValueError, struct.error: it is not found.
-    """
+    """Return where the height of a JPEG file stands (ITU-T T.81, B.2.2)."""
     place = 2
     for _ in range(SEGMENTS):
         marker = MARKER.search(jpeg, place)

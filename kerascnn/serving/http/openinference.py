@@ -57,45 +57,29 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /v2/health/ready: 200 if a model answers and the server is not stopping.
-
-    The protocol wants a status of 4xx otherwise; like KServe's own server this one
-    answers 503, which says that it passes.
-    """
+    """GET /v2/health/ready: 200 if a model answers and the server is not stopping."""
     request.scope["notes"]["protocol"] = "v2"
     state = request.app.state
     models = state.repository.models.values()
-    is_ready = (
-        state.repository.ready
-        and not state.stopping
-        and any(model.versions for model in models)
-    )
-    return _json({"ready": is_ready}, 200 if is_ready else 503)
+    answers = state.repository.ready and any(model.versions for model in models)
+    return _readiness({"ready": answers and not state.stopping})
 
 
 async def index(request: Request) -> Response:
-    """POST /v2/repository/index: every version of every model, with its state.
-
-    Of Triton's extension for repositories; {"ready": true} leaves out what does not
-    answer.
-    """
+    """POST /v2/repository/index: every version; {"ready": true}: those that answer."""
     request.scope["notes"]["protocol"] = "v2"
     state = request.app.state
     async with state.bodies.read(request) as body:
         asked = rest.parse(body, state.limits) if body else {}
-    return _json(
-        [
-            {
-                "name": model.name,
-                "version": str(number),
-                "state": "READY" if number in model.versions else "UNAVAILABLE",
-                "reason": known.error_message,
-            }
-            for model in state.repository.models.values()
-            for number, known in sorted(model.states.items())
-            if number in model.versions or asked.get("ready") is not True
-        ]
-    )
+    found = []
+    for model in state.repository.models.values():
+        for number, known in sorted(model.states.items()):
+            answers, told = number in model.versions, known.error_message
+            if answers or asked.get("ready") is not True:
+                shown = {"name": model.name, "version": str(number)}
+                shown["state"] = "READY" if answers else "UNAVAILABLE"
+                found.append({**shown, "reason": told})
+    return _json(found)
 
 
 async def model_ready(request: Request) -> Response:
@@ -104,12 +88,11 @@ async def model_ready(request: Request) -> Response:
     state = request.app.state
     try:
         state.repository.find(name, number, None)
-        is_ready = not state.stopping
     except RequestError:
         if name not in state.repository.models:
             raise
-        is_ready = False
-    return _json({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+        return _readiness({"name": name, "ready": False})
+    return _readiness({"name": name, "ready": not state.stopping})
 
 
 async def metadata(request: Request) -> Response:
@@ -141,11 +124,7 @@ async def metadata(request: Request) -> Response:
 
 
 async def infer_model(request: Request) -> Response:
-    """POST /v2/models/M[/versions/V]/infer.
-
-    Raises:
-        RequestError: with a message that names the input and the position.
-    """
+    """POST /v2/models/M[/versions/V]/infer."""
     name, number = _target(request)
     state, notes = request.app.state, request.scope["notes"]
     with state.repository.hold(name, number, None) as served:
@@ -180,9 +159,6 @@ def read(body: bytes, length: int, signatures: dict[str, Signature], limits) -> 
         The name of the signature, the request's id, for each output that is wanted
         whether it is as binary, the arrays, the number of images, and of encoded ones
         the pixels.
-
-    Raises:
-        RequestError: 400; names the input and the position. Or as `Signature.check`.
     """
     document = rest.parse(body[:length], limits)
     inputs = document.get("inputs")
@@ -206,6 +182,11 @@ def read(body: bytes, length: int, signatures: dict[str, Signature], limits) -> 
     places = {name: f"inputs[{n}].data[{{}}]" for n, name in enumerate(names)}
     checked = signature.check(arrays, places, limits)
     return signature.name, identity, wanted, arrays, *checked
+
+
+def _readiness(value: dict) -> Response:
+    # The protocol wants 4xx; 503, as of KServe's own server, says that it passes.
+    return _json(value, 200 if value["ready"] else 503)
 
 
 def _json(value, status: int = 200) -> Response:
@@ -334,10 +315,7 @@ def _strings(data: memoryview, place: str, count: int) -> np.ndarray:
         raise invalid(f"{place} has {len(data):,} bytes, too few for {count:,} strings")
     array, begin = np.empty(count, object), 0
     for number in range(count):
-        if begin + 4 > len(data):
-            raise invalid(f"{place} ends before string {number}")
-        (length,) = struct.unpack_from("<I", data, begin)
-        end = begin + 4 + length
+        end = begin + 4 + int.from_bytes(data[begin : begin + 4], "little")
         if end > len(data):
             raise invalid(f"{place} ends within string {number}")
         array[number] = bytes(data[begin + 4 : end])
@@ -383,13 +361,11 @@ def _written(head: dict, outputs: dict, signature: Signature, wanted: dict) -> R
             "shape": list(array.shape),
         }
         if binary:
+            if array.dtype.kind in "iuf":
+                array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            data = array.tobytes()
             if array.dtype.kind == "O":
-                packed = (struct.pack("<I", len(s)) + s for s in array.ravel())
-                data = b"".join(packed)
-            else:
-                if array.dtype.kind in "iuf":
-                    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-                data = array.tobytes()
+                data = b"".join(struct.pack("<I", len(s)) + s for s in array.ravel())
             output["parameters"] = {"binary_data_size": len(data)}
             tail.append(data)
         else:

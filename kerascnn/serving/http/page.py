@@ -57,11 +57,10 @@ def samples() -> dict[str, bytes]:
     return files
 
 
-def _file(name: str, kind: str):
-    def answer(request: Request) -> Response:
-        return FileResponse(FOLDER / name, media_type=kind, headers=HEADERS)
-
-    return answer
+def _file(request: Request) -> Response:
+    name = request.scope["path"].rpartition("/")[2] or "index.html"
+    kind = {"html": "html", "css": "css", "js": "javascript"}[name.partition(".")[2]]
+    return FileResponse(FOLDER / name, media_type=f"text/{kind}", headers=HEADERS)
 
 
 async def _models(request: Request) -> Response:
@@ -104,9 +103,7 @@ def _sample(request: Request) -> Response:
 
 
 routes = [
-    Route("/", _file("index.html", "text/html")),
-    Route("/page/style.css", _file("style.css", "text/css")),
-    Route("/page/page.js", _file("page.js", "text/javascript")),
+    *(Route(path, _file) for path in ("/", "/page/style.css", "/page/page.js")),
     Route("/page/models", _models),
     Route("/page/samples", _samples),
     Route("/page/samples/{name}.png", _sample),

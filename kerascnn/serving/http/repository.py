@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,17 +168,7 @@ class Model:
 
 
 class Repository:
-    """The models of a folder.
-
-    Args:
-        folder, labels, versions, poll: see `create_app`.
-        limits: for the queues of the versions.
-        metrics: told of loads and batches.
-
-    Raises:
-        FileNotFoundError: the folder is not there.
-        ValueError: the folder is a version itself.
-    """
+    """The models of a folder; for arguments and errors see `create_app`."""
 
     def __init__(
         self,
@@ -192,10 +182,8 @@ class Repository:
     ):
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise FileNotFoundError(
-                f"{self.folder} is not a folder; give the one that holds the versions, "
-                "as `kerascnn export` writes them"
-            )
+            told = "is not a folder; give the one that holds the versions, as `kerascnn"
+            raise FileNotFoundError(f"{self.folder} {told} export` writes them")
         find(self.folder)  # refuses the folder of a version
         self.limits = limits
         self.metrics = metrics
@@ -250,9 +238,7 @@ class Repository:
         self.complaints[name] = fault
 
     @contextlib.contextmanager
-    def hold(
-        self, name: str, number: int | None, label: str | None
-    ) -> Iterator[Served]:
+    def hold(self, name: str, number: int | None, label: str | None):
         """Hold a version while a request is answered; see `find`."""
         served = self.find(name, number, label)
         served.users += 1
@@ -267,9 +253,7 @@ class Repository:
     def find(self, name: str, number: int | None, label: str | None) -> Served:
         """Return a version, the newest without number and label, for this moment only.
 
-        Raises:
-            RequestError: 404 or, for a label, 400: there is none; TensorFlow
-                Serving's words.
+        RequestError, 404 or for a label 400, if there is none.
         """
         model = self.models.get(name)
         if label is not None:
@@ -280,9 +264,8 @@ class Repository:
         if model is not None and number is None:
             wanted = max(model.versions, default=None)
         if model is None or wanted not in model.versions:
-            which = (
-                f"Latest({name})" if number is None else f"Specific({name}, {number})"
-            )
+            which = f"Specific({name}, {number})" if number is not None else ""
+            which = which or f"Latest({name})"
             raise RequestError(404, f"Servable not found for request: {which}")
         return model.versions[wanted]
 
@@ -321,7 +304,7 @@ class Repository:
             # The old one answers until a new one can.
             wanted.add(max(model.versions, default=None))
         for number in sorted(model.versions.keys() - wanted):
-            self._retire(model, number, model.versions.pop(number))
+            self._keep(self._drain(model, number, model.versions.pop(number)))
         model.failures = {k: v for k, v in model.failures.items() if k[0] in wanted}
         if not found.versions and not model.versions:
             del self.models[name]
@@ -363,16 +346,13 @@ class Repository:
         self.metrics.load_seconds.labels(model.name).set(seconds)
         log("loaded", **fields, seconds=round(seconds, 3), warm_up_requests=requests)
         if replaced is not None:
-            self._retire(model, number, replaced)
+            self._keep(self._drain(model, number, replaced))
 
-    def _retire(self, model: Model, number: int, served: Served) -> None:
+    async def _drain(self, model: Model, number: int, served: Served) -> None:
         """Unload a version when its last request is answered."""
         state = None
         if number not in model.versions:
             state = model.states[number] = State("UNLOADING")
-        self._keep(self._drain(model, number, served, state))
-
-    async def _drain(self, model, number, served: Served, state: State | None) -> None:
         await served.idle.wait()
         if state is not None and model.states.get(number) is state:
             state.name = "END"
@@ -385,7 +365,7 @@ class Repository:
         await self._threaded(gc.collect)
 
     def _keep(self, work) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.ensure_future(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -395,15 +375,10 @@ class Repository:
 
 
 def _code(error: Exception) -> str:
-    """Return the name of TensorFlow's code for an error."""
+    """Return TensorFlow's code for an error: of its NotFoundError "NOT_FOUND"."""
     if isinstance(error, FileNotFoundError):
         return "NOT_FOUND"
     if isinstance(error, ValueError):
         return "INVALID_ARGUMENT"
-    from tensorflow import errors
-
-    if isinstance(error, errors.OpError):
-        for name in dir(errors):
-            if name.isupper() and getattr(errors, name) == error.error_code:
-                return name
-    return "UNKNOWN"
+    words = re.findall("[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
+    return "_".join(words).upper() if hasattr(error, "error_code") else "UNKNOWN"

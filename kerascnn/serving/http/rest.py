@@ -26,11 +26,7 @@ LARGEST = 2**63 - 1  # of a version, an int64
 
 
 async def answer(request: Request) -> Response:
-    """Answer a request under /v1/.
-
-    Raises:
-        RequestError: with the message and the status of TensorFlow Serving.
-    """
+    """Answer a request under /v1/, or refuse it in the words of TensorFlow Serving."""
     notes, state = request.scope["notes"], request.app.state
     notes["protocol"] = "v1"
     path = request.scope["path"]  # a name may have a '?' or '#', percent-encoded
@@ -64,9 +60,6 @@ def read(body: bytes, signatures: dict[str, Signature], limits: Limits) -> tuple
     Returns:
         "instances" or "inputs", the name of the signature that is asked for, its
         arrays, the number of images, and of encoded ones the pixels.
-
-    Raises:
-        RequestError: as TensorFlow Serving, or as `Signature.check`.
     """
     if found := tensors.integers(body, signatures):
         key, signature, arrays = found
@@ -101,11 +94,7 @@ def read(body: bytes, signatures: dict[str, Signature], limits: Limits) -> tuple
 
 
 def parse(body: bytes, limits: Limits) -> dict:
-    """Parse the body of a request, a JSON object.
-
-    Raises:
-        RequestError: 400: it is none; says where. 413: it has too many values.
-    """
+    """Parse the body of a request, a JSON object."""
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     lists = body.count(b"[") + body.count(b"{")
@@ -117,17 +106,16 @@ def parse(body: bytes, limits: Limits) -> dict:
         )
     try:
         document = json.loads(body.decode())
-    except UnicodeDecodeError as error:
-        told = f"Invalid encoding in string. at offset: {error.start}"
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            told = f"Invalid encoding in string. at offset: {error.start}"
+        elif isinstance(error, json.JSONDecodeError):
+            told = f"{error.msg}. at offset: {error.pos}"
+        elif isinstance(error, RecursionError):
+            told = "lists or objects are nested too deep"
+        else:  # Python reads no integer of more than 4300 digits
+            told = f"Number too big. {error}"
         raise invalid(f"JSON Parse error: {told}") from error
-    except json.JSONDecodeError as error:
-        told = f"{error.msg}. at offset: {error.pos}"
-        raise invalid(f"JSON Parse error: {told}") from error
-    except RecursionError as error:
-        told = "lists or objects are nested too deep"
-        raise invalid(f"JSON Parse error: {told}") from error
-    except ValueError as error:  # Python reads no integer of more than 4300 digits
-        raise invalid(f"JSON Parse error: Number too big. {error}") from error
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {tensors.echo(document)} Is not object")
     return document
@@ -141,10 +129,8 @@ def _written(outputs: dict, key: str) -> bytes:
             if not array.shape:
                 raise invalid(f"Tensor name: {name} has no shape information ")
             if count is not None and len(array) != count:
-                raise invalid(
-                    f"Tensor name: {name} has inconsistent batch size: {len(array)} "
-                    f"expecting: {count}"
-                )
+                told = f"inconsistent batch size: {len(array)} expecting: {count}"
+                raise invalid(f"Tensor name: {name} has {told}")
             count = len(array)
     written = {name: tensors.write(name, array) for name, array in outputs.items()}
     values = written
@@ -177,19 +163,11 @@ def _look(repository, name, digits, label, metadata) -> dict:
     if not states:
         which = "any versions" if number is None else f"version {number}"
         raise RequestError(404, f"Could not find {which} of model {name}")
-    return {
-        "model_version_status": [
-            {
-                "version": str(n),
-                "state": state.name,
-                "status": {
-                    "error_code": state.error_code,
-                    "error_message": state.error_message,
-                },
-            }
-            for n, state in sorted(states.items(), reverse=True)
-        ]
-    }
+    shown = []
+    for n, state in sorted(states.items(), reverse=True):
+        told = {"error_code": state.error_code, "error_message": state.error_message}
+        shown.append({"version": str(n), "state": state.name, "status": told})
+    return {"model_version_status": shown}
 
 
 def _number(digits: str) -> int:

@@ -89,13 +89,9 @@ class Signature:
         return {**self.__dict__, "function": None}
 
     def check(self, arrays, places, limits: Limits) -> tuple[int, list[int] | None]:
-        """Check the inputs of a request.
+        """Check the inputs of a request, an array for each.
 
-        Args:
-            arrays: for each input an array.
-            places: for each input how messages name one of its images:
-                "instances[{}]".
-            limits: `images` and `pixels` are read.
+        Messages name an image as `places` says, for each input: "instances[{}]".
 
         Returns:
             The number of images, and where they are encoded the pixels of each.
@@ -121,11 +117,8 @@ class Signature:
             if not count:
                 raise invalid("the request has no images; send one or more")
             if count > limits.images:
-                raise RequestError(
-                    413,
-                    f"a request has at most {limits.images:,} images; received "
-                    f"{count:,}: send them in several requests",
-                )
+                told = f"a request has at most {limits.images:,} images; received "
+                raise RequestError(413, f"{told}{count:,}: use several requests")
         if ENCODED not in arrays or arrays[ENCODED].dtype.kind != "O":
             return count, None
         weights = [
@@ -133,20 +126,14 @@ class Signature:
             for number, encoded in enumerate(arrays[ENCODED].ravel())
         ]
         if sum(weights) > REQUEST * limits.pixels:
-            raise RequestError(
-                413,
-                f"the images of a request have at most {REQUEST * limits.pixels:,} "
-                f"pixels together; received {sum(weights):,}: send them in several "
-                "requests",
+            told = (
+                f"a request has at most {REQUEST * limits.pixels:,} pixels; received "
             )
+            raise RequestError(413, f"{told}{sum(weights):,}: use several requests")
         return count, weights
 
     def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute the outputs of arrays; blocks.
-
-        Raises:
-            tensorflow.errors.OpError: an operation of the graph refuses its input.
-        """
+        """Compute the outputs of arrays; blocks. Raises TensorFlow's OpError."""
         import tensorflow as tf
 
         values = {
@@ -168,11 +155,7 @@ class Version:
 
 
 def signature_of(signatures: dict[str, Signature], name: str) -> Signature:
-    """Return a signature, "serving_default" if the name is empty.
-
-    Raises:
-        RequestError: 400: there is none of this name.
-    """
+    """Return a signature, the default one for ""; RequestError if there is none."""
     name = name or "serving_default"
     if name not in signatures:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
@@ -182,10 +165,7 @@ def signature_of(signatures: dict[str, Signature], name: str) -> Signature:
 def load(path: Path, number: int) -> Version:
     """Load a SavedModel; blocks for seconds.
 
-    Raises:
-        ValueError: it has no signatures, or its file is damaged.
-        OSError: a file of it is missing.
-        tensorflow.errors.OpError: its variables cannot be read.
+    ValueError, OSError or TensorFlow's OpError if it is damaged or not complete.
     """
     tf = tensorflow()
     from google.protobuf.json_format import MessageToDict
@@ -213,14 +193,11 @@ def load(path: Path, number: int) -> Version:
             signatures[name] = Signature(name, inputs, outputs, batched, function)
     if not signatures:
         raise ValueError(f"{path} has no signature that takes an input")
-    shown = {
-        name: MessageToDict(
-            definitions[name],
-            preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
-        )
-        for name in sorted(definitions)
+    plain = {
+        "preserving_proto_field_name": True,
+        "always_print_fields_with_no_presence": True,
     }
+    shown = {k: MessageToDict(definitions[k], **plain) for k in sorted(definitions)}
     return Version(number, path, signatures, shown, loaded)
 
 
@@ -242,14 +219,9 @@ def _tensors(infos) -> dict[str, Tensor]:
 
 
 def warm(version: Version) -> int:
-    """Run the warm-up requests of a version, without any an image of zeros; blocks.
+    """Run the warm-up requests of a version, or an image of zeros; return how many.
 
-    Returns:
-        How many were answered.
-
-    Raises:
-        ValueError: a record names a signature that the version has not, or is damaged.
-        tensorflow.errors.OpError: the file cannot be read, or a request fails.
+    ValueError or TensorFlow's OpError if a record is damaged or fails.
     """
     from tensorflow.errors import OpError
 

@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
         self.announce = announce
 
     async def startup(self, sockets=None):
-        """Load the models, then begin to listen."""
+        """Load the models, begin to listen, and tell."""
         await super().startup(sockets)
         log("serving", models=sorted(self.state.repository.models))
         if self.announce:

@@ -24,15 +24,8 @@ ECHO = 256  # characters of a value that a message repeats
 def read(value, tensor, place: str, shape: list[int] | None = None) -> np.ndarray:
     """Turn nested lists into an array of a tensor's type; objects (bytes) for strings.
 
-    Args:
-        value: what `json` made of the text.
-        tensor: a `saved_model.Tensor`; its `dtype` is read.
-        place: where the value stands, for messages: "instances" or "inputs".
-        shape: the shape that is expected; default that of the first elements.
-
-    Raises:
-        RequestError: 400: the lists are ragged or a value is not of the type; names
-            the value and its position.
+    The default of the shape is that of the first elements. A RequestError, if lists are
+    ragged or a value is not of the type, names it and its position in `place`.
     """
     level, found, array = [value], [], None
     while level and type(level[0]) is list:
@@ -52,11 +45,7 @@ def read(value, tensor, place: str, shape: list[int] | None = None) -> np.ndarra
 
 
 def rows(instances: list, signature) -> dict[str, np.ndarray]:
-    """Read the row format: for each image the value of the only input, or an object.
-
-    Raises:
-        RequestError: 400; see `read`.
-    """
+    """Read the row format: for each image the value of the only input, or an object."""
     names = list(signature.inputs)
     if not isinstance(instances[0], dict) and len(names) > 1:
         raise invalid(
@@ -64,14 +53,11 @@ def rows(instances: list, signature) -> dict[str, np.ndarray]:
             "input tensors required as per tensorinfo_map"
         )
     named = _is_object(instances[0])
+    kinds = ("object", "list") if named else ("value/list", "object")
     for number, element in enumerate(instances):
-        if _is_object(element) == named:
-            continue
-        raise invalid(
-            f"Expecting object but got list at item {number} of input list"
-            if named
-            else f"Expecting value/list but got object at item {number} of input list"
-        )
+        if _is_object(element) != named:
+            told = f"{kinds[0]} but got {kinds[1]} at item {number} of input list"
+            raise invalid(f"Expecting {told}")
     if not named:
         return {names[0]: _stacked(instances, signature.inputs[names[0]], "")}
     for number, element in enumerate(instances):
@@ -88,11 +74,7 @@ def rows(instances: list, signature) -> dict[str, np.ndarray]:
 
 
 def columns(inputs, signature) -> dict[str, np.ndarray]:
-    """Read the column format: whole tensors, one or an object of several.
-
-    Raises:
-        RequestError: 400; see `read`.
-    """
+    """Read the column format: whole tensors, one or an object of several."""
     if not _is_object(inputs):
         if len(signature.inputs) > 1:
             raise invalid(
@@ -261,57 +243,36 @@ def _fault(value, tensor, place: str, shape: list[int], level: int) -> str | Non
     rank = len(shape)
     if rank > DEEPEST:
         return f"{place} is nested deeper than {DEEPEST} lists"
-    if not isinstance(value, list):
-        if level != rank:
-            return (
-                f"JSON Value: {echo(value)} found at incorrect level: {level + 1} in "
-                f"the JSON DOM. Expected at level: {rank} ({place})"
-            )
-        return _wrong(value, tensor, place)
-    if level >= rank:
-        return (
-            f"Encountered list at unexpected level: {level} expected < {rank} ({place})"
-        )
-    if len(value) != shape[level]:
-        return (
-            f"Encountered list at unexpected size: {len(value)} at level: {level} "
-            f"expected size: {shape[level]} ({place})"
-        )
-    for number, item in enumerate(value):
-        if fault := _fault(item, tensor, f"{place}[{number}]", shape, level + 1):
-            return fault
-    return None
-
-
-def _wrong(value, tensor, place: str) -> str | None:
-    """Return what is wrong with a value that is no list."""
-    if _leaves([value], tensor) is not None:
+    if isinstance(value, list):
+        told = "Encountered list at unexpected"
+        if level >= rank:
+            return f"{told} level: {level} expected < {rank} ({place})"
+        if len(value) != shape[level]:
+            told = f"{told} size: {len(value)} at level: {level}"
+            return f"{told} expected size: {shape[level]} ({place})"
+        for number, item in enumerate(value):
+            if fault := _fault(item, tensor, f"{place}[{number}]", shape, level + 1):
+                return fault
         return None
-    if tensor.dtype.kind == "O" and isinstance(value, dict):
-        if _is_object(value):
-            return (
-                f"JSON Value: {echo(value)} not formatted correctly for base64 data "
-                f"({place})"
-            )
+    if level == rank and _leaves([value], tensor) is not None:
+        return None
+    told, dtype, kind = echo(value), tensor.dtype, tensor.dtype.kind
+    if level != rank:
+        told = f"JSON Value: {told} found at incorrect level: {level + 1}"
+        return f"{told} in the JSON DOM. Expected at level: {rank} ({place})"
+    if kind == "O" and _is_object(value):
+        return f"JSON Value: {told} not formatted correctly for base64 data ({place})"
+    if kind == "O" and isinstance(value, dict):
         return f"Unable to base64 decode ({place})"
-    if tensor.dtype.kind in "iu" and type(value) is int:
-        limits = np.iinfo(tensor.dtype)
-        return (
-            f"{place} is {echo(value)}; {tensor.dtype_name} takes integers, "
-            f"{limits.min} to {limits.max}"
-        )
-    if tensor.dtype.kind not in "biuO" and type(value) in (int, float):
-        target = "double" if tensor.dtype == np.float64 else "float"
-        return (
-            f"Cannot convert JSON value: {echo(value)} to {target} without loss of "
-            f"precision. ({place})"
-        )
+    if kind in "iu" and type(value) is int:
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        return f"{place} is {told}; {dtype} takes integers, {least} to {most}"
+    if kind not in "biuO" and type(value) in (int, float):
+        told += " to double" if dtype == np.float64 else " to float"
+        return f"Cannot convert JSON value: {told} without loss of precision. ({place})"
     kinds = {bool: str(value), int: "Number", float: "Number", str: "String"}
-    kind = kinds.get(type(value), "Null" if value is None else "Object")
-    return (
-        f"JSON Value: {echo(value)} Type: {kind} is not of expected type: "
-        f"{tensor.dtype_name} ({place})"
-    )
+    told += f" Type: {kinds.get(type(value), 'Null' if value is None else 'Object')}"
+    return f"JSON Value: {told} is not of expected type: {tensor.dtype_name} ({place})"
 
 
 def flat_or_nested(data, tensor, place: str, shape: list[int]) -> np.ndarray:
@@ -328,12 +289,9 @@ def flat_or_nested(data, tensor, place: str, shape: list[int]) -> np.ndarray:
     return read(data, tensor, place, [size]).reshape(shape)
 
 
-# Pixels are read quickly. A 32x32 image is 3,072 numbers in 1,057 lists. The way above
-# makes an object of each and looks at it; the one below compares the brackets with
-# those of the shape, as text, and reads the numbers as one flat list. It takes what
-# clients usually send, `{"instances": [[[[0, 1, 2], …` with integers from 0 to 255, and
-# declines everything else, which then goes the general way: so all messages come from
-# there.
+# A quick way for what clients usually send, `{"instances": [[[[0, 1, 2], …` of integers
+# 0…255: the brackets are compared with those of the shape, as text, the numbers read as
+# one flat list. All else goes the general way: so all messages come from there.
 HEAD = re.compile(
     rb'\s*\{\s*(?:"signature_name"\s*:\s*"([A-Za-z0-9_]*)"\s*,\s*)?'
     rb'"(instances|inputs)"\s*:\s*(?=\[)'
@@ -348,13 +306,9 @@ ZEROS = bytes.maketrans(b"123456789", b"000000000")
 def integers(body: bytes, signatures: dict) -> tuple | None:
     """Read {"signature_name": …, "instances" or "inputs": nested integers 0…255}.
 
-    Args:
-        body: the text.
-        signatures: by name; those of one input, uint8 of a known shape, are read.
-
     Returns:
         "instances" or "inputs", the signature, its arrays; None if the text is not
-        exactly that.
+        exactly that, or the signature takes anything but one uint8 of known shape.
     """
     start = HEAD.match(body)
     if start is None:
