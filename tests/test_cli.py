@@ -296,7 +296,6 @@ def fresh(tmp_path):
     "words",
     [
         "tutorial 1",
-        "data import cifar-10-binary.tar.gz",
         "verify served",
         "predict lecture_cnn image.png",
     ],

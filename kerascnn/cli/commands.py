@@ -257,7 +257,6 @@ def import_archive(
     replace: bool = REPLACE,
 ):
     """Prepare CIFAR-10 from an official archive that you downloaded."""
-    load_keras()  # TensorFlow, which writes the images, would tell its start
     from kerascnn.data import import_cifar10
 
     say(f"prepared {import_cifar10(archive, data_dir, replace=replace)}")
@@ -266,7 +265,6 @@ def import_archive(
 @data_app.command()
 def download(data_dir: Path | None = TFDS, replace: bool = REPLACE):
     """Download CIFAR-10 (162 MB; resumable) and prepare it."""
-    load_keras()
     from kerascnn.data import download_cifar10
 
     say(f"prepared {download_cifar10(data_dir, replace=replace)}")

@@ -23,6 +23,7 @@ import numpy as np
 
 from kerascnn.data import cifar10
 from kerascnn.data.dataset import DataError, Images
+from kerascnn.data.tfds import import_tfds
 from kerascnn.environment import progress_bar
 
 HOST = "https://www.cs.toronto.edu/~kriz/"  # slow
@@ -196,14 +197,9 @@ def target_folder(data_dir, replace):
 
 def _write_prepared(labels, train, test, data_dir):
     """Have tensorflow-datasets write the images; returns the folder of the version."""
-    try:
-        import tensorflow_datasets as tfds
-        from tensorflow_datasets.core import registered
-    except ImportError as error:
-        raise DataError(
-            f"preparing CIFAR-10 needs tensorflow and tensorflow-datasets, but {error};"
-            " without them, load_data reads the archive itself"
-        ) from error
+    otherwise = "give load_data the archive itself"
+    tfds = import_tfds("preparing CIFAR-10", otherwise)[1]
+    from tensorflow_datasets.core import registered
 
     def examples(split, images):
         # The keys and the ids of the original builder, so that its order on disk and

@@ -29,8 +29,13 @@ from kerascnn.data.dataset import (
     held_number,
     refuse_own,
 )
+from kerascnn.environment import no_stderr
 
 PREFIX = "tfds:"
+OTHERWISE = (
+    "save the arrays where they are installed (kerascnn.data.save_arrays) and load "
+    "that .npz file here"
+)
 SHUFFLE_BYTES = 64 * 2**20  # encoded images among which the next one is drawn
 CYCLE, BLOCK = 16, 16  # shards that are read at a time, and records of each in turn
 DECODERS = 4  # batches that are decoded at a time
@@ -93,7 +98,7 @@ class Shards:
         if not len(self):
             return
         reader, expected = self._reader, len(self)
-        tf = import_tfds(reader.folder)[0]
+        tf = import_tfds(f"reading {reader.folder}")[0]
         seen = 0
         data = reader.pipeline(expected, self._chosen, batch_size, seed, rows)
         try:
@@ -182,16 +187,21 @@ def find_prepared(source: str, data_dir=None) -> Path:
     return max(found, key=lambda path: [int(n) for n in path.name.split(".")])
 
 
-def import_tfds(folder):
-    """Return TensorFlow and tensorflow-datasets, or raise DataError."""
+def import_tfds(doing: str, otherwise: str = OTHERWISE):
+    """Return TensorFlow and tensorflow-datasets, without what they tell of their start.
+
+    Raises:
+        DataError: they cannot be imported; says what for, and what to do `otherwise`.
+    """
+    quiet = contextlib.nullcontext if "tensorflow" in sys.modules else no_stderr
     try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
+        with quiet():
+            import tensorflow as tf
+            import tensorflow_datasets as tfds
     except ImportError as error:
         raise DataError(
-            f"reading {folder} needs tensorflow and tensorflow-datasets, but {error}; "
-            "install them, or save the arrays where they are installed "
-            "(kerascnn.data.save_arrays) and load that .npz file here"
+            f"{doing} needs tensorflow and tensorflow-datasets, but {error}; install "
+            f"them, or {otherwise}"
         ) from error
     leave_gpu(tf)
     return tf, tfds
@@ -229,7 +239,7 @@ def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
         ValueError: more validation images than there are to hold out.
     """
     folder = Path(folder)
-    tfds = import_tfds(folder)[1]
+    tfds = import_tfds(f"reading {folder}")[1]
     try:
         for file in (folder / "dataset_info.json", folder / "features.json"):
             try:
@@ -363,14 +373,14 @@ class _Reader:
 
     def column(self, key, kind):
         """Yield what each stored example has under a key, some hundred at a time."""
-        tf = import_tfds(self.folder)[0]
+        tf = import_tfds(f"reading {self.folder}")[0]
         spec = {key: tf.io.FixedLenFeature((), kind)}
         for batch in tf.data.TFRecordDataset(self.files).batch(500):
             yield tf.io.parse_example(batch, spec)[key].numpy()
 
     def classes(self, number) -> set[int]:
         """Return the classes of the images, of which it reads until it saw so many."""
-        tf = import_tfds(self.folder)[0]
+        tf = import_tfds(f"reading {self.folder}")[0]
         found: set[int] = set()
         try:
             for labels in self.column(self.label_key, tf.int64):
@@ -383,7 +393,7 @@ class _Reader:
 
     def pipeline(self, expected, chosen, batch_size, seed, rows):
         """What `Shards.batches` reads: (size, numbers, x, y) of `expected` images."""
-        tf = import_tfds(self.folder)[0]
+        tf = import_tfds(f"reading {self.folder}")[0]
         offsets = np.concatenate([[0], self.lengths[:-1].cumsum()])
         order = np.arange(len(self.files))
         if seed is not None:
@@ -423,7 +433,7 @@ class _Reader:
         return data.prefetch(2).with_options(options)
 
     def _decoder(self, tf):
-        tfds = import_tfds(self.folder)[1]
+        tfds = import_tfds(f"reading {self.folder}")[1]
         kept = {self.image_key: True, self.label_key: True}
         decoding = tfds.decode.PartialDecoding(kept)
         with _no_warnings():  # of tfds' own code, which is no concern of the reader
@@ -524,7 +534,7 @@ def _fingerprint(labels, name, readers) -> str:
 
 def _original_places(reader) -> np.ndarray:
     """Where each image was before tfds shuffled them: "train_00042" is the 42nd."""
-    tf = import_tfds(reader.folder)[0]
+    tf = import_tfds(f"reading {reader.folder}")[0]
     try:
         ids = [name for part in reader.column("id", tf.string) for name in part]
         places = [int(name.rpartition(b"_")[2]) for name in ids]

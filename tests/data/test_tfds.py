@@ -1,6 +1,9 @@
 """Streaming what tensorflow-datasets has prepared."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import prepared
@@ -241,6 +244,19 @@ def test_missing_and_damaged_shards_are_named(tmp_path):
         load_data(folder, stream=True)
     shard.write_bytes(content)
     assert load_data(folder, stream=True).fingerprint == stream.fingerprint
+
+
+def test_tensorflow_keeps_its_start_to_itself(tmp_path):
+    """Also where Keras computes with another backend, and has not imported it."""
+    (tmp_path / "tensorflow.py").write_text(
+        "import os; os.write(2, b'I0000')\nraise ImportError('it was asked for')"
+    )
+    code = "from kerascnn.data.tfds import import_tfds as i; i('reading x', 'try y')"
+    run = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    said = subprocess.run(run, env=env, capture_output=True, text=True).stderr
+    assert "I0000" not in said
+    assert said.strip().endswith("it was asked for; install them, or try y")
 
 
 def test_nothing_is_said_of_tfds_own_code(folder, caplog):
