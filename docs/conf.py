@@ -28,6 +28,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "site_lab",
     "site_tutorials",
     "site_zoo",
     "site_benchmarks",

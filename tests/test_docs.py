@@ -205,6 +205,14 @@ def test_the_command_has_every_word(site):
             }
 
 
+def test_the_first_page_and_chapters_03_to_07_show_the_lab(site):
+    pages = {path: path.read_text() for path in (site / "tutorials").glob("*.html")}
+    shown = {path.name[:2] for path, text in pages.items() if 'class="lab"' in text}
+    assert shown == {"03", "04", "05", "06", "07"}
+    assert 'src="lab/lecture_cnn.html?show=' in (site / "index.html").read_text()
+    assert (site / "lab" / "lecture_cnn.html").stat().st_size < 400_000
+
+
 def test_no_page_shows_its_markup(site):
     for page in site.rglob("*.html"):
         shown = text_of(page)

@@ -78,6 +78,7 @@ def _read(path: Path):
 def _page(number: int, content, size: str, folder: Path, repository: str) -> None:
     """Write a notebook's page, with its head; what interrupts the story is folded."""
     import nbformat
+    from site_lab import figure
 
     script = notebooks.script(number)
     shutil.copyfile(script, folder / script.name)
@@ -88,7 +89,9 @@ def _page(number: int, content, size: str, folder: Path, repository: str) -> Non
     title, _, rest = content.cells[0].source.partition("\n")
     content.cells[
         0
-    ].source = f"{title}\n\n{_head(script.stem, size, repository)}\n{rest}"
+    ].source = (
+        f"{title}\n\n{_head(script.stem, size, repository)}\n{rest}{figure(number)}"
+    )
     part = ""
     for cell in content.cells:
         if cell.cell_type == "markdown":

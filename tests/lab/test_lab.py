@@ -530,6 +530,14 @@ def test_the_served_page_answers_itself_alone(served):
         assert ask("GET", f"{address}cell{query}").status == 404
 
 
+def test_a_link_shows_a_part_and_sets_the_bench(visit, kinds):
+    page = visit(kinds, "?show=bench&stride=3&padding=1")
+    assert page.locator("#bench").is_visible()
+    for other in ("header", "#strip", "#stage", "#own", "#walk", "#change", "#race"):
+        assert not page.locator(other).is_visible()
+    assert page.inner_text("#bench-size").startswith("(5 + 2·1 − 3)/3 + 1 = 2.33")
+
+
 def test_the_bench_begins_at_four_and_tells_what_does_not_fit(visit, kinds):
     from kerascnn.arithmetic import output_size
 

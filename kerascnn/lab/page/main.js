@@ -210,13 +210,26 @@ function hover(event) {
   if (place && place.join() !== state.place.join()) point(place);
 }
 
-/** What a link says: layer, cell, sample. */
+/** What a link says: layer, cell, sample; in its query also what is shown of the page. */
 function linked() {
-  const told = new URLSearchParams(location.hash.slice(1));
-  const layer = DATA.calls.findIndex((call) => call.name === told.get("layer"));
-  const place = (told.get("cell") ?? "").split(",").map(Number);
+  const told = new URLSearchParams(
+    `${location.search.slice(1)}&${location.hash.slice(1)}`,
+  );
+  const last = (name) => told.getAll(name).at(-1);
+  const layer = DATA.calls.findIndex((call) => call.name === last("layer"));
+  const place = (last("cell") ?? "").split(",").map(Number);
   const whole = place.length === 3 && place.every((p) => Number.isInteger(p) && p >= 0);
-  const sample = Number(told.get("sample") ?? 0);
+  const sample = Number(last("sample") ?? 0);
+  for (const id of ["stride", "padding", "dilation"]) {
+    if (told.has(id)) byId(id).value = last(id);
+  }
+  if (told.has("show")) {
+    const shown = last("show").split(",");
+    document.body.classList.add("part");
+    for (const part of document.querySelectorAll("header, main > *")) {
+      part.hidden = !shown.includes(part.id);
+    }
+  }
   return {
     layer,
     place: whole ? place : null,
