@@ -4,6 +4,7 @@ What a command does lies elsewhere, and is imported when it runs: the help needs
 Keras.
 """
 
+import contextlib
 import json as jsonlib
 import sys
 import tempfile
@@ -456,9 +457,18 @@ def predict(
             f"{views} and {passes}"
         )
     if server:
-        from kerascnn.serving.client import Client
+        from kerascnn.serving.client import Client, ServerError
 
-        found = Client(server, model).predict_files(images)
+        client = Client(server, model)
+        try:
+            found = client.predict_files(images)
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            served = ""
+            with contextlib.suppress(ServerError):  # TensorFlow Serving lists none
+                served = f"; it serves {', '.join(client.models()) or 'nothing yet'}"
+            raise ServerError(f"{error}{served}", 404) from error
     else:
         load_keras(model)
         from kerascnn import serving, training

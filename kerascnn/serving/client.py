@@ -369,8 +369,8 @@ class Client:
                 unheard = isinstance(error, exceptions.NewConnectionError)
                 if isinstance(error, exceptions.TimeoutError) and not unheard:
                     raise TimeoutError(
-                        f"{self.url} was silent for {self._timeout:g} s; give the "
-                        "client a longer timeout"
+                        f"{self.url} was silent for {self._timeout:g} s; try again "
+                        "later, or in Python with Client(url, timeout=120)"
                     ) from error
                 raise ConnectionError(
                     f"no server answers at {self.url}: {error}; start one with "

@@ -223,6 +223,9 @@ def test_the_command_asks_a_server(server, images, tmp_path):
     shown = CliRunner().invoke(command, [*arguments, "--top", "1"])
     label, value = found.label, found.probabilities[found.label]
     assert shown.stdout == f"{file}: {label} {value:.1%}\n"
+    other = [*arguments[:3], "nope", str(file)]
+    unknown = CliRunner().invoke(command, other)
+    assert str(unknown.exception).endswith("(nope); it serves lecture_cnn")
     wrong = CliRunner().invoke(command, [*arguments, "--views", "2"])
     assert "received 2 and 1" in str(wrong.exception)
 
