@@ -69,7 +69,9 @@ def extension(name):
         name, DOCS / "extensions" / f"{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:  # they import each other
+        patch.syspath_prepend(str(DOCS / "extensions"))
+        spec.loader.exec_module(module)
     return module
 
 

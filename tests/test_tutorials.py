@@ -1,5 +1,6 @@
 """Every tutorial runs as a script, without a display, and as a notebook."""
 
+import importlib.util
 import json
 import os
 import re
@@ -13,6 +14,12 @@ from kerascnn import notebooks
 
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
+# The site's own module runs the notebooks.
+_spec = importlib.util.spec_from_file_location(
+    "executed", FOLDER.parent / "docs" / "extensions" / "executed.py"
+)
+executed = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(executed)
 # TensorFlow anew for each, and for a notebook a kernel: by default a few stand for all,
 # so that the suite stays within minutes. Continuous integration runs every one at smoke
 # size: the scripts in a step of their own, the notebooks when it builds the site.
@@ -73,7 +80,7 @@ def test_runs_as_a_notebook(script, size, tmp_path):
     # The site is built from the same notebooks: executed once, they serve both.
     kept = os.environ.get("KERASCNN_EXECUTED")
     folder = Path(kept) / size if kept else tmp_path
-    path = notebooks.execute(int(script.name[:2]), folder, smoke=size == "smoke")
+    path = executed.execute(int(script.name[:2]), folder, smoke=size == "smoke")
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["metadata"]["kerascnn"]["size"] == size
     code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
@@ -170,7 +177,7 @@ def little(tmp_path, monkeypatch):
 
 def test_a_notebook_shows_each_figure_below_the_cell_that_draws_it(little):
     _, kept = little
-    content = json.loads(notebooks.execute(0, kept, smoke=True).read_text())
+    content = json.loads(executed.execute(0, kept, smoke=True).read_text())
     markdown, _, first, second, third = content["cells"]
     assert "".join(markdown["source"]) == "# 00 A little tutorial"
     assert first["outputs"][0]["text"] == ["smoke: 1\n"]
@@ -184,7 +191,7 @@ def test_a_notebook_is_executed_again_when_something_has_changed(little):
     script, kept = little
 
     def made(**options):
-        path = notebooks.execute(0, kept, **options)
+        path = executed.execute(0, kept, **options)
         return json.loads(path.read_text())["metadata"]["kerascnn"], path
 
     first, path = made(smoke=True)
@@ -209,7 +216,7 @@ def test_figures_are_shown_in_notebooks_only():
 def test_what_is_kept_for_the_site_is_of_the_script(path):
     pytest.importorskip("jupytext", reason="of the extra [notebook]")
     kept = SCRIPTS[0].parents[1] / "docs" / "executed" / "full"
-    assert notebooks.kept(int(path.stem[:2]), kept).metadata["kerascnn"]["size"] == (
+    assert executed.kept(int(path.stem[:2]), kept).metadata["kerascnn"]["size"] == (
         "full"
     )
 
@@ -222,18 +229,18 @@ def test_what_is_kept_may_have_other_prose_but_not_other_code(tmp_path, monkeypa
     script.write_text("# %% [markdown]\n# # 00 Old\n\n# %%\nprint(1)\n")
     monkeypatch.setattr(notebooks, "scripts", lambda: {0: script})
     with pytest.raises(ValueError, match="is not there"):
-        notebooks.kept(0, tmp_path)
+        executed.kept(0, tmp_path)
     content = notebooks.cells(0)
     content.metadata["kerascnn"] = {"size": "full"}
     content.cells[-1].outputs = [new_output("stream", name="stdout", text="1\n")]
-    notebooks._write(content, tmp_path / "00_small.ipynb")
+    notebooks.write(content, tmp_path / "00_small.ipynb")
     script.write_text("# %% [markdown]\n# # 00 New\n\n# %%\nprint(1)\n")
-    found = notebooks.kept(0, tmp_path)
+    found = executed.kept(0, tmp_path)
     assert found.cells[0].source == "# 00 New"
     assert found.cells[-1].outputs[0]["text"] == "1\n"
     script.write_text("# %% [markdown]\n# # 00 New\n\n# %%\nprint(2)\n")
     with pytest.raises(ValueError, match="comes of other code than 00_small"):
-        notebooks.kept(0, tmp_path)
+        executed.kept(0, tmp_path)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

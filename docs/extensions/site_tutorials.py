@@ -8,6 +8,7 @@ from binascii import a2b_base64
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import executed
 from sphinx.errors import ConfigError
 from sphinx.util import logging
 
@@ -41,17 +42,17 @@ def write_pages(app) -> None:
     numbers = list(notebooks.scripts())
     folder = Path(app.srcdir) / "tutorials"
     folder.mkdir(exist_ok=True)
-    executed = Path(app.config.site_executed)
+    kept = Path(app.config.site_executed)
 
     def execute(number):
         start = time.monotonic()
-        path = notebooks.execute(number, executed / size, smoke=size == "smoke")
+        path = executed.execute(number, kept / size, smoke=size == "smoke")
         log.info("tutorial %s: %.0f s", path.stem, time.monotonic() - start)
         return _read(path)
 
     if size == "kept":
         try:
-            contents = {n: notebooks.kept(n, executed / "full") for n in numbers}
+            contents = {n: executed.kept(n, kept / "full") for n in numbers}
         except ValueError as error:
             raise ConfigError(str(error)) from None
     else:
