@@ -276,7 +276,7 @@ SCAN = b"\xff\xda"  # start of scan; inside the compressed data 0xff is always e
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # one that a segment follows
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0…SOF15: the size
 ENDS = (0xD8, 0xD9, 0xDA)  # behind which no size comes
-SEGMENTS = 5000  # of a JPEG file before its size
+SEGMENTS = 500  # of a JPEG file before its size
 
 
 def pixels(encoded: bytes, place: str, limit: int) -> int:

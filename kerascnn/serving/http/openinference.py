@@ -70,16 +70,21 @@ async def index(request: Request) -> Response:
     request.scope["notes"]["protocol"] = "v2"
     state = request.app.state
     async with state.bodies.read(request) as body:
-        asked = rest.parse(body, state.limits) if body else {}
+        only = await state.bodies.work(len(body), only_ready, body, state.limits)
     found = []
     for model in state.repository.models.values():
         for number, known in sorted(model.states.items()):
             answers, told = number in model.versions, known.error_message
-            if answers or asked.get("ready") is not True:
+            if answers or not only:
                 shown = {"name": model.name, "version": str(number)}
                 shown["state"] = "READY" if answers else "UNAVAILABLE"
                 found.append({**shown, "reason": told})
     return _json(found)
+
+
+def only_ready(body: bytes, limits) -> bool:
+    """Tell whether a body asks for what is ready alone."""
+    return bool(body) and rest.parse(body, limits).get("ready") is True
 
 
 async def model_ready(request: Request) -> Response:
@@ -138,9 +143,12 @@ async def infer_model(request: Request) -> Response:
                         f"that of the body ({length:,}); received {header[:40]!r}"
                     )
                 length = int(header)
-            # Binary tensors cost nothing to read, however large they are.
+            # Numbers cost nothing to read, however many; strings, such as files, do.
+            numbers = b"BYTES" not in body[:length] and b"\\" not in body[:length]
+            size = length if numbers else len(body)
+            signatures = served.version.signatures
             called, identity, wanted, arrays, count, weights = await state.bodies.work(
-                length, read, body, length, served.version.signatures, state.limits
+                size, read, body, length, signatures, state.limits
             )
             outputs = await served.batchers[called].submit(arrays, weights)
             notes["images"] = count
@@ -148,8 +156,7 @@ async def infer_model(request: Request) -> Response:
             if identity is not None:
                 # Python's json, which writes half a character too.
                 head["id"] = orjson.Fragment(json.dumps(identity))
-            signature = served.version.signatures[called]
-            return _written(head, outputs, signature, wanted)
+            return _written(head, outputs, signatures[called], wanted)
 
 
 def read(body: bytes, length: int, signatures: dict[str, Signature], limits) -> tuple:

@@ -250,6 +250,8 @@ def _fault(value, tensor, place: str, shape: list[int], level: int) -> str | Non
         if len(value) != shape[level]:
             told = f"{told} size: {len(value)} at level: {level}"
             return f"{told} expected size: {shape[level]} ({place})"
+        if level == rank - 1 and _leaves(value, tensor) is not None:
+            return None  # at once: there may be millions
         for number, item in enumerate(value):
             if fault := _fault(item, tensor, f"{place}[{number}]", shape, level + 1):
                 return fault

@@ -73,6 +73,8 @@ def test_index(client):
     assert client.post("/v2/repository/index").json() == expected
     answer = client.post("/v2/repository/index", json={"ready": True})
     assert answer.json() == expected
+    long = b'{"ready": true' + b" " * 9**5 + b"}"  # read in another process
+    assert client.post("/v2/repository/index", content=long).json() == expected
 
 
 def test_forms_agree_with_the_network(client, network, images):
@@ -142,6 +144,28 @@ def test_encoded_images(client, image, png, b64):
         found = output(answer, "probabilities")["data"]
         expected = output(plain, "probabilities")["data"]
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_encoded_images_of_a_photograph_s_size(client, png, b64):
+    """Read in another process, whatever the form; the datatype may be escaped."""
+    noise = np.random.default_rng(3).integers(0, 256, (300, 300, 3), np.uint8)
+    file = png(noise)
+    assert len(file) > 2**17
+    packed = struct.pack("<I", len(file)) + file
+    parameters = {"binary_data_size": len(packed)}
+    head = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
+    request = binary({"inputs": [{**head, "parameters": parameters}]}, packed)
+    body, length = request["content"], int(request["headers"][HEADER])
+    escaped = body[:length].replace(b"BYTES", b"B\\u0059TES") + body[length:]
+    text = {"content_type": "base64"}
+    tensor = {**head, "parameters": text, "data": [b64(file)["b64"]]}
+    answers = [
+        client.post(INFER, **request),
+        client.post(INFER, content=escaped, headers={HEADER: str(length + 5)}),
+        client.post(INFER, json={"inputs": [tensor]}),
+    ]
+    found = [output(answer, "probabilities")["data"] for answer in answers]
+    assert found[0] == found[1] == found[2]
 
 
 def test_types(client):
