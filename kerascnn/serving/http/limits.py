@@ -247,7 +247,7 @@ read_for_parent()
 def _come_last() -> None:
     """Leave the processors to small requests; on Linux a thread has its own rank."""
     if sys.platform == "linux":
-        os.nice(10)
+        os.nice(5)
 
 
 def read_for_parent() -> None:
