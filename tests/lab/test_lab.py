@@ -4,6 +4,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Thread
@@ -536,6 +537,34 @@ def test_a_link_shows_a_part_and_sets_the_bench(visit, kinds):
     for other in ("header", "#strip", "#stage", "#own", "#walk", "#change", "#race"):
         assert not page.locator(other).is_visible()
     assert page.inner_text("#bench-size").startswith("(5 + 2·1 − 3)/3 + 1 = 2.33")
+
+
+def test_the_command_serves_what_cannot_run_in_the_page(command, monkeypatch, tmp_path):
+    from keras import layers
+
+    opened, served = [], []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+
+    def serve(network, image, *, show):
+        served.append((network.name, image))
+        show("http://127.0.0.1:1/")
+
+    monkeypatch.setattr("kerascnn.lab.serve.serve", serve)
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.UnitNormalization(), layers.Flatten()],
+        name="unknown",
+    )
+    model.save(tmp_path / "unknown.keras")
+    _, output, _ = command("lab", tmp_path / "unknown.keras")
+    assert "http://127.0.0.1:1/" in output and served == [("unknown", None)]
+    code, output, _ = command("lab", "linear")
+    assert code == 0 and output.startswith("page: /") and len(served) == 1
+    assert opened[0] == "http://127.0.0.1:1/" and opened[1].startswith("file:///")
+    monkeypatch.setitem(sys.modules, "kerascnn.lab.serve", None)
+    code, _, error = command("lab", tmp_path / "unknown.keras")
+    assert code == 1 and 'pip install "kerascnn[serve]"' in error
+    command("lab", tmp_path / "unknown.keras", "--out", tmp_path / "recorded.html")
+    assert (tmp_path / "recorded.html").exists() and len(opened) == 2
 
 
 def test_the_bench_begins_at_four_and_tells_what_does_not_fit(visit, kinds):

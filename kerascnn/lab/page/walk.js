@@ -119,6 +119,7 @@ export function walking(examine, go) {
 
   async function show() {
     const mine = ++turn;
+    document.getElementById("walk-end").textContent = "walking …";
     const place = [0, 0, Number(classes.value)];
     const start = { number: DATA.answer, place };
     const found = await walk(DATA, (n, p) => examine(state, n, p), start, chosen);
