@@ -17,7 +17,7 @@ import kerascnn
 import zoo
 from kerascnn.data import Images
 from kerascnn.training import Recipe, TrainingDivergedError, resume
-from kerascnn.training.network import builder_defaults, check_options
+from kerascnn.training.recipe import builder_defaults, check_options
 from kerascnn.tuning import Trial, Tuning, parse_space, search, space_from, tune
 from kerascnn.tuning.space import (
     Choices,

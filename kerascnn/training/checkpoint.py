@@ -2,9 +2,7 @@
 
 import io
 import json
-import struct
 import warnings
-import zipfile
 from pathlib import Path
 
 import keras
@@ -14,25 +12,14 @@ from kerascnn.training.run import write_file
 
 NAME, BEFORE = "checkpoint.npz", "checkpoint-before.npz"
 
-# What reading a file that is no .npz file, or is none any more, may raise.
-DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-)
 
-
-def variables(model, optimizer) -> list:
+def variables(model) -> list:
     """Return every variable that training changes, random states included.
 
-    The `.weights.h5` files of Keras leave out the states of the seed generators, and a
-    dropout that starts over would make a resumed training another one.
+    Those the `.weights.h5` files of Keras leave out, and a dropout that starts over
+    would make a resumed training another one.
     """
-    return [*model.variables, *optimizer.variables]
+    return [*model.variables, *model.optimizer.variables]
 
 
 def values(variables) -> list[np.ndarray]:
@@ -52,23 +39,18 @@ def copy(sources, targets) -> None:
 
 def remove(folder: Path) -> None:
     """Remove what a finished training does not need any more."""
-    for name in (NAME, BEFORE, "architecture.json"):
-        (folder / name).unlink(missing_ok=True)
-    for part in folder.glob(".*.part*"):  # of a process that was killed
-        part.unlink(missing_ok=True)
+    parts = folder.glob(".*.part*")  # of a process that was killed
+    for path in (folder / NAME, folder / BEFORE, folder / "architecture.json", *parts):
+        path.unlink(missing_ok=True)
 
 
-def save(folder: Path, model, optimizer, history: list[dict], best=None) -> None:
+def save(folder: Path, model, history: list[dict], best=()) -> None:
     """Write weights, optimizer, random states and history, whole or not at all.
 
-    The state before stays beside it, one epoch older.
-
-    Raises:
-        OSError: the state cannot be written; what was there is kept.
+    The state before stays beside it, one epoch older, also where an OSError is raised.
     """
-    state = values(variables(model, optimizer))
-    arrays = {f"state{i}": array for i, array in enumerate(state)}
-    arrays |= {f"best{i}": array for i, array in enumerate(best or ())}
+    arrays = {f"state{i}": array for i, array in enumerate(values(variables(model)))}
+    arrays |= {f"best{i}": array for i, array in enumerate(best)}
     arrays["history"] = np.frombuffer(json.dumps(history).encode(), np.uint8)
     write_file(folder / NAME, pack(arrays), before=folder / BEFORE)
 
@@ -89,34 +71,31 @@ def unpack(data) -> dict[str, np.ndarray]:
 def read(folder: Path) -> bytes:
     """Return the last saved state of a folder that is not damaged.
 
-    Where the last one is damaged, that is told (a RuntimeWarning) and the state of an
-    epoch earlier is returned: the result is the same, that epoch is trained again.
+    Where the last one is, a RuntimeWarning tells, and the state of an epoch earlier is
+    returned: that epoch is trained again, to the same result.
 
-    Raises:
-        FileNotFoundError: nothing was saved there.
-        ValueError: what was saved is damaged.
+    Raises FileNotFoundError where nothing was saved, ValueError where all is damaged.
     """
-    damage = {}
-    for name in (NAME, BEFORE):
-        path = folder / name
+    damaged = []
+    for path in (folder / NAME, folder / BEFORE):
         try:
             data = path.read_bytes()
             unpack(data)
         except FileNotFoundError:
             continue
-        except DAMAGE as error:
-            damage[path] = error
+        except Exception as error:  # what is no .npz file any more raises a dozen kinds
+            damaged.append((path, error))
             continue
-        for damaged, error in damage.items():
+        for other, error in damaged:
             warnings.warn(
-                f"{damaged} is damaged ({error}); the training continues from {path}, "
-                "an epoch earlier, to the same result",
+                f"{other} is damaged ({error}); the training continues from {path}, an "
+                "epoch earlier, to the same result",
                 RuntimeWarning,
                 stacklevel=2,
             )
         return data
-    if damage:
-        named = " and ".join(f"{path} ({error})" for path, error in damage.items())
+    if damaged:
+        named = " and ".join(f"{path} ({error})" for path, error in damaged)
         raise ValueError(
             f"the saved state is damaged: {named}; put back a copy of the file, or "
             "start the training again in a new folder"
@@ -127,43 +106,35 @@ def read(folder: Path) -> bytes:
     )
 
 
-def restore(data: bytes, folder, model, optimizer) -> tuple[list[dict], list]:
+def restore(data: bytes, folder, model) -> tuple[list[dict], list]:
     """Set a model and its optimizer to a state that `read` returned.
 
-    Returns:
-        The history of the epochs that were done, and the best epoch's weights (empty
-        where they were not kept).
-
-    Raises:
-        ValueError: the state is of another model.
+    Returns the history of the epochs that were done, and the best epoch's weights
+    (empty where they were not kept). Raises ValueError for a state of another model.
     """
-    state = variables(model, optimizer)
-    arrays = unpack(data)
-    shapes = [tuple(v.shape) for v in state]
-    found = [
-        arrays[f"state{i}"].shape
-        for i in range(sum(name.startswith("state") for name in arrays))
-    ]
-    if shapes != found or "history" not in arrays:
+    state, arrays = variables(model), unpack(data)
+
+    def found(kind):
+        number = sum(name.startswith(kind) for name in arrays)
+        return [arrays[f"{kind}{i}"] for i in range(number)]
+
+    shapes = [array.shape for array in found("state")]
+    if shapes != [tuple(v.shape) for v in state] or "history" not in arrays:
         raise ValueError(
             f"{folder}/{NAME} is the state of another network than {model.name}; "
             "start the training again in a new folder"
         )
-    for i, variable in enumerate(state):
-        variable.assign(arrays[f"state{i}"])
-    best = [
-        arrays[f"best{i}"] for i in range(sum(n.startswith("best") for n in arrays))
-    ]
-    return json.loads(arrays["history"].tobytes()), best
+    for variable, value in zip(state, found("state"), strict=True):
+        variable.assign(value)
+    finalize_layers(model)
+    return json.loads(arrays["history"].tobytes()), found("best")
 
 
 def finalize_layers(model) -> None:
     """Let adapted layers take up values that were assigned to their variables.
 
-    `keras.layers.Normalization` computes with constants that it makes of its variables
-    in `finalize_state`; Keras calls it when it reads a file.
+    `keras.layers.Normalization` computes with constants that it makes of them.
     """
     for layer in model._flatten_layers():
-        finalize = getattr(layer, "finalize_state", None)
-        if finalize:
+        if finalize := getattr(layer, "finalize_state", None):
             finalize()

@@ -7,29 +7,19 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from kerascnn.data import Augmentation, Data
+from kerascnn.data import Augmentation, Data, Images, Shards
 from kerascnn.training import checkpoint
 from kerascnn.training.feed import Feed, make_feed
-from kerascnn.training.network import (
-    borrowed,
-    compile_model,
-    fused_layers,
-    logits_model,
-)
+from kerascnn.training.network import borrowed, compile_model, logits_model
 from kerascnn.training.optimizers import learning_rate
 from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import best_epoch, write_history
 from kerascnn.training.strategy import Place
+
+CHANGES = ("flip", "crop", "crop_padding", "cutout", "affine", "color")
 
 
 class TrainingDivergedError(RuntimeError):
@@ -39,12 +29,8 @@ class TrainingDivergedError(RuntimeError):
 class Epochs(keras.callbacks.Callback):
     """The routine between two epochs, as a Keras callback.
 
-    Args:
-        folder: the run folder; None on another host than host 0.
-        data: the data set.
-        recipe: the recipe.
-        feed: the training images.
-        place: the devices.
+    What is shown goes to standard error, so that a program can read what a command
+    prints: a line an epoch and, on a terminal, a bar with the time left for all.
 
     Attributes:
         history: rows of the epochs that are done.
@@ -52,60 +38,78 @@ class Epochs(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, folder: Path | None, data: Data, recipe: Recipe, feed: Feed, place: Place
+        self,
+        folder: Path | None,
+        validation: Images | Shards,
+        recipe: Recipe,
+        feed: Feed,
+        trained,
+        judged,
+        shown: bool,
     ):
         super().__init__()
-        self.folder = folder
-        self.data = data
+        self.folder = folder  # None on another host than host 0
+        self.validation = validation
         self.recipe = recipe
         self.feed = feed
-        self.place = place
-        self.history: list[dict] = []
-        self.best: list[np.ndarray] = []
+        self.place = feed.place
+        self.trained = trained
+        self.judged = judged  # of the same weights; what is validated
+        self.history, self.best = [], []
+        self.console = Console(stderr=True, quiet=not shown)
+        self.bar = Progress(
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            "steps",
+            TimeRemainingColumn(),
+            "left",
+            console=self.console,
+            transient=True,
+            disable=not (shown and self.console.is_terminal),
+        )
 
-    def begin(self, model, judged, saved: bytes | None = None) -> None:
-        """Take up the saved state, or save the first one."""
-        self.trained = model
-        self.judged = judged
-        if saved:
-            self.history, self.best = checkpoint.restore(
-                saved, self.folder, model, model.optimizer
-            )
-            checkpoint.finalize_layers(model)
-        elif self.folder:
-            checkpoint.save(self.folder, model, model.optimizer, self.history)
-
-    def run(self, progress: bool, callbacks) -> None:
+    def run(self, callbacks, saved: bytes | None) -> None:
         """Train the epochs that are left, and leave the weights that are kept."""
-        done = len(self.history)
-        shown = progress and self.place.first
-        bar = [TrainingProgress(self.recipe, len(self.feed), done)] if shown else []
-        try:
-            if done < self.recipe.epochs and not self.should_stop():
-                with self.place.fitting():
-                    self.trained.fit(
+        trained = self.trained
+        if saved:
+            self.history, self.best = checkpoint.restore(saved, self.folder, trained)
+        elif self.folder:
+            checkpoint.save(self.folder, trained, self.history)
+        done, epochs = len(self.history), self.recipe.epochs
+        if done < epochs and not self.should_stop():
+            self._say(
+                f"{'epoch':>9}  {'loss':>7}  {'accuracy':>8}  {'val. acc.':>9}  "
+                f"{'rate':>8}  {'seconds':>7}"
+            )
+            steps = len(self.feed)
+            self.bar.add_task("training", total=epochs * steps, completed=done * steps)
+            try:
+                with self.bar, self.place.fitting():
+                    trained.fit(
                         self.feed.for_keras(),
-                        epochs=self.recipe.epochs,
+                        epochs=epochs,
                         initial_epoch=done,
                         shuffle=False,  # the feed has its own order
-                        callbacks=[self, *callbacks, *bar],
+                        callbacks=[self, *callbacks],
                         verbose=0,
                     )
-        except Exception:
-            if isinstance(failure := self.feed.failure, ValueError):
-                raise failure from None  # which TensorFlow wraps in pages of its own
-            raise
-        finally:
-            for one in bar:
-                one.close()
+            except Exception:
+                if isinstance(failure := self.feed.failure, ValueError):
+                    raise failure from None  # which TensorFlow wraps in pages
+                raise
         if self.best:
-            for variable, value in zip(self.trained.weights, self.best, strict=True):
+            for variable, value in zip(trained.weights, self.best, strict=True):
                 variable.assign(value)
         elif self.recipe.ema or self.recipe.lookahead:
             self._take_average()
-        self.place.hand_over()
+        if self.place.replicas > 1:
+            self.place.hand_over()
         if self.folder:  # a process that is killed may leave it a row behind
             write_history(self.folder / "history.csv", self.history)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Order the images."""
@@ -114,7 +118,7 @@ class Epochs(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stop where the loss is not finite."""
+        """Stop where the loss is not finite; move the bar."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             # The rate of this step cannot be read: JAX holds the variables meanwhile.
@@ -124,40 +128,47 @@ class Epochs(keras.callbacks.Callback):
                 f"rate of {rate:g}: train again with a lower learning_rate, a longer "
                 "warmup or clip_norm=1"
             )
+        told = f"epoch {self._epoch + 1}/{self.recipe.epochs}, loss {loss:.4f}"
+        done = self._epoch * len(self.feed) + batch + 1
+        self.bar.update(self.bar.task_ids[0], completed=done, description=told)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Validate and save; stop early where the recipe says so."""
+        """Validate, save and show; stop early where the recipe says so."""
         row = {
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
-            "accuracy": float(_accuracy(logs)),
+            "accuracy": _accuracy(logs),
         }
-        if len(self.data.validation):
+        if len(self.validation):
             row |= self._validate()
         row["learning_rate"] = float(self.trained.optimizer.learning_rate)
         row["seconds"] = time.perf_counter() - self._start
         self.history.append(row)
         logs.update(row)
         if self.folder:
-            checkpoint.save(
-                self.folder,
-                self.trained,
-                self.trained.optimizer,
-                self.history,
-                self.best,
-            )
+            checkpoint.save(self.folder, self.trained, self.history, self.best)
             write_history(self.folder / "history.csv", self.history)
         if self.should_stop():
             self.trained.stop_training = True
+        steps = len(self.feed)
+        # Of the last step; after it the rate is that of a step to come, or 0.
+        rate = float(learning_rate(self.recipe, steps)((epoch + 1) * steps - 1))
+        validation = f"{row['val_accuracy']:.2%}" if "val_accuracy" in row else "-"
+        self._say(
+            f"{epoch + 1:>4}/{self.recipe.epochs:<4}  {row['loss']:7.4f}  "
+            f"{row['accuracy']:8.2%}  {validation:>9}  {rate:8.2g}  "
+            f"{row['seconds']:7.1f}"
+        )
 
     def _validate(self) -> dict:
         """Measure on the validation images; with an average of weights, that one."""
         with self._averaged():
-            self.place.hand_over()
+            if self.place.replicas > 1:
+                self.place.hand_over()
             row = {}
             if self.place.first:
                 feed = make_feed(
-                    self.data.validation,
+                    self.validation,
                     self.feed.units,
                     max(self.recipe.batch_size, 128),
                     seed=None,
@@ -166,11 +177,9 @@ class Epochs(keras.callbacks.Callback):
                 ).for_keras()
                 with self.place.alone():
                     logs = self.judged.evaluate(feed, verbose=0, return_dict=True)
-                row = {
-                    "val_loss": float(logs["loss"]),
-                    "val_accuracy": float(_accuracy(logs)),
-                }
-            row = self.place.agree(row)
+                row = {"val_loss": float(logs["loss"]), "val_accuracy": _accuracy(logs)}
+            if self.place.hosts > 1:
+                row = self.place.agree(row)
             earlier = [before["val_accuracy"] for before in self.history]
             better = row["val_accuracy"] > max(earlier, default=-1.0)
             if self.recipe.keep == "best" and better:
@@ -202,85 +211,15 @@ class Epochs(keras.callbacks.Callback):
 
     def should_stop(self) -> bool:
         """Tell whether the validation accuracy has not grown for too long."""
-        if not self.recipe.early_stopping or not self.history:
+        patience = self.recipe.early_stopping
+        if not patience or not self.history:
             return False
-        return (
-            len(self.history) - best_epoch(self.history) >= self.recipe.early_stopping
-        )
-
-
-class TrainingProgress(keras.callbacks.Callback):
-    """A line an epoch and, on a terminal, a bar with the time left for all of them.
-
-    On standard error, so that a program can read what a command prints.
-    """
-
-    def __init__(self, recipe: Recipe, steps: int, done: int = 0):
-        super().__init__()
-        self.console = Console(stderr=True)
-        self.epochs = recipe.epochs
-        self.done = done
-        self.schedule = learning_rate(recipe, steps)
-        self.steps = steps
-
-    def on_train_begin(self, logs=None):
-        """Open the bar."""
-        self.console.print(
-            f"{'epoch':>9}  {'loss':>7}  {'accuracy':>8}  {'val. acc.':>9}  "
-            f"{'rate':>8}  {'seconds':>7}",
-            highlight=False,
-        )
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.bar.add_task(
-            "training", total=self.epochs * self.steps, completed=self.done * self.steps
-        )
-        self.bar.start()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Remember when the epoch began."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Move the bar."""
-        loss = f", loss {logs['loss']:.4f}" if logs and "loss" in logs else ""
-        self.bar.update(
-            self.task,
-            completed=self._epoch * self.steps + batch + 1,
-            description=f"epoch {self._epoch + 1}/{self.epochs}{loss}",
-        )
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the line of the epoch."""
-        validation = logs.get("val_accuracy")
-        # Of the last step; after it the rate is that of a step to come, or 0.
-        rate = float(self.schedule((epoch + 1) * self.steps - 1))
-        self.console.print(
-            f"{epoch + 1:>4}/{self.epochs:<4}  {logs['loss']:7.4f}  "
-            f"{logs['accuracy']:8.2%}  "
-            + (f"{validation:9.2%}" if validation is not None else f"{'-':>9}")
-            + f"  {rate:8.2g}  {logs['seconds']:7.1f}",
-            highlight=False,
-        )
-
-    def close(self):
-        """Remove the bar; also after an interruption."""
-        if hasattr(self, "bar"):
-            self.bar.stop()
+        return len(self.history) - best_epoch(self.history) >= patience
 
 
 def _accuracy(logs: dict) -> float:
     """Return the accuracy of the first output, whatever Keras named it."""
-    return next(value for name, value in logs.items() if name.endswith("accuracy"))
+    return float(next(v for name, v in logs.items() if name.endswith("accuracy")))
 
 
 def train_epochs(
@@ -296,7 +235,8 @@ def train_epochs(
     saved: bytes | None = None,
 ) -> list[dict]:
     """Train a network until the end of its recipe; the history is returned."""
-    if progress and folder:
+    shown = progress and folder is not None
+    if shown:
         told = [
             f"{model.name} on {data.title}: {folder}",
             f"  train {len(data.train):,}, validation {len(data.validation):,}, test "
@@ -310,14 +250,7 @@ def train_epochs(
         1 if heads[0].units == 1 else data.classes,
         recipe.batch_size,
         seed=config["seed"],
-        augmentation=Augmentation(
-            recipe.flip,
-            recipe.crop,
-            recipe.crop_padding,
-            recipe.cutout,
-            recipe.affine,
-            recipe.color,
-        ),
+        augmentation=Augmentation(*(getattr(recipe, key) for key in CHANGES)),
         alternate_flip=recipe.alternate_flip,
         outputs=len(heads),
         plain_from=recipe.epochs - recipe.plain_epochs,
@@ -325,24 +258,23 @@ def train_epochs(
         place=place,
     )
     judged = universum.labelled(ends) if universum else ends
+    several = place.replicas > 1
     with place.scope():
-        trained = place.spread(model, ends)
+        trained = place.spread(model, ends) if several else ends
         if universum:
             trained = universum.extend(trained)
-        trained.sizes = place.sizes(len(data.train), recipe.batch_size)
-    with (
-        borrowed(trained, config["precision"]),
-        borrowed(ends, config["precision"]),
-        fused_layers(trained),
-    ):
+        if several:
+            trained.sizes = place.sizes(len(data.train), recipe.batch_size)
+    with contextlib.ExitStack() as stack:
+        for network in (trained, ends) if several else (trained,):
+            stack.enter_context(borrowed(network, config["precision"]))
         with place.scope():
             compile_model(trained, heads, recipe, universum, place, len(feed))
         if judged is not trained:
             compile_model(judged, heads, recipe, None)
-        epochs = Epochs(folder, data, recipe, feed, place)
-        epochs.begin(trained, judged, saved)
+        epochs = Epochs(folder, data.validation, recipe, feed, trained, judged, shown)
         try:
-            epochs.run(progress, callbacks)
+            epochs.run(callbacks, saved)
         except KeyboardInterrupt:
             if not folder:
                 raise

@@ -18,6 +18,8 @@ from kerascnn.plotting.curves import plot_confusion, plot_history
 from kerascnn.prediction import Prediction, ranked
 from kerascnn.statistics import calibration_error, wilson
 from kerascnn.training import checkpoint
+from kerascnn.training.initialization import fits, measure_statistics
+from kerascnn.training.network import answering_model
 from kerascnn.training.run import (
     Run,
     averaged,
@@ -34,36 +36,18 @@ CHUNK = 4096  # streamed images that are in memory at a time
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network gets right.
-
-    Attributes:
-        accuracy: percent.
-        interval: the 95 % confidence interval of the accuracy, percent (Wilson's).
-        images: number of images.
-        loss: mean cross-entropy, in nats; of independent sigmoids the mean over the
-            classes.
-        calibration_error: expected calibration error, percent: how far confidence and
-            accuracy are apart, over 15 bins (Guo et al. 2017, arXiv 1706.04599,
-            section 2).
-        per_class: accuracy of each class, percent, by label; absent where the class
-            has no image.
-        confusion: int (classes, classes); row: the true class, column: the answer.
-        labels: names of the classes.
-        images_per_second: throughput of predictions, without the first one; all
-            views and passes of an image count as one image.
-        views: views of each image that were averaged.
-        passes: passes of each view that were averaged.
-    """
+    """What a network gets right; accuracies and errors in percent."""
 
     accuracy: float
-    interval: tuple[float, float]
+    interval: tuple[float, float]  # 95 % confidence, of the accuracy (Wilson's)
     images: int
-    loss: float
+    loss: float  # mean cross-entropy, in nats; of independent sigmoids over the classes
+    # How far confidence and accuracy are apart, over 15 bins (arXiv 1706.04599).
     calibration_error: float
-    per_class: dict[str, float]
-    confusion: np.ndarray
+    per_class: dict[str, float]  # by label, where the class has images
+    confusion: np.ndarray  # int (classes, classes): the true class, the answer
     labels: tuple[str, ...]
-    images_per_second: float
+    images_per_second: float  # with all views and passes; without the first call
     views: int = 1
     passes: int = 1
 
@@ -75,21 +59,15 @@ class Evaluation:
             f"loss {self.loss:.4f}, calibration error {self.calibration_error:.2f} %, "
             f"{self.images_per_second:,.0f} images/s",
         ]
-        lines += [
-            f"  {name:<16}{value:6.2f} %" for name, value in self.per_class.items()
-        ]
-        return "\n".join(lines)
+        classes = self.per_class.items()
+        return "\n".join([*lines, *(f"  {name:<16}{v:6.2f} %" for name, v in classes)])
 
     def to_dict(self) -> dict:
         """Return everything as values that JSON can hold."""
         return {**vars(self), "confusion": self.confusion.tolist()}
 
     def plot(self, title: str = "Confusion"):
-        """Draw the confusion matrix under the name of the network and the data.
-
-        Returns:
-            A matplotlib Figure.
-        """
+        """Draw the confusion matrix, as a matplotlib Figure."""
         return plot_confusion(self, title)
 
 
@@ -162,29 +140,24 @@ def evaluate(
             model, part.x, batch_size, views=views, passes=passes
         )
         seconds += time.perf_counter() - start
-        answers = probabilities.argmax(1)
+        answers, every = probabilities.argmax(1), np.arange(len(part))
         np.add.at(confusion, (part.y, answers), 1)
-        logs = np.log(np.maximum(probabilities, 1e-12))
-        loss = -logs[np.arange(len(part)), part.y]
+        loss = -np.log(np.maximum(probabilities, 1e-12))[every, part.y]
         if answering.kind == "sigmoids":
             others = -np.log(np.maximum(1 - probabilities, 1e-12))
-            loss += others.sum(1) - others[np.arange(len(part)), part.y]
-            loss /= classes
+            loss = (loss + others.sum(1) - others[every, part.y]) / classes
         found.append((loss, probabilities.max(1), answers == part.y))
     loss, confidence, correct = map(np.concatenate, zip(*found, strict=True))
     labels = labels or tuple(map(str, range(classes)))
     right, totals = confusion.diagonal(), confusion.sum(1)
+    counts = zip(labels, right, totals, strict=True)
     return Evaluation(
         accuracy=100 * float(right.sum()) / number,
         interval=tuple(100 * end for end in wilson(right.sum() / number, number)),
         images=number,
         loss=float(loss.mean()),
         calibration_error=calibration_error(confidence, correct),
-        per_class={
-            label: 100 * float(r) / int(t)
-            for label, r, t in zip(labels, right, totals, strict=True)
-            if t
-        },
+        per_class={label: 100 * float(r) / int(t) for label, r, t in counts if t},
         confusion=confusion,
         labels=labels,
         images_per_second=number / seconds,
@@ -196,23 +169,26 @@ def evaluate(
 def own_data(network) -> Data:
     """Read the images that a network's run was trained and is measured on.
 
-    Raises:
-        ValueError: it is no run, or one on data that `load_data` had not made.
+    Raises ValueError where it is no run, or `load_data` had not made its data.
     """
-    if not network.run:
+    if not (run := network.run):
         raise ValueError(f"say what to evaluate {network.name} on: --data cifar10")
-    origin = network.run.config["data"]["origin"]
-    if not origin:
-        raise ValueError(
-            f"{network.run.folder} was trained on data of its own: give --data"
-        )
+    if not (origin := run.config["data"]["origin"]):
+        raise ValueError(f"{run.folder} was trained on data of its own: give --data")
     return load_data(**origin)
 
 
-def measure(
-    model, data: Data, recipe, config, history, folder: Path, test: bool = True
-) -> Run:
-    """Read the test images, once, and write what the run folder keeps."""
+def measure(model, data: Data, recipe, config, history, folder: Path, test) -> Run:
+    """Read the test images, once, unless `test` is false; write what the folder keeps.
+
+    Where the recipe wants it, the statistics of the batch normalisations are measured
+    before.
+    """
+    if recipe.statistics:
+        measure_statistics(
+            model, data.train, recipe.statistics, recipe.batch_size, config["seed"]
+        )
+    model = answering_model(model, data, recipe)
     if not test:
         return Run(folder, model.name, config, history, {}, data.labels, _model=model)
     temporary = folder / ".model.part.keras"  # Keras asks for the ending
@@ -260,42 +236,34 @@ def predict(
     views: int = 1,
     passes: int = 1,
 ) -> list[Prediction]:
-    """Classify image files.
-
-    The images are brought to the size that the network takes as the images of a folder
-    are when it is trained on them.
+    """Classify image files, JPEG or PNG of any size.
 
     Args:
-        source: a run, a model, a name of the zoo with trained weights, a run folder or
-            a `.keras` file.
-        files: JPEG or PNG files of any size.
+        source: what `kerascnn.training.open_network` takes: a run, a model, a name.
+        files: which are brought to the size that the network takes, as in training.
         labels: names of the classes, where the source does not know them.
         views: 1, 2 or 6 views of each image whose probabilities are averaged, see
             `kerascnn.training.evaluate.predict_probabilities`.
         passes: passes of each view, for a network that draws at inference.
 
     Raises:
-        ValueError: no files, an unreadable image, a wrong number of labels, a network
-            of images of another kind, or no such number of views or passes.
+        ValueError: no files, an unreadable image, a wrong number of labels, views or
+            passes, or a network of images of another kind.
         FileNotFoundError: an image is not there.
     """
     if not files:
         raise ValueError("there are no images to predict; received no files")
     network = open_network(source)
     images = read_images(network.model, files)
-    probabilities = predict_probabilities(
-        network.model, images, views=views, passes=passes
-    )
-    return ranked(probabilities, labels or network.labels, map(Path, files))
+    found = predict_probabilities(network.model, images, views=views, passes=passes)
+    return ranked(found, labels or network.labels, map(Path, files))
 
 
 def read_images(model, files) -> np.ndarray:
     """Read image files as a model takes them: uint8 (N, height, width, channels).
 
-    Raises:
-        ValueError: a file is no image, or the model does not take images whose size
-            and channels are known.
-        FileNotFoundError: an image is not there.
+    Raises ValueError where a file is no image or the model does not take images of a
+    known size and channels, and FileNotFoundError.
     """
     inputs = getattr(model, "inputs", None) or ()
     shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
@@ -330,24 +298,17 @@ def predict_probabilities(
 ) -> np.ndarray:
     """Return float32 class probabilities (N, classes) for images (N, H, W, C).
 
-    Logits, and the one unit of a sigmoid, become probabilities here, as
-    `kerascnn.heads.head` says. Of several views and passes the probabilities are
-    averaged, which suits any network, whatever the scale of its logits; the code of
-    airbench averages logits.
+    Logits, and the one unit of a sigmoid, become probabilities here. Of several views
+    and passes the probabilities are averaged; the code of airbench averages logits.
 
     Args:
         model: a Keras model, or anything with a method `predict`.
         x: the images, pixels 0…255.
         batch_size: images a batch.
         views: 1, the image; 2, also its mirror image; 6, both also shifted by one
-            pixel up and left, and down and right, with the edge reflected; the
-            unshifted two weigh a quarter each, the shifted four an eighth (Jordan
-            2024, arXiv 2404.00498, section 3.5).
-        passes: how often to ask the network for each view; where it draws nothing at
-            inference, every pass answers the same.
-
-    Raises:
-        ValueError: another number of views, or no pass.
+            pixel up and left, and down and right, with the edge reflected, at half the
+            weight (Jordan 2024, arXiv 2404.00498, section 3.5).
+        passes: how often to ask the network for each view, where it draws something.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1, 2 or 6; received {views}")
@@ -381,11 +342,7 @@ def _views(x: np.ndarray, views: int):
 
 
 def _head(model, x) -> Head:
-    """Return what a model's numbers are, after a look at whether it takes the images.
-
-    Raises:
-        ValueError: it takes others.
-    """
+    """Return what a model's numbers are; ValueError where it takes other images."""
     inputs = getattr(model, "inputs", None) or ()
     own = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
     given = tuple(x.shape[1:])
@@ -393,10 +350,7 @@ def _head(model, x) -> Head:
         mend_name(model)
     if own and len(own) == len(given) - 1 and given[-1] == 1:
         given = given[:-1]  # Keras leaves the axis of the one channel out
-    if own and (
-        len(own) != len(given)
-        or any(o not in (None, s) for o, s in zip(own, given, strict=True))
-    ):
+    if own and not fits(own, given):
         raise ValueError(f"{model.name} takes images {own}; received {given}")
     return head(model, x)
 
@@ -404,7 +358,7 @@ def _head(model, x) -> Head:
 def predict_batches(model, x: np.ndarray, batch_size: int):
     """Return what `model.predict` does, without its wait at the end.
 
-    Of arrays it makes a `tf.data.Dataset` whose tuning thread it waits for: a fifth of
+    Of arrays it makes a `tf.data.Dataset` whose tuning thread it waits for, a fifth of
     the time of ten thousand images of a small network; see `keras_dataset`.
     """
     if not isinstance(model, keras.Model) or keras.backend.backend() != "tensorflow":

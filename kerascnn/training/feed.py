@@ -5,7 +5,7 @@ import numpy as np
 
 from kerascnn.data import Augmentation, Images, Shards, steps
 from kerascnn.data.tfds import keras_dataset
-from kerascnn.training.strategy import Place
+from kerascnn.training.strategy import ONE, Place
 from kerascnn.training.universum import Universum
 
 
@@ -17,28 +17,20 @@ class Feed(keras.utils.PyDataset):
 
     Args:
         images: the training images.
-        units: length of the output; labels become one-hot float32 (batch, units), of
-            one unit 0 and 1.
-        batch_size: images a batch, on all devices together; the last batch may be
-            smaller.
+        units: of the output; labels become one-hot float32 (batch, units), of one unit
+            0 and 1.
+        batch_size: images a batch, on all devices together; the last may be smaller.
         seed: of the run; None for images in their own order, to validate on.
         augmentation: what to do to each batch.
-        alternate_flip: mirror about half of the images in epoch 0, chosen by the seed,
-            the others in epoch 1, and so on: every two epochs show each image both
-            ways (Jordan 2024, arXiv 2404.00498, section 3.6). Before augmentation.
+        alternate_flip: mirror half of the images in the even epochs, the other half in
+            the odd ones (arXiv 2404.00498, section 3.6).
         outputs: number of outputs of the model; each gets the labels.
-        plain_from: the epoch, from 0, from which on images stay as they are; None for
-            never.
-        universum: unlabelled images; each place of a batch holds one of them, in
-            place of its labelled image, with the probability `universum.share`, so
-            that an epoch is as long as without. Labels become `universum.targets()`.
-        place: the devices; a batch becomes what they take, see
-            `kerascnn.training.strategy`, and this host's part of it.
-
-    Attributes:
-        failure: the exception that ended the reading, which TensorFlow wraps.
+        plain_from: the epoch, from 0, from which on images stay as they are.
+        universum: unlabelled images, which take the place of some labelled ones.
+        place: the devices; a batch becomes what they take, this host's part of it.
     """
 
+    # The exception that ended the reading, which TensorFlow wraps.
     failure: Exception | None = None
 
     def __init__(
@@ -53,7 +45,7 @@ class Feed(keras.utils.PyDataset):
         outputs: int = 1,
         plain_from: int | None = None,
         universum: Universum | None = None,
-        place: Place | None = None,
+        place: Place = ONE,
     ):
         super().__init__()
         self.images = images
@@ -64,7 +56,7 @@ class Feed(keras.utils.PyDataset):
         self.outputs = outputs
         self.plain_from = plain_from
         self.universum = universum
-        self.place = place or Place()
+        self.place = place
         table = np.eye(units) if units > 1 else np.array([[0], [1]])
         self._targets = universum.targets() if universum else table.astype(np.float32)
         # Four numbers seed a stream apart from those of the epochs and the batches.
@@ -86,9 +78,8 @@ class Feed(keras.utils.PyDataset):
     def for_keras(self):
         """Return what Keras reads: with TensorFlow a `tf.data.Dataset`.
 
-        Keras would make one of the feed too, but of the slow kind: see `keras_dataset`.
-        Each reading of it is one of its own; TensorFlow may open an epoch while it
-        still reads another.
+        Keras would make one of the feed too, but a slow one: see `keras_dataset`. Each
+        reading is its own; TensorFlow may open an epoch while it still reads another.
         """
         if keras.backend.backend() != "tensorflow":
             return self
@@ -146,7 +137,8 @@ class Feed(keras.utils.PyDataset):
         return self._batch(x, labels, number)
 
     def _batch(self, x, labels, number):
-        y = one_hot(labels, self._targets, self.outputs)
+        y = self._targets[labels]
+        y = y if self.outputs == 1 else (y,) * self.outputs
         if self.place.weighted:
             return x, y, self.place.weights(number, self.batch_size)
         return x, y
@@ -155,8 +147,7 @@ class Feed(keras.utils.PyDataset):
 class StreamedFeed(Feed):
     """A feed of images that are read from the disk, one batch after the other.
 
-    Where there are several hosts, each decodes and augments its part of a batch alone;
-    the batches are those of one host, the augmentation of its part is its own.
+    Of several hosts each decodes and augments its part of a batch alone.
     """
 
     def start(self, epoch: int) -> None:
@@ -194,9 +185,3 @@ def make_feed(images: Images | Shards, *arguments, **options) -> Feed:
     """Return the feed of images in memory or of streamed ones; see `Feed`."""
     kind = Feed if isinstance(images, Images) else StreamedFeed
     return kind(images, *arguments, **options)
-
-
-def one_hot(labels, table, outputs: int):
-    """Return one-hot labels for a model with one output, or the same for several."""
-    y = table[labels]
-    return y if outputs == 1 else (y,) * outputs

@@ -10,25 +10,17 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from keras import layers
 
 from kerascnn.data import Images
 from kerascnn.graph import functional, trace
 from kerascnn.training import checkpoint
 from zoo.layers import Maxout
 
-SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-PLAIN = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+PLAIN = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
 # Less than this is nothing but rounding: the layer says the same of every image.
 DEAD = 1e-12
 # What the patch whitening of airbench is computed from (arXiv 2404.00498, section 3.2).
@@ -37,18 +29,11 @@ IMAGES = 5_000
 
 @dataclass(frozen=True)
 class Scaled:
-    """What LSUV made of a layer.
+    """What LSUV made of a layer."""
 
-    Attributes:
-        layer: its name.
-        variances: variance of its output before the activation, one value; before a
-            maxout one for each piece.
-        iterations: how often the weights were divided by its square root.
-    """
-
-    layer: str
-    variances: tuple[float, ...]
-    iterations: int
+    layer: str  # its name
+    variances: tuple[float, ...]  # of its output; before a maxout one for each piece
+    iterations: int  # how often the weights were divided by the deviation
 
 
 def lsuv(
@@ -62,42 +47,35 @@ def lsuv(
 ) -> list[Scaled]:
     """Give a network orthonormal weights, scaled so that every layer has variance 1.
 
-    Layer-sequential unit-variance initialisation (arXiv 1511.06422, algorithm 1). The
-    weights of all convolutions and dense layers are replaced: kernels by random
-    orthonormal matrices (fan-in, filters), biases by zeros. Then, in the order of the
-    graph, a layer's kernel is divided by the standard deviation of its output before
-    the activation, over the images and all its elements, until the variance is 1; the
-    layers behind see what it says then. The mean is not touched. All in one pass, in
-    which a tensor is kept until its last reader has read it.
+    Layer-sequential unit-variance initialisation (arXiv 1511.06422, algorithm 1):
+    kernels of convolutions and dense layers become random orthonormal matrices (fan-in,
+    filters), biases zeros. In the order of the graph a kernel is divided by the
+    standard deviation of its layer's output before the activation, over the images and
+    all elements, until the variance is 1; the mean is not touched.
 
-    - The kernel of a convolution in groups is one matrix a group, of a depthwise one
-      (window, multiplier) a channel. A transposed convolution's is (window · channels
-      of the input, filters). Both kernels of a separable convolution share the factor.
+    - In groups and depthwise, each group and channel has a matrix; a transposed
+      convolution's is (window · channels of the input, filters). Both kernels of a
+      separable convolution share the factor.
     - Where the output goes to a `Maxout`, directly or through batch normalisation,
-      each of its pieces is a layer of its own: a matrix (fan-in, units) and a factor.
-    - Batch normalisation keeps its variables; while the layers behind it are scaled it
-      normalises with the statistics of the batch, as it will in training, unless it is
-      frozen or called with training=False. Dropout is off.
-    - A layer that is used several times gets variance 1 where it is used first.
-    - Layers inside other layers and models are found; frozen layers and other layers
-      with weights (embeddings, recurrent layers, kernels that a custom layer owns
-      itself) are left as they are.
+      each piece has a matrix (fan-in, units) and a factor of its own.
+    - Batch normalisation keeps its variables, and normalises meanwhile with the
+      statistics of the batch, unless frozen or called with training=False.
+    - A layer that is used several times gets variance 1 where it is used first. Layers
+      inside others are found; frozen ones, and others with weights, stay as they are.
 
     Args:
-        model: a built functional or Sequential `keras.Model` of one input; changed in
-            place, or left as it was where there is an error.
-        images: `Images` or an array (N, …) of training images; "N, height, width,
-            channels" with pixels 0…255 for the networks of the zoo.
-        tolerance: how far from 1 a variance may stay; 0.02 in the authors' code.
-        iterations: how often to divide at most; 20 in the authors' code. One is enough
-            but for rounding.
-        batch: number of images, drawn without replacement from `images` where there
-            are more. They pass the network at once.
+        model: a built functional or Sequential model of one input; changed in place,
+            or left as it was where there is an error.
+        images: training images (N, …), for the zoo's networks pixels 0…255.
+        tolerance: how far from 1 a variance may stay; the authors' value.
+        iterations: how often to divide at most; the authors' value.
+        batch: number of images, which pass the network at once; drawn where there are
+            more.
         seed: of the matrices and of the choice of images.
 
     Returns:
-        What became of each layer, in the order of the graph. Warns with a
-        RuntimeWarning where a variance is not within the tolerance in the end.
+        What became of each layer, in the order of the graph. Warns (RuntimeWarning)
+        where a variance is not within the tolerance in the end.
 
     Raises:
         ValueError: the model cannot be walked or has no such layer, the images do not
@@ -116,18 +94,40 @@ def lsuv(
         )
     rng = np.random.default_rng(seed)
     x = _inputs(graph, model.name, images, batch, seed)
-    layers = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, PLAIN + TRANSPOSED + DEPTHWISE + SEPARABLE)
-        and layer.trainable
-    ]
-    if not layers:
+    inside = model._flatten_layers(include_self=False)
+    known = PLAIN + TRANSPOSED + DEPTHWISE + SEPARABLE
+    found = [one for one in inside if isinstance(one, known) and one.trainable]
+    if not found:
         raise ValueError(
             f"{model.name} has no convolution and no dense layer that can be trained: "
             "there is nothing to initialise"
         )
-    scaling = _Scaling(_pieces(model), tolerance, iterations, rng)
+    pieces = _pieces(model)
+    report: dict[int, Scaled] = {}
+    failures: list[str] = []
+
+    def hook(layer):
+        """Return what stands in for `layer.call`: it initialises at the first call."""
+        call = layer.call
+
+        def initialize_and_call(inputs, *args, **kwargs):
+            if id(layer) not in report:
+                # The activation is fused into the layer: without it for a while.
+                with _replaced(layer, "activation", keras.activations.linear):
+                    scaled = _scale(
+                        layer,
+                        lambda: call(inputs, *args, **kwargs),
+                        pieces.get(id(layer), 1),
+                        tolerance,
+                        iterations,
+                        rng,
+                        failures,
+                    )
+                report[id(layer)] = scaled
+            return call(inputs, *args, **kwargs)
+
+        return initialize_and_call
+
     before = checkpoint.values(model.variables)
     # Moving averages and the states of random generators, which a pass may change.
     passing = {id(variable) for variable in model.non_trainable_variables}
@@ -135,22 +135,28 @@ def lsuv(
     try:
         with contextlib.ExitStack() as stack:
             for layer in model._flatten_layers(include_self=False):
-                if isinstance(layer, keras.layers.BatchNormalization):
+                if isinstance(layer, layers.BatchNormalization):
                     stack.enter_context(_replaced(layer, "call", _by_batch(layer)))
-            for layer in layers:
-                call = scaling.hook(layer)
-                stack.enter_context(_replaced(layer, "call", call))
+            for layer in found:
+                stack.enter_context(_replaced(layer, "call", hook(layer)))
             _walk(graph, [x])
         done = True
     except Exception:
-        if scaling.failure:  # without what Keras adds about the call of the layer
-            raise ValueError(f"{model.name}: {scaling.failure}") from None
+        if failures:  # without what Keras adds about the call of the layer
+            raise ValueError(f"{model.name}: {failures[0]}") from None
         raise
     finally:
         for variable, value in zip(model.variables, before, strict=True):
             if not done or id(variable) in passing:
                 variable.assign(value)
-    return scaling.report
+    return list(report.values())
+
+
+def fits(own, shape) -> bool:
+    """Tell whether images of a shape go into an input, whose sizes may be open."""
+    if len(own) != len(shape):
+        return False
+    return all(o in (None, s) for o, s in zip(own, shape, strict=True))
 
 
 def _inputs(graph, name, images, batch, seed):
@@ -160,10 +166,7 @@ def _inputs(graph, name, images, batch, seed):
             f"lsuv needs a model of one input; {name} has {len(graph.inputs)}"
         )
     own = graph.inputs[0].shape[1:]
-    fits = len(own) == images.ndim - 1 and all(
-        o in (None, s) for o, s in zip(own, images.shape[1:], strict=True)
-    )
-    if not fits or len(images) < 2:
+    if not fits(own, images.shape[1:]) or len(images) < 2:
         raise ValueError(
             f"{name} takes images {own}, two or more; received {images.shape}"
         )
@@ -183,81 +186,51 @@ def _pieces(model) -> dict[int, int]:
         if not isinstance(call.operation, Maxout):
             continue
         before = makers.get(id(call.inputs[0]))
-        while before and isinstance(before.operation, keras.layers.BatchNormalization):
+        while before and isinstance(before.operation, layers.BatchNormalization):
             before = makers.get(id(before.inputs[0]))
         if before and isinstance(before.operation, PLAIN):
             found[id(before.operation)] = call.operation.pieces
     return found
 
 
-class _Scaling:
-    """Initialises each layer when it is called first; remembers what it did."""
-
-    def __init__(self, pieces, tolerance, iterations, rng):
-        self.pieces = pieces
-        self.tolerance = tolerance
-        self.iterations = iterations
-        self.rng = rng
-        self.report: list[Scaled] = []
-        self.failure = ""
-        self._done: set[int] = set()
-
-    def hook(self, layer):
-        """Return what stands in for `layer.call` during the walk."""
-        call = layer.call
-
-        def initialize_and_call(inputs, *args, **kwargs):
-            if id(layer) not in self._done:
-                self._done.add(id(layer))
-                # The activation is fused into the layer: without it for a while.
-                with _replaced(layer, "activation", keras.activations.linear):
-                    self._scale(layer, lambda: call(inputs, *args, **kwargs))
-            return call(inputs, *args, **kwargs)
-
-        return initialize_and_call
-
-    def _scale(self, layer, output):
-        pieces = self.pieces.get(id(layer), 1)
-        kernels = _kernels(layer)
-        for kernel in kernels:
-            kernel.assign(_orthonormal(layer, kernel, pieces, self.rng))
-        if layer.bias is not None:
-            layer.bias.assign(np.zeros(layer.bias.shape))
-        for iteration in range(self.iterations + 1):
-            values = keras.ops.cast(output(), "float32")
-            values = keras.ops.reshape(values, (-1, pieces))
-            variances = keras.ops.convert_to_numpy(keras.ops.var(values, axis=0))
-            if not (variances > DEAD).all():  # nor where it is not a number
-                self.failure = (
-                    f"the output of {layer.name} does not vary over the images "
-                    f"(variance {variances.min():g}), so that it cannot be scaled to "
-                    "1; give other images, or look at the layers before it: one that "
-                    "is zero, or a rectifier that nothing passes"
-                )
-                raise ValueError(self.failure)
-            near = (np.abs(variances - 1) <= self.tolerance).all()
-            if near or iteration == self.iterations:
-                break
-            # The output is as many times linear in the scale as there are kernels.
-            factor = variances ** (-0.5 / len(kernels))
-            for kernel in kernels:
-                units = kernel.shape[-1] // pieces
-                scale = np.tile(factor, units) if pieces > 1 else factor
-                kernel.assign(keras.ops.convert_to_numpy(kernel) * scale)
-        if not near:
-            warnings.warn(
-                f"{layer.name} has variance {variances} after {iteration} iterations",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        found = tuple(float(v) for v in variances)
-        self.report.append(Scaled(layer.name, found, iteration))
-
-
-def _kernels(layer) -> list:
+def _scale(layer, output, pieces, tolerance, iterations, rng, failures) -> Scaled:
+    """Initialise a layer; `output` computes what it says, without its activation."""
     if isinstance(layer, SEPARABLE):
-        return [layer.depthwise_kernel, layer.pointwise_kernel]
-    return [layer.kernel]
+        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    else:
+        kernels = [layer.kernel]
+    for kernel in kernels:
+        kernel.assign(_orthonormal(layer, kernel, pieces, rng))
+    if layer.bias is not None:
+        layer.bias.assign(np.zeros(layer.bias.shape))
+    for iteration in range(iterations + 1):
+        values = keras.ops.cast(output(), "float32")
+        values = keras.ops.reshape(values, (-1, pieces))
+        variances = keras.ops.convert_to_numpy(keras.ops.var(values, axis=0))
+        if not (variances > DEAD).all():  # nor where it is not a number
+            failures.append(
+                f"the output of {layer.name} does not vary over the images (variance "
+                f"{variances.min():g}), so that it cannot be scaled to 1; give other "
+                "images, or look at the layers before it: one that is zero, or a "
+                "rectifier that nothing passes"
+            )
+            raise ValueError(failures[0])
+        near = (np.abs(variances - 1) <= tolerance).all()
+        if near or iteration == iterations:
+            break
+        # The output is as many times linear in the scale as there are kernels.
+        factor = variances ** (-0.5 / len(kernels))
+        for kernel in kernels:
+            units = kernel.shape[-1] // pieces
+            scale = np.tile(factor, units) if pieces > 1 else factor
+            kernel.assign(keras.ops.convert_to_numpy(kernel) * scale)
+    if not near:
+        warnings.warn(
+            f"{layer.name} has variance {variances} after {iteration} iterations",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Scaled(layer.name, tuple(float(v) for v in variances), iteration)
 
 
 def _orthonormal(layer, kernel, pieces, rng) -> np.ndarray:
@@ -270,9 +243,8 @@ def _orthonormal(layer, kernel, pieces, rng) -> np.ndarray:
         (matrix,) = orthonormal(1, window * channels, filters, rng)
         matrix = matrix.reshape(window, channels, filters).swapaxes(1, 2)
         return matrix.reshape(shape)
-    if kernel is getattr(layer, "depthwise_kernel", None) or isinstance(
-        layer, DEPTHWISE
-    ):  # (…, channels, multiplier)
+    depthwise = kernel is getattr(layer, "depthwise_kernel", None)
+    if depthwise or isinstance(layer, DEPTHWISE):  # (…, channels, multiplier)
         channels = shape[-2]
         matrices = orthonormal(channels, fan_in // channels, last, rng)
         return matrices.swapaxes(0, 1).reshape(shape)
@@ -284,11 +256,7 @@ def _orthonormal(layer, kernel, pieces, rng) -> np.ndarray:
 
 
 def orthonormal(number, rows, columns, rng: np.random.Generator) -> np.ndarray:
-    """Draw matrices with orthonormal columns; of more columns than rows, rows.
-
-    Returns:
-        float32 (number, rows, columns), each uniform over all such matrices.
-    """
+    """Draw float32 (number, rows, columns), uniform over all orthonormal matrices."""
     long, short = max(rows, columns), min(rows, columns)
     gaussian = rng.standard_normal((number, long, short))
     q, r = np.linalg.qr(gaussian)
@@ -298,25 +266,18 @@ def orthonormal(number, rows, columns, rng: np.random.Generator) -> np.ndarray:
 
 
 def _by_batch(layer):
-    """Return a call of batch normalisation that normalises by the batch's statistics.
-
-    Where it is frozen, Keras takes the moving ones all the same.
-    """
+    """Return a call of batch normalisation that uses the batch's statistics."""
     call = layer.call
 
     def call_in_training(inputs, training=None, mask=None):
-        training = True if training is None else training
-        return call(inputs, training=training, mask=mask)
+        return call(inputs, training=training is not False, mask=mask)
 
     return call_in_training
 
 
 @contextlib.contextmanager
 def _replaced(thing, name, value):
-    """Set an attribute; afterwards restore it, or delete it where it was the class's.
-
-    Methods are looked up in the object first, so a method can be stood in for.
-    """
+    """Set an attribute for a while; one that was the class's is deleted then."""
     own = vars(thing)
     had, before = name in own, own.get(name)
     setattr(thing, name, value)
@@ -332,8 +293,7 @@ def _replaced(thing, name, value):
 def _walk(graph, tensors) -> list:
     """Run a functional model; forget a tensor when its last reader has read it.
 
-    Keras keeps every tensor of a model until its end, which at a few hundred images is
-    gigabytes for a deep network.
+    Keras keeps all until the end, which is gigabytes for a deep network.
     """
     nodes = [
         node
@@ -379,86 +339,57 @@ def prepare(model, data, recipe, seed: int) -> None:
 def adapt_layers(model, images: np.ndarray) -> list[str]:
     """Adapt the layers of a new model that have the Keras method `adapt`.
 
-    In the order of the model, each on the features that reach it, so that a layer sees
-    what the adapted layers before it make. A layer without variables was given its
-    values by the builder (`keras.layers.Normalization(mean=…, variance=…)`) and is
-    left alone.
-
-    Returns:
-        The names of the adapted layers.
-
-    Raises:
-        ValueError: such a layer is inside a nested model.
+    In the order of the model, each on the features that reach it. A layer without
+    variables has its values from the builder and is left alone. Returns the names of
+    the adapted layers. Raises ValueError where one is inside a nested model.
     """
-    found = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if hasattr(layer, "adapt") and layer.variables
-    ]
+    inside = model._flatten_layers(include_self=False)
+    found = [one for one in inside if hasattr(one, "adapt") and one.variables]
     for layer in found:
         if not any(layer is own for own in model.layers):
             raise ValueError(
                 f"{layer.name} has to be adapted and is inside a nested model of "
                 f"{model.name}: build {model.name} from layers, not from models"
             )
-        layer.adapt(_features(model, layer, images[:IMAGES]))
+        features = images[:IMAGES]
+        if not any(layer.input is tensor for tensor in model.inputs):
+            before = keras.Model(model.inputs[0], layer.input)
+            features = before.predict(features, batch_size=250, verbose=0)
+        layer.adapt(np.asarray(features, np.float32))
     return [layer.name for layer in found]
-
-
-def _features(model, layer, images):
-    """Return what reaches a layer: float32 (N, …)."""
-    if any(layer.input is tensor for tensor in model.inputs):
-        return images.astype(np.float32)
-    before = keras.Model(model.inputs[0], layer.input)
-    return np.asarray(before.predict(images, batch_size=250, verbose=0), np.float32)
 
 
 def normalizations(model) -> list:
     """Return the batch normalisations of a model that learn their statistics."""
-    return [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
+    inside = model._flatten_layers(include_self=False)
+    kind = layers.BatchNormalization
+    return [one for one in inside if isinstance(one, kind) and one.trainable]
 
 
 def measure_statistics(model, images, number: int, batch_size: int, seed: int) -> None:
-    """Measure the means and variances of the batch normalisations anew.
+    """Measure the statistics of the batch normalisations anew, on `number` images.
 
     Behind dropout they were learnt of features that dropout had spread, and of weights
     that were averaged they were not learnt at all. The result is the mean over the
-    batches, each normalised by its own statistics, with dropout off: Izmailov et al.,
-    "Averaging Weights Leads to Wider Optima", arXiv 1803.05407, section 3.2.
-
-    Args:
-        model: a trained model.
-        images: the training images, `Images` or streamed.
-        number: how many of them are drawn.
-        batch_size: of the training; what is left over is not used.
-        seed: of the draw.
+    batches, each normalised by its own statistics, with dropout off (Izmailov et al.,
+    arXiv 1803.05407, section 3.2). What is left over of a batch is not used.
     """
     if isinstance(images, Images):
         order = np.random.default_rng(seed).permutation(len(images))
         x = images.x[order[:number]]
     else:
         x = images.take(number, seed=seed).x
-    momenta = {layer: layer.momentum for layer in normalizations(model)}
-    dropouts = (keras.layers.Dropout, keras.layers.GaussianDropout)
-    rates = {
-        layer: layer.rate
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, (*dropouts, keras.layers.AlphaDropout))
-    }
-    try:
-        for layer in rates:
-            layer.rate = 0.0
+    inside = model._flatten_layers(include_self=False)
+    dropouts = (layers.Dropout, layers.GaussianDropout, layers.AlphaDropout)
+    learnt = normalizations(model)
+    with contextlib.ExitStack() as stack:
+        for layer in inside:
+            if isinstance(layer, dropouts):
+                stack.enter_context(_replaced(layer, "rate", 0.0))
+        for layer in learnt:
+            stack.enter_context(_replaced(layer, "momentum", layer.momentum))
         for done in range(max(1, len(x) // batch_size)):
-            for layer in momenta:
+            for layer in learnt:
                 layer.momentum = done / (done + 1)
             batch = x[done * batch_size : (done + 1) * batch_size]
             model(batch.astype("float32"), training=True)
-    finally:
-        for layer, momentum in momenta.items():
-            layer.momentum = momentum
-        for layer, rate in rates.items():
-            layer.rate = rate

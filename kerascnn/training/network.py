@@ -1,15 +1,13 @@
 """What of a network is trained, and how, while it is: its logits, its layers' kernels.
 
-TensorFlow has one kernel for what Keras does in a dozen operations. On a processor each
-operation is a pass over memory, and the passes, not the arithmetic, are what a step
-waits for. The results are the same but for rounding. On a GPU, where XLA fuses the
-operations, and with other backends everything is Keras' own.
+On a processor each operation is a pass over memory, and the passes are what a step
+waits for. TensorFlow has one kernel for what Keras does in a dozen operations; the
+results are the same but for rounding. On a GPU, where XLA fuses the operations, and
+with other backends everything is Keras' own.
 """
 
 import contextlib
-import difflib
 import functools
-import inspect
 import json
 import math
 import re
@@ -18,97 +16,22 @@ from pathlib import Path
 
 import keras
 
-import zoo
 from kerascnn.data import Data, load_data
 from kerascnn.environment import commit, hardware, versions
 from kerascnn.heads import Head, head
 from kerascnn.summary import summarize
 from kerascnn.training.initialization import normalizations
-from kerascnn.training.optimizers import (
-    Lookahead,
-    make_optimizer,
-    offsets,
-    penalize,
-    set_precision,
-)
-from kerascnn.training.recipe import Recipe, recipe_for
+from kerascnn.training.optimizers import Lookahead, make_optimizer, offsets, penalize
+from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import json_bytes, mend_name
 from kerascnn.training.universum import LabelledAccuracy, without_dustbin
 from zoo.layers.compiling import compiled_by_xla
 
 # Steps that Keras runs in one call: fewer returns to Python, same result.
 STEPS_PER_CALL = 16
-
-
-# Arguments of every builder that are not the network's own.
-COMMON = {"input_shape", "classes", "classifier_activation", "name"}
-
-
-def builder_defaults(name: str) -> dict:
-    """Return the options of a network's builder with their default values."""
-    parameters = inspect.signature(zoo.builder(name)).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.name not in COMMON and p.default is not p.empty
-    }
-
-
-def check_options(model, names) -> None:
-    """Check that a network has the options that are set or searched.
-
-    Args:
-        model: its name in the zoo, or a model that is built already.
-        names: of the options.
-
-    Raises:
-        ValueError: it has not; says which it has.
-    """
-    names = list(names)
-    if not isinstance(model, str):
-        if names:
-            raise ValueError(
-                "options are for the builder of a named network; received a model and "
-                f"{', '.join(names)}"
-            )
-        return
-    known = builder_defaults(model)  # which tells an unknown name
-    for name in names:
-        if name not in known and name not in COMMON:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"{model} has no option {name!r}"
-                + (f", did you mean {close[0]!r}?" if close else ";")
-                + f" it has {', '.join(known) or 'none'}"
-            )
-
-
-def settle_recipe(model, recipe, options: dict, overrides: dict) -> Recipe:
-    """Return the recipe of a training, which also has the options of the builder.
-
-    Raises:
-        ValueError: unknown name, recipe, option or value; or a model that is built
-            already is to be built by its recipe.
-    """
-    check_options(model, options)  # wrong names are told first
-    name = model if isinstance(model, str) else model.name
-    recipe = recipe_for(name, recipe).replace(**overrides)
-    if isinstance(model, str):
-        check_options(model, recipe.options)
-        return recipe.replace(options={**recipe.options, **options})
-    if recipe.options:
-        raise ValueError(
-            f"the recipe builds {name} with {recipe.options}, which a model that is "
-            "given has or has not: train it by its name, or by a recipe without, "
-            "recipe_for(name, recipe).replace(options={})"
-        )
-    if recipe.initialization:
-        raise ValueError(
-            f"a model that is given, {name}, is trained from the weights that it "
-            "has: call kerascnn.lsuv(model, data.train) before, and train it with "
-            f'initialization=""; received initialization={recipe.initialization!r}'
-        )
-    return recipe
+# Of a data set, what config.json keeps, and what it counts.
+KEPT = ("name", "origin", "title", "fingerprint", "input_shape", "labels", "notes")
+PARTS = ("train", "validation", "test")
 
 
 def data_for(model, source, **asked) -> Data:
@@ -121,17 +44,21 @@ def data_for(model, source, **asked) -> Data:
 
 
 def check_fit(model, data: Data, recipe: Recipe) -> None:
-    """Tell at once where a model, its data and its recipe do not go together.
-
-    Raises:
-        ValueError: what does not fit, and what to do.
-    """
+    """Raise ValueError where a model, its data and its recipe do not go together."""
     if not model.built or not getattr(model, "outputs", None):
         raise ValueError(
             f"{model.name} is not built: give a functional model, or a Sequential one "
             "that begins with keras.Input"
         )
-    _check_names(model)
+    if keras.backend.backend() == "tensorflow":
+        mend_name(model)
+        for layer in model._flatten_layers(include_self=False):
+            if not re.fullmatch(r"[A-Za-z0-9_.\\/>-]*", layer.name):
+                raise ValueError(
+                    "TensorFlow takes letters without accents, digits, _, - and . in "
+                    "the name of a layer: give another name; received "
+                    f"{layer.name!r} in {model.name}"
+                )
     if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != data.input_shape:
         raise ValueError(
             f"{model.name} takes {[tuple(i.shape[1:]) for i in model.inputs]}, the "
@@ -183,25 +110,10 @@ def check_fit(model, data: Data, recipe: Recipe) -> None:
         )
 
 
-def _check_names(model) -> None:
-    """Refuse names of layers that TensorFlow does not take; mend that of the model."""
-    if keras.backend.backend() != "tensorflow":
-        return
-    mend_name(model)
-    for layer in model._flatten_layers(include_self=False):
-        if not re.fullmatch(r"[A-Za-z0-9_.\\/>-]*", layer.name):
-            raise ValueError(
-                f"TensorFlow takes letters without accents, digits, _, - and . in the "
-                f"name of a layer: give another name; received {layer.name!r} in "
-                f"{model.name}"
-            )
-
-
 def answers_of(model) -> list[Head]:
     """Return the outputs that are trained, that which answers being the first.
 
-    Of a list all are trained; of a dictionary those that are like the answer: others
-    ("features") are left out.
+    Of a list all are trained; of a dictionary those that are like the answer.
     """
     main = head(model)
     others = [i for i in range(len(model.outputs)) if i != main.index]
@@ -219,9 +131,8 @@ def in_logits(own: Head) -> bool:
 def logits_model(model) -> tuple[keras.Model, list[Head]]:
     """Return the model that is trained, and what each of its outputs is made of.
 
-    A softmax or sigmoid that is a layer or an operation of its own is left out, since a
-    loss on logits is exact where a probability rounds to 0. The layers are shared with
-    `model`.
+    A softmax or sigmoid of its own is left out, since a loss on logits is exact where a
+    probability rounds to 0. The layers are shared with `model`.
     """
     heads = answers_of(model)
     ends = [own.tensor if own.logits is None else own.logits for own in heads]
@@ -236,11 +147,7 @@ def answering_model(model, data: Data, recipe: Recipe):
 
 
 def check_savable(model) -> None:
-    """Find out, before a training, whether its result can be kept.
-
-    Raises:
-        ValueError: Keras cannot write the model to a file.
-    """
+    """Raise ValueError, before a training, where Keras cannot write its result."""
     try:
         model.to_json()
         with tempfile.TemporaryDirectory() as folder:
@@ -255,43 +162,31 @@ def check_savable(model) -> None:
 
 
 def describe(model, data, recipe, seed, place, precision, universum):
-    """Return the files that say of a training what it is, before it begins.
+    """Return what config.json holds of a training, and its first files by name.
 
     Everything that may fail for a model, its data or this machine fails here, before
     there is a folder.
-
-    Returns:
-        What config.json holds, and the bytes of each file by name.
     """
     config = {
         "model": {"name": model.name, "parameters": model.count_params()},
         "data": {
-            "name": data.name,
-            "origin": data.origin,
-            "title": data.title,
-            "fingerprint": data.fingerprint,
-            "input_shape": list(data.input_shape),
-            "labels": list(data.labels),
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "test": len(data.test),
-            "notes": list(data.notes),
+            **{key: getattr(data, key) for key in KEPT},
+            **{part: len(getattr(data, part)) for part in PARTS},
         },
         **({"universum": universum.describe()} if universum else {}),
         "recipe": vars(recipe),
         "precision": precision,
         "seed": seed,
-        **place.describe(),
+        "devices": place.devices,
+        "hosts": place.hosts,
         "versions": versions(),
         "hardware": hardware(),
         "commit": commit(),
     }
-    summary = summarize(answering_model(model, data, recipe)).to_text(
-        width=160, ascii=False
-    )
+    summary = summarize(answering_model(model, data, recipe))
     files = {
         "architecture.json": model.to_json().encode(),
-        "summary.txt": f"{summary}\n".encode(),
+        "summary.txt": f"{summary.to_text(width=160, ascii=False)}\n".encode(),
         "config.json": json_bytes(config),
     }
     return json.loads(files["config.json"]), files
@@ -335,7 +230,9 @@ def compile_model(model, heads, recipe: Recipe, universum, place=None, steps=0):
         return
     options["optimizer"] = make_optimizer(recipe, model, steps)
     options["steps_per_execution"] = min(STEPS_PER_CALL, steps)
-    place.compile(model, **options)
+    if place.weighted:
+        place.adapt(options)
+    model.compile(**options)
     model.optimizer.build(model.trainable_variables)
     if recipe.lookahead:
         model.lookahead = Lookahead(model, recipe.lookahead, recipe.epochs * steps)
@@ -343,7 +240,7 @@ def compile_model(model, heads, recipe: Recipe, universum, place=None, steps=0):
 
 @contextlib.contextmanager
 def borrowed(model, policy: str):
-    """Set the precision for the training; give the model back as it was.
+    """Set precision and kernels for the training; give the model back as it was.
 
     The regularisers, which the recipe's l2 replaces, come back too.
     """
@@ -352,7 +249,8 @@ def borrowed(model, policy: str):
     if policy != "float32":
         set_precision(model, policy)
     try:
-        yield
+        with fused_layers(model):
+            yield
     finally:
         for layer, policy in own:
             layer.dtype_policy = policy
@@ -360,17 +258,22 @@ def borrowed(model, policy: str):
             variable.regularizer = regularizer
 
 
+def set_precision(model, policy: str) -> None:
+    """Set the dtype policy of every layer of a built model, whose variables stay."""
+    # Keras' spectrograms refuse bfloat16, and a spectrum needs float32's digits.
+    fixed = (keras.layers.MelSpectrogram, keras.layers.STFTSpectrogram)
+    for layer in model._flatten_layers():
+        if not isinstance(layer, fixed):
+            layer.dtype_policy = policy
+
+
 class TrainedModel(keras.Model):
     """A functional model with a training step of its own.
 
-    It may begin with cutting off what a batch was filled up with, and end with a
-    blending.
-
     Attributes:
-        lookahead: the `Lookahead`, to be set after `compile` and before `fit`; None
-            for no blending.
-        sizes: the number of images in a batch, by the size that it was filled up to;
-            empty where batches are as they are. See `kerascnn.training.strategy`.
+        lookahead: the `Lookahead` with which a step ends, to be set after `compile`.
+        sizes: the number of images in a batch, by the size that it was filled up to,
+            to which a step cuts it off again; see `kerascnn.training.strategy`.
     """
 
     lookahead: Lookahead | None = None
@@ -398,11 +301,7 @@ class TrainedModel(keras.Model):
             self.optimizer.variables,
             self.metrics_variables,
         )
-        pairs = [
-            pair
-            for variables, values in zip(groups, state, strict=True)
-            for pair in zip(variables, values, strict=True)
-        ]
+        pairs = list(zip(*map(keras.tree.flatten, (groups, state)), strict=True))
         with keras.StatelessScope(state_mapping=pairs) as scope:
             self.lookahead.blend()
         state = tuple([scope.get_current_value(v) for v in group] for group in groups)
@@ -411,20 +310,19 @@ class TrainedModel(keras.Model):
 
 @contextlib.contextmanager
 def fused_layers(model):
-    """Let the batch normalisations and GELUs of a model train by one kernel each.
+    """Let batch normalisations and GELUs train by one kernel each, for a while.
 
-    It takes a quarter of the time of Keras' operations, or less. The layers are as they
-    were afterwards.
+    It takes a quarter of the time of Keras' operations, or less.
     """
     layers = []
-    if not compiled_by_xla():
-        for layer in model._flatten_layers():
-            if _fusable(layer):
-                layer.call = functools.partial(_normalize, layer)
-                layers.append(layer)
-            elif _is_gelu(layer):
-                layer.call = _gelu()
-                layers.append(layer)
+    for layer in () if compiled_by_xla() else model._flatten_layers():
+        if _fusable(layer):
+            layer.call = functools.partial(_normalize, layer)
+        elif _is_gelu(layer):
+            layer.call = _gelu()
+        else:
+            continue
+        layers.append(layer)
     try:
         yield
     finally:
@@ -458,8 +356,7 @@ def _is_gelu(layer) -> bool:
 def _gelu():
     """Return GELU, x·Φ(x), which computes its slope Φ(x) + x·φ(x) along with it.
 
-    XLA makes one loop of both, in float32 whatever the precision; TensorFlow knows no
-    kernel for GELU and takes five operations, and a dozen for the gradient.
+    XLA makes one loop of both, in float32 whatever the precision.
     """
     import tensorflow as tf
 

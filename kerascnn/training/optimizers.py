@@ -18,8 +18,16 @@ NORMALIZATION = (
 )
 
 
+class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule whose constructor takes its attributes, as `get_config` gives them."""
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return dict(vars(self))
+
+
 @keras.saving.register_keras_serializable(package="kerascnn")
-class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+class Warmup(_Schedule):
     """Grow the rate linearly from 0 to the peak, then follow another schedule."""
 
     def __init__(self, after, peak, steps):
@@ -39,17 +47,17 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self):
         """Return the arguments of the constructor."""
         after = keras.saving.serialize_keras_object(self.after)
-        return {"after": after, "peak": self.peak, "steps": self.steps}
+        return {**super().get_config(), "after": after}
 
     @classmethod
     def from_config(cls, config):
         """Rebuild from `get_config`."""
         after = keras.saving.deserialize_keras_object(config["after"])
-        return cls(after, config["peak"], config["steps"])
+        return cls(**{**config, "after": after})
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")
-class Points(keras.optimizers.schedules.LearningRateSchedule):
+class Points(_Schedule):
     """Straight lines between points; constant before the first and after the last."""
 
     def __init__(self, steps, rates):
@@ -67,10 +75,6 @@ class Points(keras.optimizers.schedules.LearningRateSchedule):
             line = low + (high - low) * (step - start) / (end - start)
             rate = keras.ops.where(step < end, line, rate)
         return keras.ops.where(step < self.steps[0], self.rates[0], rate)
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        return {"steps": self.steps, "rates": self.rates}
 
 
 def learning_rate(recipe: Recipe, steps_per_epoch: int):
@@ -104,31 +108,19 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int):
 def decayed(model) -> list:
     """Return the trainable variables that weight decay applies to.
 
-    Biases and the scales and offsets of normalisation layers are left alone: decaying
-    them does not limit what the network can express, and it harms training.
+    Not biases, and scales and offsets of normalisation layers: it would harm training.
     """
-    spared = {
-        id(variable)
-        for layer in model._flatten_layers()
-        if isinstance(layer, NORMALIZATION)
-        for variable in layer.trainable_variables
-    }
-    return [
-        variable
-        for variable in model.trainable_variables
-        if id(variable) not in spared and "bias" not in variable.name
-    ]
+    norms = [one for one in model._flatten_layers() if isinstance(one, NORMALIZATION)]
+    spared = {id(v) for layer in norms for v in layer.trainable_variables}
+    weights = model.trainable_variables
+    return [v for v in weights if id(v) not in spared and "bias" not in v.name]
 
 
 def offsets(model) -> list:
     """Return the trainable offsets (beta) of the normalisation layers of a model."""
-    return [
-        layer.beta
-        for layer in model._flatten_layers()
-        if isinstance(layer, NORMALIZATION)
-        and layer.beta is not None
-        and layer.beta.trainable
-    ]
+    norms = [one for one in model._flatten_layers() if isinstance(one, NORMALIZATION)]
+    betas = [layer.beta for layer in norms if layer.beta is not None]
+    return [beta for beta in betas if beta.trainable]
 
 
 def last_layer(model):
@@ -144,44 +136,62 @@ def last_layer(model):
     return min(holders, key=lambda layer: len(layer.trainable_variables))
 
 
-class _Fused:
-    """An optimizer's update of one variable, by one kernel where there is one."""
+class _Optimizer:
+    """What the optimizers below do beyond those of Keras.
+
+    - Some variables have a multiple of the learning rate. It is the update's that is
+      multiplied, after the gradients have been clipped: exact with every optimizer,
+      where a multiple of the gradient would be none with Adam. Weight decay, which uses
+      the rate too, stays as it is.
+    - A variable is updated by one kernel where TensorFlow has one.
+    - Several devices clip their gradients as one, where `add_up` is set: TensorFlow's
+      Keras clips the part that a device computed, and adds up the parts after that.
+    """
+
+    scaled: frozenset = frozenset()  # keys of variables whose rate is multiplied
+    factor = 1.0
+    add_up = None  # adds up the gradients of several devices
+    devices = 1
+
+    def _clip_gradients(self, grads):
+        """Clip gradients, as Keras asks for it before it adds up those of devices."""
+        if self.add_up is None:
+            return super()._clip_gradients(grads)
+        whole = super()._clip_gradients(self.add_up(grads))
+        return [gradient / self.devices for gradient in whole]
 
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable, as Keras asks for it."""
-        if compiled_by_xla() or not self._apply(gradient, variable, learning_rate):
-            super().update_step(gradient, variable, learning_rate)
+        if self._var_key(variable) in self.scaled:
+            learning_rate = learning_rate * self.factor
+        states = [] if compiled_by_xla() else self._states(variable)
+        if states and variable.dtype == "float32":
+            import tensorflow as tf
 
-    def _apply(self, gradient, variable, learning_rate) -> bool:
-        """Update a variable by a kernel; False where none can."""
-        import tensorflow as tf
+            if isinstance(gradient, tf.Tensor):  # that of an embedding is sparse
+                handles = [
+                    (v.value if isinstance(v, keras.Variable) else v).handle
+                    for v in (variable, *states)
+                ]
+                numbers = (tf.cast(n, tf.float32) for n in (gradient, learning_rate))
+                self._kernel(tf, handles, *numbers)
+                return
+        super().update_step(gradient, variable, learning_rate)
 
-        states = self._states(variable)
-        # The gradient of an embedding is sparse.
-        dense = isinstance(gradient, tf.Tensor)
-        if not states or not dense or variable.dtype != tf.float32:
-            return False
-        both = (variable, *states)
-        handles = [
-            (v.value if isinstance(v, keras.Variable) else v).handle for v in both
-        ]
-        self._kernel(
-            handles, tf.cast(gradient, tf.float32), tf.cast(learning_rate, tf.float32)
-        )
-        return True
+    def _states(self, variable) -> list:
+        """Return the states that the kernel updates; none where there is no kernel."""
+        return []
 
 
-class FusedMomentum(_Fused):
-    """What makes `keras.optimizers.SGD` with momentum a single pass."""
+class ScaledSGD(_Optimizer, keras.optimizers.SGD):
+    """SGD with momentum, in a single pass over each variable."""
 
     def _states(self, variable) -> list:
         if self.momentum == 0:
             return []
         return [self.momentums[self._get_variable_index(variable)]]
 
-    def _kernel(self, handles, gradient, rate) -> None:
-        import tensorflow as tf
-
+    def _kernel(self, tf, handles, gradient, rate) -> None:
         variable, momentum = handles
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable,
@@ -193,18 +203,14 @@ class FusedMomentum(_Fused):
         )
 
 
-class FusedAdam(_Fused):
-    """What makes `keras.optimizers.Adam`, and AdamW, a single pass."""
+class ScaledAdam(_Optimizer, keras.optimizers.Adam):
+    """Adam, in a single pass over each variable."""
 
     def _states(self, variable) -> list:
-        if self.amsgrad:
-            return []
         index = self._get_variable_index(variable)
         return [self._momentums[index], self._velocities[index]]
 
-    def _kernel(self, handles, gradient, rate) -> None:
-        import tensorflow as tf
-
+    def _kernel(self, tf, handles, gradient, rate) -> None:
         variable, momentum, velocity = handles
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -221,62 +227,11 @@ class FusedAdam(_Fused):
         )
 
 
-class _ScaledRate:
-    """What the optimizers below do beyond those of Keras.
-
-    Give some variables of an optimizer a multiple of its learning rate.
-
-    The rate of the update is multiplied, after the gradients have been clipped: exact
-    with every optimizer, where a multiple of the gradient would be none with Adam.
-    Weight decay, which uses the rate too, stays as it is.
-    """
-
-    scaled: frozenset = frozenset()
-    factor = 1.0
-    add_up = None  # adds up the gradients of several devices
-    devices = 1
-
-    def clip_together(self, add_up, devices: int) -> None:
-        """Let several devices clip their gradients as one.
-
-        With TensorFlow Keras clips the part of the gradient that a device computed,
-        and adds up the parts after that.
-        """
-        self.add_up = add_up
-        self.devices = devices
-
-    def _clip_gradients(self, grads):
-        """Clip gradients, as Keras asks for it before it adds up those of devices."""
-        if self.add_up is None:
-            return super()._clip_gradients(grads)
-        whole = super()._clip_gradients(self.add_up(grads))
-        return [gradient / self.devices for gradient in whole]
-
-    def scale_rate(self, variables, factor: float) -> None:
-        """Choose the variables and the factor; before the first step."""
-        self.scaled = frozenset(self._var_key(v) for v in variables)
-        self.factor = factor
-
-    def update_step(self, gradient, variable, learning_rate):
-        """Update one variable, as Keras asks for it."""
-        if self._var_key(variable) in self.scaled:
-            learning_rate = learning_rate * self.factor
-        super().update_step(gradient, variable, learning_rate)
+class ScaledAdamW(ScaledAdam, keras.optimizers.AdamW):
+    """AdamW, in a single pass over each variable."""
 
 
-class ScaledSGD(_ScaledRate, FusedMomentum, keras.optimizers.SGD):
-    """SGD, with a rate of its own for some variables."""
-
-
-class ScaledAdam(_ScaledRate, FusedAdam, keras.optimizers.Adam):
-    """Adam, with a rate of its own for some variables."""
-
-
-class ScaledAdamW(_ScaledRate, FusedAdam, keras.optimizers.AdamW):
-    """AdamW, with a rate of its own for some variables."""
-
-
-class ScaledMuon(_ScaledRate, keras.optimizers.Muon):
+class ScaledMuon(_Optimizer, keras.optimizers.Muon):
     """Muon, for the kernels of convolutions too.
 
     Keras gives those to Adam; here they are matrices, a column a filter, as in airbench
@@ -284,17 +239,13 @@ class ScaledMuon(_ScaledRate, keras.optimizers.Muon):
     kernel.
     """
 
-    by_adam: frozenset = frozenset()
-
-    def leave_to_adam(self, variables) -> None:
-        """Choose the variables that Adam updates; before the first step."""
-        self.by_adam = frozenset(self._var_key(v) for v in variables)
+    by_adam: frozenset = frozenset()  # keys of kernels that Adam updates
 
     def _should_use_adamw(self, variable):
         return len(variable.shape) < 2 or self._var_key(variable) in self.by_adam
 
     def zeropower_via_newtonschulz5(self, x, steps):
-        """Make a gradient orthogonal, as a matrix; the result has its shape."""
+        """Make a gradient orthogonal, as a matrix."""
         matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
         update = super().zeropower_via_newtonschulz5(matrix, steps)
         return keras.ops.reshape(update, x.shape)
@@ -306,35 +257,28 @@ class ScaledMuon(_ScaledRate, keras.optimizers.Muon):
 
 
 def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
-    """Return the Keras optimizer of a recipe for a built model.
-
-    Where the recipe has `l2`, the model's kernels get the regulariser l2/2 · |w|²: its
-    gradient is l2 · w.
-    """
-    options = {
-        "learning_rate": learning_rate(recipe, steps_per_epoch),
-        "weight_decay": recipe.weight_decay or None,
-        "global_clipnorm": recipe.clip_norm or None,
-        "use_ema": recipe.ema > 0,
-        "ema_momentum": recipe.ema or 0.99,
-    }
+    """Return the Keras optimizer of a recipe for a built model, which gets its l2."""
+    kinds = {"sgd": ScaledSGD, "adam": ScaledAdam, "adamw": ScaledAdamW}
+    own = {}
     if recipe.optimizer == "sgd":
-        optimizer = ScaledSGD(
-            momentum=recipe.momentum, nesterov=recipe.nesterov, **options
-        )
-    elif recipe.optimizer == "adamw":
-        optimizer = ScaledAdamW(**options)
+        own = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
     elif recipe.optimizer == "muon":
-        optimizer = ScaledMuon(
-            momentum=recipe.momentum,
-            adam_weight_decay=recipe.weight_decay or None,
-            **options,
-        )
-        optimizer.leave_to_adam(last_layer(model).trainable_variables)
-    else:
-        optimizer = ScaledAdam(**options)
+        decay = recipe.weight_decay or None
+        own = {"momentum": recipe.momentum, "adam_weight_decay": decay}
+    optimizer = kinds.get(recipe.optimizer, ScaledMuon)(
+        learning_rate=learning_rate(recipe, steps_per_epoch),
+        weight_decay=recipe.weight_decay or None,
+        global_clipnorm=recipe.clip_norm or None,
+        use_ema=recipe.ema > 0,
+        ema_momentum=recipe.ema or 0.99,
+        **own,
+    )
+    if recipe.optimizer == "muon":
+        last = last_layer(model).trainable_variables
+        optimizer.by_adam = frozenset(map(optimizer._var_key, last))
     if recipe.bias_rate != 1:
-        optimizer.scale_rate(offsets(model), recipe.bias_rate)
+        optimizer.scaled = frozenset(map(optimizer._var_key, offsets(model)))
+        optimizer.factor = recipe.bias_rate
     shrinking = {id(variable) for variable in decayed(model)}
     spared = [v for v in model.trainable_variables if id(v) not in shrinking]
     if recipe.weight_decay and spared:
@@ -358,12 +302,9 @@ class Lookahead:
         decay = 0.95^every · (t / T)^3,
 
     so that the weights move freely at first and are averaged strongly at the end; the
-    slow weights are the result (Jordan 2024, arXiv 2404.00498, section 3.4, after
-    Zhang et al. 2019, arXiv 1907.08610). The moving statistics of batch normalisation
-    are averaged with the weights that they belong to, as in the paper's code.
-
-    The slow weights are variables of the optimizer: they are saved and restored with
-    its state. Make it when the optimizer is built and the weights are initialised.
+    slow weights are the result (Jordan 2024, arXiv 2404.00498, section 3.4). The moving
+    statistics of batch normalisation are averaged too, as in the paper's code. The slow
+    weights are variables of the optimizer, which has to be built, and saved with it.
     """
 
     def __init__(self, model, every: int, total: int):
@@ -379,8 +320,7 @@ class Lookahead:
     def blend(self) -> None:
         """Blend, where a multiple of `every` steps is done; else change nothing.
 
-        Plain operations on tensors, without a branch, so that it can be part of a
-        compiled training step of any backend.
+        Without a branch: it is part of a compiled training step of any backend.
         """
         step = self.optimizer.iterations
         due = keras.ops.equal(keras.ops.mod(step, self.every), 0)
@@ -401,7 +341,7 @@ class Lookahead:
 
 
 def resolve_precision(precision: str) -> str:
-    """Return the dtype policy to train in; "auto" is decided by the machine.
+    """Return the dtype policy to train in.
 
     "auto" is mixed_bfloat16 where it is fast: on processors with bfloat16 instructions
     (AVX512-BF16, AMX) and on accelerators; float32 elsewhere.
@@ -418,16 +358,3 @@ def resolve_precision(precision: str) -> str:
         if "avx512_bf16" in flags or "amx_bf16" in flags:
             return "mixed_bfloat16"
     return "float32"
-
-
-def set_precision(model, policy: str) -> None:
-    """Set the dtype policy of every layer of a built model.
-
-    The variables stay float32. Only the layers that a builder fixed to float32 under
-    every policy, such as the final softmax, have to be left out by the caller.
-    """
-    # Keras' spectrograms refuse bfloat16, and a spectrum needs float32's digits.
-    fixed = (keras.layers.MelSpectrogram, keras.layers.STFTSpectrogram)
-    for layer in model._flatten_layers():
-        if not isinstance(layer, fixed):
-            layer.dtype_policy = policy

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import inspect
 import itertools
 import json
 import typing
@@ -114,14 +115,13 @@ class Recipe:
                 f"schedule={self.schedule} needs milestones, the epochs at which the "
                 "learning rate is decayed or given; received none"
             )
-        if any(not 0 <= m < INF for m in milestones) or any(
-            later <= earlier for earlier, later in itertools.pairwise(milestones)
-        ):
+        ordered = all(a < b for a, b in itertools.pairwise(milestones))
+        if not ordered or not all(0 <= m < INF for m in milestones):
             raise ValueError(
                 "milestones must be epochs from 0 on, each later than the one before; "
                 f"received {milestones}"
             )
-        if any(not 0 <= rate < INF for rate in rates):
+        if not all(0 <= rate < INF for rate in rates):
             raise ValueError(
                 f"rates must be factors of the peak, 0 or more; received {rates}"
             )
@@ -140,10 +140,7 @@ class Recipe:
         """Return a copy with some values changed.
 
         Values may be strings, as the command line has them: "0.1", "true", "60,80".
-
-        Raises:
-            ValueError: a key is not known (the known ones are listed) or a value is
-                out of its range.
+        Raises ValueError where a key is not known or a value not possible.
         """
         check_keys(overrides)
         values = {k: read_value(k, value) for k, value in overrides.items()}
@@ -151,20 +148,16 @@ class Recipe:
 
 
 def check_keys(names) -> None:
-    """Check that all of some names are keys of a recipe.
+    """Raise ValueError where one of some names is no key of a recipe."""
+    _only(names, key_types(), "a recipe has no")
 
-    Raises:
-        ValueError: one is not; the known ones are listed.
-    """
-    known = [field.name for field in dataclasses.fields(Recipe)]
+
+def _only(names, known, told: str) -> None:
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"a recipe has no {name!r}"
-                + (f", did you mean {close[0]!r}?" if close else "")
-                + f" It has {', '.join(known)}."
-            )
+            told += f" {name!r}" + (f", did you mean {close[0]!r}?" if close else ";")
+            raise ValueError(f"{told} it has {', '.join(known) or 'none'}")
 
 
 INF = float("inf")
@@ -178,31 +171,21 @@ CHOICES = {
     "initialization": ("", "lsuv"),
     "universum": ("", "uniform", "dustbin", "background"),
 }
+FROM_ZERO = ("warmup", "weight_decay", "l2", "clip_norm", "crop", "cutout")
+FROM_ZERO += ("plain_epochs", "early_stopping", "lookahead", "statistics")
 RANGES = {
-    "epochs": (1, INF),
-    "batch_size": (1, INF),
+    **dict.fromkeys(FROM_ZERO, (0, INF)),
+    **dict.fromkeys(("epochs", "batch_size", "passes"), (1, INF)),
+    **dict.fromkeys(("final_rate", "decay"), (0, 1)),
     "learning_rate": (1e-12, INF),
+    "bias_rate": (1e-6, INF),
     "momentum": (0, 0.9999),
-    "final_rate": (0, 1),
-    "decay": (0, 1),
-    "warmup": (0, INF),
-    "weight_decay": (0, INF),
-    "l2": (0, INF),
-    "clip_norm": (0, INF),
     "label_smoothing": (0, 0.999),
     "ema": (0, 0.99999),
-    "crop": (0, INF),
-    "cutout": (0, INF),
     "affine": (0, 0.99),
     "color": (0, 255),
-    "plain_epochs": (0, INF),
     "universum_share": (0, 0.99),
     "universum_logit": (-1000, 1000),
-    "early_stopping": (0, INF),
-    "bias_rate": (1e-6, INF),
-    "lookahead": (0, INF),
-    "passes": (1, INF),
-    "statistics": (0, INF),
 }
 
 
@@ -223,6 +206,14 @@ def key_types() -> dict[str, type]:
     return typing.get_type_hints(Recipe)
 
 
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    dict: "a table of the builder's arguments, { dropout = 0.1 }",
+}
+
+
 def read_value(key: str, value):
     """Return a value as a recipe has it, of TOML, of Python or of the command line.
 
@@ -230,56 +221,37 @@ def read_value(key: str, value):
         ValueError: it is not of the type of its key, or not one that it may have.
     """
     wanted = key_types()[key]
-    found = _convert(key, value, wanted)
+    try:
+        found = _convert(value, wanted)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        kind = KINDS.get(wanted, "numbers with commas between them")
+        raise ValueError(f"{key} must be {kind}; received {value!r}") from None
     _check(key, found)
     return found
 
 
-def _convert(key, value, wanted):
-    try:
-        if wanted is bool:
-            if isinstance(value, str):
-                return {"true": True, "false": False}[value.lower()]
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
-        if wanted is int:
-            if float(value) != int(float(value)):
-                raise ValueError
-            return int(float(value))
-        if wanted is float:
-            return float(value)
-        if wanted is str:
-            return str(value)
-        if wanted is dict:  # as a run folder holds it
-            return json.loads(json.dumps(dict(value), default=str))
-        # What is left are the tuples of numbers.
-        parts = value.split(",") if isinstance(value, str) else value
-        parts = [value] if isinstance(value, int | float) else parts
-        return tuple(float(part) for part in parts)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        kind = {
-            bool: "true or false",
-            int: "a whole number",
-            float: "a number",
-            dict: "a table of the builder's arguments, { dropout = 0.1 }",
-        }
-        raise ValueError(
-            f"{key} must be {kind.get(wanted, 'numbers with commas between them')}; "
-            f"received {value!r}"
-        ) from None
+def _convert(value, wanted):
+    if wanted is bool:
+        return {"true": True, "false": False}[str(value).lower()]
+    if wanted is int:
+        if float(value) != int(float(value)):
+            raise ValueError
+        return int(float(value))
+    if wanted in (float, str):
+        return wanted(value)
+    if wanted is dict:  # as a run folder holds it
+        return json.loads(json.dumps(dict(value), default=str))
+    # What is left are the tuples of numbers.
+    parts = value.split(",") if isinstance(value, str) else value
+    parts = [value] if isinstance(value, int | float) else parts
+    return tuple(float(part) for part in parts)
 
 
 def recipe_for(name: str | None, recipe: "str | dict | Recipe" = "default") -> Recipe:
-    """Return a recipe: one of a network's card, or the given one.
+    """Return a recipe: one of a network's card by its name, or a dict, or a `Recipe`.
 
-    Args:
-        name: name of a network; one that the zoo does not have gets `Recipe()` as its
-            recipe "default".
-        recipe: name of a recipe on the card, a dict of values, or a Recipe.
-
-    Raises:
-        ValueError: the card has no such recipe, or a value is wrong.
+    A network that the zoo does not have has the recipe "default", `Recipe()`. Raises
+    ValueError where the card has no such recipe, or a value is wrong.
     """
     if isinstance(recipe, Recipe):
         return recipe
@@ -293,3 +265,59 @@ def recipe_for(name: str | None, recipe: "str | dict | Recipe" = "default") -> R
             f"{', '.join(recipes)}"
         )
     return Recipe().replace(**recipes[recipe])
+
+
+# Arguments of every builder that are not the network's own.
+COMMON = {"input_shape", "classes", "classifier_activation", "name"}
+
+
+def builder_defaults(name: str) -> dict:
+    """Return the options of a network's builder with their default values."""
+    parameters = inspect.signature(zoo.builder(name)).parameters.values()
+    options = (p for p in parameters if p.name not in COMMON)
+    return {p.name: p.default for p in options if p.default is not p.empty}
+
+
+def check_options(model, names) -> None:
+    """Check that a network has the options that are set or searched.
+
+    A model that is given, and no name of the zoo, has none. Raises ValueError.
+    """
+    names = list(names)
+    if not isinstance(model, str):
+        if names:
+            raise ValueError(
+                "options are for the builder of a named network; received a model and "
+                f"{', '.join(names)}"
+            )
+        return
+    known = builder_defaults(model)  # which tells an unknown name
+    _only([n for n in names if n not in COMMON], known, f"{model} has no option")
+
+
+def settle_recipe(model, recipe, options: dict, overrides: dict) -> Recipe:
+    """Return the recipe of a training, which also has the options of the builder.
+
+    Raises:
+        ValueError: unknown name, recipe, option or value; or a model that is built
+            already is to be built by its recipe.
+    """
+    check_options(model, options)  # wrong names are told first
+    name = model if isinstance(model, str) else model.name
+    recipe = recipe_for(name, recipe).replace(**overrides)
+    if isinstance(model, str):
+        check_options(model, recipe.options)
+        return recipe.replace(options={**recipe.options, **options})
+    if recipe.options:
+        raise ValueError(
+            f"the recipe builds {name} with {recipe.options}, which a model that is "
+            "given has or has not: train it by its name, or by a recipe without, "
+            "recipe_for(name, recipe).replace(options={})"
+        )
+    if recipe.initialization:
+        raise ValueError(
+            f"a model that is given, {name}, is trained from the weights that it "
+            "has: call kerascnn.lsuv(model, data.train) before, and train it with "
+            f'initialization=""; received initialization={recipe.initialization!r}'
+        )
+    return recipe

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import itertools
 import json
 import os
 import re
@@ -16,16 +17,6 @@ from filelock import FileLock, Timeout
 
 import zoo
 
-COLUMNS = (
-    "epoch",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "learning_rate",
-    "seconds",
-)
-
 
 @dataclass
 class Run:
@@ -38,10 +29,8 @@ class Run:
         history: one dict an epoch: epoch (from 1), loss, accuracy (0…1), val_loss,
             val_accuracy, learning_rate, seconds.
         metrics: what was measured at the end, as in metrics.json: test_accuracy
-            (percent) and its interval, per_class, validation_accuracy, seconds, …
-            Where the recipe averages views or passes at test, so does test_accuracy;
-            test_accuracy_averaged is the same and test_accuracy_single is without.
-            Empty where the training was asked not to read the test images.
+            (percent, by the recipe's views and passes) and its interval, per_class,
+            validation_accuracy, seconds, …; empty where the test was left out.
         labels: names of the classes.
     """
 
@@ -121,15 +110,13 @@ def open_network(source) -> Network:
         elif path.suffix == ".keras":
             source = load_model(path)
         elif path.exists():
-            raise ValueError(
-                f"{path} is neither a run folder nor a .keras file"
-                + (
+            told = f"{path} is neither a run folder nor a .keras file"
+            if path.suffix in (".h5", ".hdf5"):
+                told += (
                     "; an .h5 file: read it with keras.models.load_model, and write it "
                     f"anew with model.save({path.with_suffix('.keras').name!r})"
-                    if path.suffix in (".h5", ".hdf5")
-                    else ""
                 )
-            )
+            raise ValueError(told)
         elif isinstance(source, os.PathLike) or os.sep in source:
             raise FileNotFoundError(
                 f"there is no {path}; give a run folder or a .keras file that exists"
@@ -157,9 +144,7 @@ def open_network(source) -> Network:
 def load_model(path: Path):
     """Read a `.keras` file, the zoo's own layers included.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a model that Keras can read.
+    Raises FileNotFoundError, or ValueError where Keras cannot read it.
     """
     import keras
 
@@ -178,10 +163,7 @@ def load_model(path: Path):
 
 
 def mend_name(model) -> None:
-    """Give a model a name that TensorFlow can compute under: "my model" → "my_model".
-
-    Other backends take any name; its files are read by all of them.
-    """
+    """Give a model a name that TensorFlow takes: "my model" → "my_model"."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", model.name)
     plain = plain if plain[0].isalnum() or plain[0] == "." else f"model{plain}"
     if plain != model.name:
@@ -191,9 +173,8 @@ def mend_name(model) -> None:
 def load_run(folder: str | os.PathLike) -> Run:
     """Read a finished run folder; the model itself is read when it is first used.
 
-    Raises:
-        FileNotFoundError: the folder is not a run folder.
-        ValueError: the training in it has not finished.
+    Raises FileNotFoundError where it is no run folder, ValueError where it has not
+    finished.
     """
     folder = Path(folder)
     if not (folder / "config.json").exists():
@@ -232,11 +213,7 @@ def _what_else(folder: Path) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON file; a broken one is named.
-
-    Raises:
-        ValueError: the file is not JSON.
-    """
+    """Read a JSON file; ValueError names a broken one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -244,16 +221,9 @@ def read_json(path: Path) -> dict:
 
 
 def write_file(path: Path, content, *, before: Path | None = None) -> None:
-    """Write a whole file or leave the old one: a reader never sees a half.
+    """Write a whole file (text or bytes), or leave the old one: never a half.
 
-    Args:
-        path: of the file.
-        content: text, or bytes.
-        before: a second name, under which the old file is kept.
-
-    Raises:
-        OSError: the file cannot be written (the disk is full, the folder is
-            read-only); the old one is untouched.
+    The old one is kept under the name `before`, if any. An OSError is told in words.
     """
     temporary = path.with_name(f".{path.name}.part")
     if isinstance(content, str):
@@ -263,18 +233,18 @@ def write_file(path: Path, content, *, before: Path | None = None) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if before is not None:
-            _keep(path, before)
+        if before is not None and path.exists():
+            before.unlink(missing_ok=True)
+            try:
+                os.link(path, before)  # there is no moment without the first name
+            except OSError:  # a file system without links
+                shutil.copyfile(path, before)
         os.replace(temporary, path)
 
 
 @contextlib.contextmanager
 def writing(path: Path, temporary: Path):
-    """Say what to do where a file of a run folder cannot be written.
-
-    Raises:
-        OSError: in words, in the place of that of the block.
-    """
+    """Raise an OSError of the block in words: what to do, and where it is continued."""
     try:
         yield
     except OSError as error:
@@ -291,17 +261,6 @@ def writing(path: Path, temporary: Path):
         raise type(error)(f"cannot write {path}: {reason}; {advice}") from error
 
 
-def _keep(path: Path, before: Path) -> None:
-    """Give a file a second name as well; there is no moment without the first."""
-    if not path.exists():
-        return
-    before.unlink(missing_ok=True)
-    try:
-        os.link(path, before)
-    except OSError:  # a file system without links
-        shutil.copyfile(path, before)
-
-
 def write_json(path: Path, value) -> None:
     """Write a value as indented JSON, whole or not at all."""
     write_file(path, json_bytes(value))
@@ -314,9 +273,8 @@ def json_bytes(value) -> bytes:
 
 def write_history(path: Path, history: list[dict]) -> None:
     """Write the history as CSV, one row an epoch, whole or not at all."""
-    columns = [c for c in COLUMNS if any(c in row for row in history)] or COLUMNS
-    lines = [",".join(columns)]
-    lines += [",".join(repr(row[c]) for c in columns) for row in history]
+    lines = [",".join(history[0])]
+    lines += [",".join(map(repr, row.values())) for row in history]
     write_file(path, "\n".join(lines) + "\n")
 
 
@@ -335,18 +293,8 @@ def best_epoch(history: list[dict]) -> int:
     return 1 + accuracies.index(max(accuracies))
 
 
-def make_folder(folder, runs, name: str) -> Path:
-    """Make the folder of a run; two callers never get the same.
-
-    Args:
-        folder: which; None for the next free one, `<runs>/<name>-<number>`.
-        runs: where those are made.
-        name: of them.
-
-    Raises:
-        FileExistsError: `folder` is there already.
-        OSError: it cannot be made.
-    """
+def _make_folder(folder, runs, name: str) -> Path:
+    """Make a given folder, or the next one; two callers never get the same."""
     if folder is not None:
         folder = Path(folder)
         try:
@@ -364,15 +312,11 @@ def make_folder(folder, runs, name: str) -> Path:
         runs.mkdir(parents=True, exist_ok=True)
     pattern = re.compile(re.escape(name) + r"-(\d+)")
     taken = [int(m[1]) for p in runs.iterdir() if (m := pattern.fullmatch(p.name))]
-    number = max(taken, default=0)
-    while True:
-        number += 1
-        try:
-            with _making(folder := runs / f"{name}-{number}"):
-                folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
+    for number in itertools.count(1 + max(taken, default=0)):
+        folder = runs / f"{name}-{number}"
+        with contextlib.suppress(FileExistsError), _making(folder):
+            folder.mkdir()
+            return folder
 
 
 @contextlib.contextmanager
@@ -397,11 +341,7 @@ class FolderInUseError(RuntimeError):
 
 @contextlib.contextmanager
 def locked(folder: Path | None) -> Iterator[None]:
-    """Hold a run folder for this process, until it lets go or ends, however it ends.
-
-    Raises:
-        FolderInUseError: another process, or another training of this one, holds it.
-    """
+    """Hold a run folder, if any, for this process, unless another one holds it."""
     if folder is None:
         yield
         return
@@ -422,15 +362,11 @@ def locked(folder: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def new_run(folder, runs, name: str, files: dict[str, bytes]) -> Iterator[Path]:
-    """Make and hold the folder of a run, with the files that describe it.
+    """Make and hold the folder of a run, with the files (by name) that describe it.
 
-    Args:
-        folder: which; None for the next free one, `<runs>/<name>-<number>`.
-        runs: where those are made.
-        name: of them.
-        files: their contents by name.
+    It is `folder`, which must not be there, or the next `<runs>/<name>-<number>`.
     """
-    folder = make_folder(folder, runs, name)
+    folder = _make_folder(folder, runs, name)
     with locked(folder):
         for file, content in files.items():
             write_file(folder / file, content)

@@ -20,7 +20,6 @@ import numpy as np
 
 from kerascnn.training import checkpoint
 from kerascnn.training.network import logits_model
-from kerascnn.training.optimizers import resolve_precision
 
 PIECE = 2**26  # bytes that go from host to host at a time
 SIMULATE = {
@@ -31,35 +30,25 @@ SIMULATE = {
 
 
 class Place:
-    """One device. What several do differently is in the classes below.
+    """One device. What several do differently is in the classes below."""
 
-    Attributes:
-        devices: devices of this host that are used.
-        replicas: devices of all hosts together.
-        hosts: number of machines, or processes.
-        host: which of them this one is, from 0. Host 0 keeps the run folder, shows
-            the progress, validates and measures.
-        weighted: whether a batch brings a weight for each image.
-    """
-
-    weighted = False
+    weighted = False  # whether a batch brings a weight for each image
+    # Contexts: where variables are made, where `fit` runs, and, inside that, where one
+    # device computes.
+    scope = fitting = alone = staticmethod(contextlib.nullcontext)
 
     def __init__(self, devices: int = 1, hosts: int = 1, host: int = 0):
-        self.devices = devices
-        self.hosts = hosts
-        self.host = host
+        self.devices = devices  # of this host
+        self.hosts = hosts  # machines, or processes
+        self.host = host  # which of them this one is, from 0
+        self.first = host == 0  # keeps the run folder, shows, validates, measures
         self.replicas = devices * hosts
-
-    @property
-    def first(self) -> bool:
-        """Whether this is host 0."""
-        return self.host == 0
 
     def size(self, number: int, batch_size: int) -> int:
         """Return how many images a batch of `number` is filled up to.
 
-        A multiple of the number of replicas, and for a last, smaller batch another one
-        than for the batches before it: the size tells what to cut off.
+        A multiple of the replicas; for a last, smaller batch another one than before:
+        the size tells what to cut off.
         """
         whole = -(-number // self.replicas) * self.replicas
         if self.replicas > 1 and number < batch_size:
@@ -68,8 +57,7 @@ class Place:
 
     def rows(self, number: int, batch_size: int) -> np.ndarray:
         """Return which images of a batch of `number` this host computes."""
-        size = self.size(number, batch_size)
-        part = size // self.hosts
+        part = self.size(number, batch_size) // self.hosts
         return np.arange(self.host * part, (self.host + 1) * part) % number
 
     def weights(self, number: int, batch_size: int) -> np.ndarray:
@@ -78,26 +66,11 @@ class Place:
         return np.where(np.arange(size) < number, size / number, 0).astype(np.float32)
 
     def sizes(self, total: int, batch_size: int) -> dict[int, int]:
-        """Return, by the size that it is filled up to, what is in a batch of `total`.
-
-        Empty where nothing has to be cut off.
-        """
+        """Return, by its size, what is in a batch of `total`, where it is to be cut."""
         if self.replicas == 1 or self.weighted:
             return {}
         parts = {min(batch_size, total), total % batch_size or batch_size}
         return {self.size(n, batch_size): n for n in parts}
-
-    def scope(self):
-        """Return the context in which variables are made."""
-        return contextlib.nullcontext()
-
-    def fitting(self):
-        """Return the context in which `fit` runs."""
-        return contextlib.nullcontext()
-
-    def alone(self):
-        """Return the context, inside `fitting`, in which one device computes."""
-        return contextlib.nullcontext()
 
     def broadcast(self, payload: bytes) -> bytes:
         """Return what host 0 gave; every host has to call it."""
@@ -105,15 +78,22 @@ class Place:
 
     def agree(self, value: dict) -> dict:
         """Return what host 0 says, of JSON; every host has to call it."""
+        if self.hosts == 1:
+            return value
         return json.loads(bytes(self.broadcast(json.dumps(value).encode())))
 
-    def agree_on(self, data, precision: str) -> str:
-        """Return the precision to train in, resolved by host 0.
 
-        Raises:
-            ValueError: this host has other images.
-        """
-        precision = resolve_precision(precision)
+ONE = Place()
+
+
+class Several(Place):
+    """Several devices: a copy of the network lies on all of them, and is trained.
+
+    The network itself is validated, on one device, and has the weights in the end.
+    """
+
+    def agree_on(self, data, precision: str) -> str:
+        """Return the precision of host 0; ValueError where its images are others."""
         common = self.agree({"precision": precision, "data": data.fingerprint})
         if common["data"] != data.fingerprint:
             raise ValueError(
@@ -123,30 +103,7 @@ class Place:
         return common["precision"]
 
     def spread(self, model, ends):
-        """Return what is trained, on all devices: of one device the network itself."""
-        return ends
-
-    def hand_over(self) -> None:
-        """Give the network the trained weights, where `spread` made a copy of it."""
-
-    def compile(self, model, **options) -> None:
-        """Compile a model for training here."""
-        model.compile(**options)
-
-    def describe(self) -> dict:
-        """Return what a run folder keeps of it."""
-        return {"devices": self.devices, "hosts": self.hosts}
-
-
-class Several(Place):
-    """Several devices: a copy of the network lies on all of them, and is trained.
-
-    The network itself is what is validated, on one device, and has the weights in the
-    end.
-    """
-
-    def spread(self, model, ends):
-        """Return a copy of the network, without its softmax, on all devices."""
+        """Return a copy of a network, without its softmax, on all devices."""
         copy = keras.models.model_from_json(model.to_json())
         state = {f"{i}": v for i, v in enumerate(checkpoint.values(model.variables))}
         arrays = checkpoint.unpack(self.broadcast(bytes(checkpoint.pack(state))))
@@ -176,15 +133,10 @@ class Mesh(Several):
             own = [d for d in jax.devices() if d.process_index == process]
             names += [f"{d.platform}:{d.id}" for d in own[:devices]]
         # The feed gives each host its part of a batch.
-        self._distribution = keras.distribution.DataParallel(
+        distribution = keras.distribution.DataParallel(
             devices=names, auto_shard_dataset=False
         )
-
-    def scope(self):
-        """Return the context in which variables, and batches, lie on all devices."""
-        return self._distribution.scope()
-
-    fitting = scope
+        self.scope = self.fitting = distribution.scope
 
     @contextlib.contextmanager
     def alone(self):
@@ -217,29 +169,23 @@ class Mesh(Several):
 class Mirrored(Several):
     """Several devices of one machine with TensorFlow: tf.distribute.MirroredStrategy.
 
-    The strategy divides a batch evenly and adds up the gradients. A batch that does
-    not divide would fail or, where a device gets no image at all, abort the process:
-    every batch is filled up, and brings weights.
+    It divides a batch evenly, and fails or aborts the process where it cannot: every
+    batch is filled up, and brings weights.
     """
 
     weighted = True
 
     def __init__(self, names: Sequence[str]):
         super().__init__(len(names))
-        self._strategy = _strategy(tuple(names))
+        self.scope = _strategy(tuple(names)).scope
 
-    def scope(self):
-        """Return the context in which variables are mirrored on all devices."""
-        return self._strategy.scope()
-
-    def compile(self, model, **options) -> None:
-        """Compile a model for batches that bring weights."""
+    def adapt(self, options: dict) -> None:
+        """Change arguments of `compile` to those of batches that bring weights."""
         options["weighted_metrics"] = options.pop("metrics")
-        # Keras's loop over steps fails under MirroredStrategy.
-        options["steps_per_execution"] = 1
+        options["steps_per_execution"] = 1  # Keras' loop fails under the strategy
         if options["optimizer"].global_clipnorm:
-            options["optimizer"].clip_together(self.add_up, self.replicas)
-        model.compile(**options)
+            options["optimizer"].add_up = self.add_up
+            options["optimizer"].devices = self.replicas
 
     def add_up(self, gradients: list) -> list:
         """Return the sums of the gradients of all devices; within a step."""
@@ -249,10 +195,8 @@ class Mirrored(Several):
         return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
 
 
-@functools.cache
+@functools.cache  # a second one of the same devices would take the first one's keys
 def _strategy(names: tuple[str, ...]):
-    # One for all trainings of a process: a second one of the same devices would take
-    # the keys of the first one's collective operations. On processors there are none.
     import tensorflow as tf
 
     own = tf.distribute.ReductionToOneDevice() if names[0].startswith("CPU") else None
@@ -260,11 +204,7 @@ def _strategy(names: tuple[str, ...]):
 
 
 def hosts_of(hosts: "str | Sequence[str]") -> tuple[str, ...]:
-    """Return the addresses of all hosts, "name:port", of a text or a sequence.
-
-    Raises:
-        ValueError: an address has no port, or is there twice.
-    """
+    """Return the addresses "name:port" of all hosts; ValueError where one is wrong."""
     parts = hosts.split(",") if isinstance(hosts, str) else hosts
     found = tuple(part.strip() for part in parts if part.strip())
     for address in found:
@@ -282,16 +222,14 @@ def connect(hosts: "str | Sequence[str]", host_id: int) -> None:
     """Connect this process with those on the other hosts; JAX only.
 
     `train` and `resume` do it themselves. A program that computes with Keras before
-    it trains, so as to build a network of its own, calls it first. On processors the
-    hosts exchange gradients with Gloo.
+    it trains calls it first. On processors the hosts exchange gradients with Gloo.
 
     Args:
         hosts: the address of every host, "name:port"; the first one coordinates.
         host_id: which of them this process is, from 0.
 
-    Raises:
-        ValueError: another backend than JAX, no such host, JAX has computed already,
-            or the process is connected otherwise.
+    Raises ValueError for another backend, no such host, where JAX has computed already,
+    or the process is connected otherwise.
     """
     hosts = hosts_of(hosts)
     backend = keras.backend.backend()
@@ -329,19 +267,11 @@ def connect(hosts: "str | Sequence[str]", host_id: int) -> None:
 
 
 def open_place(devices: int = 1, hosts: "str | Sequence[str]" = (), host_id: int = 0):
-    """Return where a training is to compute.
+    """Return the `Place` where a training is to compute.
 
-    Args:
-        devices: number of devices on each host: accelerators, or what the backend
-            makes of the processor.
-        hosts: addresses of all hosts; none, or one, for this machine alone.
-        host_id: which of them this one is, from 0.
-
-    Returns:
-        A `Place`.
-
-    Raises:
-        ValueError: fewer devices are there, or the backend cannot do it.
+    On each of the hosts (none, or one, for this machine alone) on so many devices:
+    accelerators, or what the backend makes of the processor. Raises ValueError where
+    fewer are there, or the backend cannot do it.
     """
     if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
         raise ValueError(f"devices must be 1 or more; received {devices!r}")
@@ -351,31 +281,29 @@ def open_place(devices: int = 1, hosts: "str | Sequence[str]" = (), host_id: int
     elif host_id:
         raise ValueError(f"host_id={host_id} needs hosts, the addresses of all of them")
     if devices == 1 and len(hosts) < 2:
-        return Place()
+        return ONE
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        _check(devices, [f"{d.platform}:{d.id}" for d in jax.local_devices()])
-        return Mesh(devices, max(len(hosts), 1), host_id)
-    if backend == "tensorflow":
+        names = [f"{d.platform}:{d.id}" for d in jax.local_devices()]
+    elif backend == "tensorflow":
         import tensorflow as tf
 
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         number = len(tf.config.list_logical_devices(kind))
         names = [f"{kind}:{i}" for i in range(number)]
-        _check(devices, names)
-        return Mirrored(names[:devices])
-    raise ValueError(
-        "several devices need the backend jax or tensorflow: set KERAS_BACKEND; "
-        f"received {backend}"
-    )
-
-
-def _check(devices: int, there: list[str]) -> None:
-    if devices > len(there):
-        hint = SIMULATE[keras.backend.backend()].format(devices)
+    else:
         raise ValueError(
-            f"there {'is' if len(there) == 1 else 'are'} {len(there)} "
-            f"({', '.join(there)}); received devices={devices}: ask for fewer ({hint})"
+            "several devices need the backend jax or tensorflow: set KERAS_BACKEND; "
+            f"received {backend}"
         )
+    if devices > len(names):
+        raise ValueError(
+            f"there {'is' if len(names) == 1 else 'are'} {len(names)} "
+            f"({', '.join(names)}); received devices={devices}: ask for fewer "
+            f"({SIMULATE[backend].format(devices)})"
+        )
+    if backend == "jax":
+        return Mesh(devices, max(len(hosts), 1), host_id)
+    return Mirrored(names[:devices])

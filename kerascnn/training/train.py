@@ -18,19 +18,13 @@ from kerascnn.data import Data, load_data
 from kerascnn.training import checkpoint
 from kerascnn.training.epochs import TrainingDivergedError, train_epochs
 from kerascnn.training.evaluate import measure
-from kerascnn.training.initialization import measure_statistics, prepare
-from kerascnn.training.network import (
-    answering_model,
-    check_fit,
-    check_savable,
-    data_for,
-    describe,
-    settle_recipe,
-)
-from kerascnn.training.recipe import Recipe, recipe_for
+from kerascnn.training.initialization import prepare
+from kerascnn.training.network import check_fit, check_savable, data_for, describe
+from kerascnn.training.optimizers import resolve_precision
+from kerascnn.training.recipe import Recipe, recipe_for, settle_recipe
 from kerascnn.training.run import Run, load_run, locked, new_run, read_json
 from kerascnn.training.strategy import open_place
-from kerascnn.training.universum import open_universum, reopen_universum
+from kerascnn.training.universum import open_universum
 
 __all__ = ["TrainingDivergedError", "resume", "train"]
 
@@ -72,12 +66,11 @@ def train(
         progress: show a line an epoch and the time left, on standard error.
         callbacks: further Keras callbacks; at the end of an epoch their logs hold
             the validation figures and the learning rate.
-        universum_data: the unlabelled images of a recipe with `universum`: a `Data`,
-            `Images`, a uint8 array (N, height, width, channels), or what `load_data`
-            takes; see `kerascnn.training.universum`.
+        universum_data: the unlabelled images of a recipe with `universum`: what
+            `load_data` takes, a `Data`, `Images` or uint8 (N, height, width, channels).
         devices: devices to train on, of each host; see `kerascnn.training.strategy`.
-        hosts: addresses of all machines that run this same call, "a:1234,b:1234" or a
-            sequence; JAX only. Each needs the data; host 0 keeps the run folder.
+        hosts: addresses of all machines that run this same call, "a:1234,b:1234"; JAX
+            only. Each needs the data; host 0 keeps the run folder.
         host_id: which of `hosts` this process is, from 0.
         test: False to leave the test images for `resume`.
         **overrides: single values of the recipe, such as `epochs=5`.
@@ -110,14 +103,15 @@ def train(
         prepare(model, data, recipe, seed)
     else:
         check_savable(model)
-    precision = place.agree_on(data, recipe.precision)
+    precision = resolve_precision(recipe.precision)
+    if place.replicas > 1:
+        precision = place.agree_on(data, precision)
     config, files = describe(model, data, recipe, seed, place, precision, universum)
     name = f"{model.name}-{data.name}"
     own = new_run(folder, runs, name, files) if place.first else nullcontext()
     with own as folder:
         training = (model, data, recipe, config, folder, place, universum)
-        history = train_epochs(*training, progress, callbacks)
-        return _finish(*training[:-1], history, test)
+        return _run(training, progress, callbacks, test=test)
 
 
 def resume(
@@ -134,27 +128,19 @@ def resume(
     """Continue an interrupted training to what it would have been without the break.
 
     Args:
-        folder: the run folder; read on host 0 alone.
-        data: the same data as before; needed where the run was given a `Data` that
-            `load_data` had not made.
-        progress: as in `train`.
-        callbacks: as in `train`.
-        universum_data: the same unlabelled images as before; needed where they were
-            not made by `load_data`.
-        devices: as in `train`; None for as many as before. On another number the
-            result is the same but for rounding.
-        hosts: as in `train`; they are not kept in the folder.
-        host_id: as in `train`.
+        folder: the run folder; read on host 0 alone. A finished run is returned.
+        data: the same data as before, where `load_data` had not made it.
+        progress: as in `train`, as are callbacks, hosts and host_id.
+        universum_data: the same unlabelled images, where `load_data` had not made them.
+        devices: None for as many as before; the result is the same but for rounding.
 
     Returns:
-        The finished run; a run that had finished is returned as it is. None on another
-        host than host 0.
+        The finished run; None on another host than host 0.
 
     Raises:
         FileNotFoundError: the folder is not a run folder.
-        ValueError: the data is not the same as before, or the folder is damaged. Where
-            the last saved state alone is damaged, there is a RuntimeWarning, and the
-            training continues from the one before.
+        ValueError: the data is not the same, or the folder is damaged. Where only the
+            last saved state is, a RuntimeWarning tells, and the one before is taken.
         FolderInUseError: another process trains in the folder.
     """
     place = open_place(1, hosts, host_id)  # connects; who has the folder says the rest
@@ -190,22 +176,17 @@ def resume(
         model = keras.models.model_from_json(json.dumps(layers))
         recipe = recipe_for(None, config["recipe"])
         check_fit(model, data, recipe)
-        universum = config.get("universum")
-        universum = reopen_universum(recipe, data, universum, universum_data)
+        before = config.get("universum")
+        universum = open_universum(recipe, data, universum_data, before)
         training = (model, data, recipe, config, folder, place, universum)
-        history = train_epochs(*training, progress, callbacks, saved)
-        return _finish(*training[:-1], history)
+        return _run(training, progress, callbacks, saved)
 
 
-def _finish(model, data, recipe, config, folder, place, history, test=True):
-    """Measure the trained network and write the results, on host 0."""
-    run = None
-    if folder:
-        if recipe.statistics:
-            measure_statistics(
-                model, data.train, recipe.statistics, recipe.batch_size, config["seed"]
-            )
-        network = answering_model(model, data, recipe)
-        run = measure(network, data, recipe, config, history, folder, test)
-    place.broadcast(b"")  # the hosts end together
+def _run(training, progress, callbacks, saved=None, test=True) -> Run | None:
+    """Train a network, and measure it and write the results on host 0."""
+    history = train_epochs(*training, progress, callbacks, saved)
+    *described, folder, place, _ = training
+    run = measure(*described, history, folder, test) if folder else None
+    if place.hosts > 1:
+        place.broadcast(b"")  # the hosts end together
     return run

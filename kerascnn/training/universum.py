@@ -24,55 +24,31 @@ from kerascnn.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Universum:
-    """Unlabelled images, and what a training does with them.
+    """Unlabelled images, and what a training does with them."""
 
-    Attributes:
-        kind: "uniform", "dustbin" or "background".
-        x: uint8 (N, height, width, channels), the unlabelled images.
-        share: probability that a training sample is drawn from them.
-        classes: k, the number of classes of the labelled images.
-        logit: the constant logit of "background".
-        title: where the images are from.
-        fingerprint: of their pixels, 16 hexadecimal digits of a SHA-256.
-        origin: the arguments of `load_data` that made them; empty where it was made
-            otherwise.
-    """
-
-    kind: str
-    x: np.ndarray
-    share: float
-    classes: int
-    logit: float
+    kind: str  # "uniform", "dustbin" or "background"
+    x: np.ndarray  # uint8 (N, height, width, channels)
+    share: float  # probability that a training sample is drawn from them
+    classes: int  # k, of the labelled images
+    logit: float  # the constant one of "background"
     title: str
     fingerprint: str
-    origin: dict
+    origin: dict  # the arguments of `load_data` that made them, or empty
 
     def describe(self) -> dict:
         """Return what a run folder keeps of it."""
-        return {
-            "title": self.title,
-            "fingerprint": self.fingerprint,
-            "images": len(self.x),
-            "origin": self.origin,
-        }
+        kept = {key: getattr(self, key) for key in ("title", "fingerprint", "origin")}
+        return {**kept, "images": len(self.x)}
 
     def targets(self) -> np.ndarray:
-        """Return the target of each class and, as row k, that of unlabelled images.
-
-        Returns:
-            float32 (k + 1, k) of "uniform", (k + 1, k + 1) of the others.
-        """
+        """Return float32 (k + 1, k or k + 1): a row a class, the last of no class."""
         if self.kind == "uniform":
             none = np.full((1, self.classes), 1 / self.classes, np.float32)
             return np.concatenate([np.eye(self.classes, dtype=np.float32), none])
         return np.eye(self.classes + 1, dtype=np.float32)
 
     def mix(self, x, labels, rng: np.random.Generator):
-        """Put unlabelled images in the place of some training images.
-
-        Returns:
-            x and labels, in which unlabelled images have the label k.
-        """
+        """Put unlabelled images, with the label k, in the place of some others."""
         replaced = rng.random(len(x)) < self.share
         drawn = rng.integers(len(self.x), size=len(x))
         mixed = x.copy()
@@ -80,12 +56,7 @@ class Universum:
         return mixed, np.where(replaced, self.classes, labels)
 
     def extend(self, model):
-        """Join the constant logit to every output of the model that is trained.
-
-        Returns:
-            A model of the same class and layers, with outputs (N, k + 1); of "uniform"
-            and "dustbin" the model itself.
-        """
+        """Join the constant logit of "background" to every output of a model."""
         if self.kind != "background":
             return model
         # The logit has no parameters: padding, whose gradient is nought.
@@ -96,23 +67,24 @@ class Universum:
         return type(model)(model.inputs[0], _one_or_all(outputs))
 
     def labelled(self, model):
-        """Return the model that is trained, of the same layers, with k logits alone."""
+        """Return the model that is trained with k logits alone."""
         if self.kind == "uniform":
             return model
         outputs = [logits[:, : self.classes] for logits in model.outputs]
         return keras.Model(model.inputs[0], _one_or_all(outputs))
 
 
-def open_universum(recipe: Recipe, data: Data, images=None) -> Universum | None:
-    """Read the unlabelled images of a training.
+def open_universum(
+    recipe: Recipe, data: Data, images=None, before: dict | None = None
+) -> Universum | None:
+    """Read the unlabelled images of a training; None where the recipe has none.
 
-    Returns:
-        The universum, None where the recipe has none.
+    They are `images`, or those that the recipe names, or, of a training that is
+    resumed, those that its folder tells of in `before`.
 
-    Raises:
-        ValueError: there are no such images, the recipe makes no use of them, they
-            differ in size from the labelled ones, or they are the labelled ones.
-        TypeError: `images` is something else.
+    Raises ValueError where there are none, the recipe makes no use of them, their size
+    is not that of the labelled ones, they are these, or not those of before; TypeError
+    where `images` is something else.
     """
     if not recipe.universum:
         if images is not None:
@@ -121,10 +93,29 @@ def open_universum(recipe: Recipe, data: Data, images=None) -> Universum | None:
                 f"background; received universum={recipe.universum!r}"
             )
         return None
-    origin: dict = {}
-    title = "images of your own"
-    if images is None:
-        images = _load(recipe, data)
+    size = data.input_shape[:2]
+    if before and images is None:
+        if not before["origin"]:
+            raise ValueError(
+                f"the training was started with unlabelled images, {before['title']}, "
+                "which load_data had not made; give the same again: resume(folder, "
+                "universum_data=…)"
+            )
+        images = load_data(**before["origin"])
+    elif images is None and not recipe.universum_data:
+        raise ValueError(
+            f"universum={recipe.universum} needs unlabelled images: give "
+            "universum_data, a folder or another source of images; received none"
+        )
+    elif images is None or isinstance(images, str | os.PathLike):
+        try:
+            source = recipe.universum_data if images is None else images
+            images = load_data(source, image_size=size)
+        except ValueError as error:
+            raise ValueError(
+                f"universum_data for images of {size[0]}x{size[1]} pixels: {error}"
+            ) from error
+    origin, title = {}, "images of your own"
     if isinstance(images, Data):
         origin, title = images.origin, images.title
         if images.fingerprint == data.fingerprint:
@@ -147,6 +138,13 @@ def open_universum(recipe: Recipe, data: Data, images=None) -> Universum | None:
             "give one or more of the same size"
         )
     unlabelled = Images(images, np.zeros(len(images), np.int64))
+    own = fingerprint((), unlabelled)
+    if before and own != before["fingerprint"]:
+        raise ValueError(
+            f"the unlabelled images are not the same as before: {title} has "
+            f"fingerprint {own}, the run was started on {before['title']}, "
+            f"{before['fingerprint']}"
+        )
     return Universum(
         kind=recipe.universum,
         x=unlabelled.x,
@@ -154,64 +152,15 @@ def open_universum(recipe: Recipe, data: Data, images=None) -> Universum | None:
         classes=data.classes,
         logit=recipe.universum_logit,
         title=title,
-        fingerprint=fingerprint((), unlabelled),
+        fingerprint=own,
         origin=origin,
     )
 
 
-def _load(recipe: Recipe, data: Data) -> Data:
-    source = recipe.universum_data
-    if not source:
-        raise ValueError(
-            f"universum={recipe.universum} needs unlabelled images: give "
-            "universum_data, a folder or another source of images; received none"
-        )
-    try:
-        return load_data(source, image_size=data.input_shape[:2])
-    except ValueError as error:
-        raise ValueError(
-            f"universum_data for images of {data.input_shape[0]}x"
-            f"{data.input_shape[1]} pixels: {error}"
-        ) from error
-
-
-def reopen_universum(recipe: Recipe, data: Data, before: dict | None, images=None):
-    """Read the unlabelled images of a training that is resumed.
-
-    Returns:
-        The universum, None where the recipe has none.
-
-    Raises:
-        ValueError: the images are not the same as before, or have to be given.
-    """
-    if before is None:
-        return open_universum(recipe, data, images)
-    if images is None and not before["origin"]:
-        raise ValueError(
-            f"the training was started with unlabelled images, {before['title']}, "
-            "which load_data had not made; give the same again: resume(folder, "
-            "universum_data=…)"
-        )
-    if images is None:
-        images = load_data(**before["origin"])
-    elif isinstance(images, str | os.PathLike):
-        images = load_data(images, image_size=data.input_shape[:2])
-    universum = open_universum(recipe, data, images)
-    if universum is not None and universum.fingerprint != before["fingerprint"]:
-        raise ValueError(
-            f"the unlabelled images are not the same as before: {universum.title} has "
-            f"fingerprint {universum.fingerprint}, the run was started on "
-            f"{before['title']}, {before['fingerprint']}"
-        )
-    return universum
-
-
 def without_dustbin(model, trained, classes: int):
-    """Return a network that answers with the first classes alone.
+    """Return a network of the same name and layers that answers with the first classes.
 
-    Returns:
-        A functional `keras.Model` of the same name and layers; each output is the
-        first k logits and, where `model` has one, a softmax over them.
+    Each output is the first k logits and, where `model` has one, a softmax over them.
     """
     outputs = []
     for output, logits in zip(model.outputs, trained.outputs, strict=True):

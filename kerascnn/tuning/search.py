@@ -1,10 +1,6 @@
-"""The search: trials are trained one after the other, each with other values.
-
-And what it found: the trials, the best recipe, and two pictures.
-"""
+"""The search: trials with other values, one after the other, and what they found."""
 
 import contextlib
-import functools
 import gc
 import logging
 import math
@@ -23,7 +19,7 @@ from kerascnn.data import Data, load_data
 from kerascnn.environment import first_missing
 from kerascnn.tables import Column, Table
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
-from kerascnn.training.network import builder_defaults, check_options
+from kerascnn.training.recipe import builder_defaults, check_options
 from kerascnn.tuning.space import (
     default_space,
     plain_space,
@@ -32,37 +28,32 @@ from kerascnn.tuning.space import (
     starting_point,
 )
 
+DATA = ("name", "fingerprint", "input_shape")  # what of it a study keeps
+
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a search.
-
-    Attributes:
-        number: from 0.
-        end: "finished"; "pruned", given up as worse than the others; "diverged";
-            "impossible", for values that do not go together; "failed", interrupted or
-            killed; or "running", here or in another process.
-        accuracy: on the validation images, in percent: after the last epoch, or of the
-            best one where the recipe keeps that; of a pruned trial, its last. None
-            where there is none.
-        epochs: how many were trained.
-        seconds: from start to end; None while it runs.
-        values: what it was trained with, of all that is searched.
-        why: why it ended early, "" where it did not.
-    """
+    """One training of a search; its number counts from 0."""
 
     number: int
+    # "finished"; "pruned", given up as worse than the others; "diverged"; "impossible",
+    # for values that do not go together; "failed", interrupted or killed; "running",
+    # here or in another process.
     end: str
+    # On the validation images, percent, after the last epoch, or of the best one where
+    # the recipe keeps that; None where there is none.
     accuracy: float | None
-    epochs: int
-    seconds: float | None
-    values: dict[str, Any]
-    why: str = ""
+    epochs: int  # that were trained
+    seconds: float | None  # from start to end; None while it runs
+    values: dict[str, Any]  # of all that is searched
+    why: str = ""  # it ended early
 
 
 @dataclass(frozen=True)
 class Tuning:
     """What `tune` found; `str()` is a table and what to type next.
+
+    What is of the best trial raises ValueError where no trial is finished.
 
     Attributes:
         folder: of the study.
@@ -91,17 +82,6 @@ class Tuning:
         done = [t for t in self.trials if t.end == "finished"]
         return max(done, key=lambda trial: trial.accuracy, default=None)
 
-    @property
-    def best_value(self) -> float:
-        """Validation accuracy of the best trial, in percent.
-
-        It was chosen as the best of many, so that other images promise a little less.
-
-        Raises:
-            ValueError: no trial is finished.
-        """
-        return self._the_best().accuracy
-
     def _the_best(self) -> Trial:
         if self.best is None:
             raise ValueError(
@@ -111,31 +91,27 @@ class Tuning:
         return self.best
 
     @property
-    def best_folder(self) -> Path:
-        """The best trial's run folder, complete but for the test: `resume` makes it.
+    def best_value(self) -> float:
+        """Validation accuracy of the best trial, in percent.
 
-        Raises:
-            ValueError: no trial is finished.
+        It was chosen as the best of many, so that other images promise a little less.
         """
+        return self._the_best().accuracy
+
+    @property
+    def best_folder(self) -> Path:
+        """The best trial's run folder, complete but for the test: `resume` makes it."""
         return self.folder / f"trial-{self._the_best().number}"
 
     @property
     def best_recipe(self) -> dict[str, Any]:
-        """Every value of the best trial's recipe: `train(name, data, best_recipe)`.
-
-        Raises:
-            ValueError: no trial is finished.
-        """
+        """Every value of the best trial's recipe: `train(name, data, best_recipe)`."""
         values, _ = split(self._the_best().values)
         return dict(vars(self._recipe.replace(**values)))
 
     @property
     def best_options(self) -> dict[str, Any]:
-        """The best trial's arguments of the builder: `train(…, options=…)`.
-
-        Raises:
-            ValueError: no trial is finished.
-        """
+        """The best trial's arguments of the builder: `train(…, options=…)`."""
         _, options = split(self._the_best().values)
         return {**self._options, **options}
 
@@ -144,9 +120,6 @@ class Tuning:
         """What to add to `kerascnn train`: `--set key=value` and `--option key=value`.
 
         One for each value that differs from the card's recipe or was searched.
-
-        Raises:
-            ValueError: no trial is finished.
         """
         searched = self._the_best().values
         own = vars(self._card_recipe)
@@ -156,16 +129,11 @@ class Tuning:
             if key != "options" and (key in searched or value != own[key])
         ]
         options = self.best_options.items()
-        lines += [f"--option {key}={_text(value)}" for key, value in options]
-        return lines
+        return lines + [f"--option {key}={_text(value)}" for key, value in options]
 
     @property
     def command(self) -> str | None:
-        """The command that trains the best recipe; None where words cannot name it.
-
-        Raises:
-            ValueError: no trial is finished.
-        """
+        """The command that trains the best recipe; None where words cannot name it."""
         if self._command is None:
             return None
         parts = [part for line in self.settings for part in line.split(" ", 1)]
@@ -182,13 +150,11 @@ class Tuning:
             Column("end", "end", right=False),
             *(Column(key, key.removeprefix("option:"), _text) for key in keys),
         ]
+        own = ("accuracy", "epochs", "seconds", "end")
         rows = [
             {
                 "trial": t.number,
-                "accuracy": t.accuracy,
-                "epochs": t.epochs,
-                "seconds": t.seconds,
-                "end": t.end,
+                **{key: getattr(t, key) for key in own},
                 **{key: t.values.get(key) for key in keys},
                 "why": t.why or None,
             }
@@ -198,17 +164,15 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it; `best` is None without any."""
-        best = None
-        if self.best is not None:
-            best = {
-                "trial": self.best.number,
-                "validation_accuracy": self.best_value,
-                "recipe": self.best_recipe,
-                "options": self.best_options,
-                "settings": self.settings,
-                "command": self.command,
-                "run": str(self.best_folder),
-            }
+        best = self.best and {
+            "trial": self.best.number,
+            "validation_accuracy": self.best_value,
+            "recipe": self.best_recipe,
+            "options": self.best_options,
+            "settings": self.settings,
+            "command": self.command,
+            "run": str(self.best_folder),
+        }
         return {
             "folder": str(self.folder),
             "model": self.name,
@@ -228,10 +192,8 @@ class Tuning:
             lines.append(f"running, in another process: {running}")
         if self.best is None:
             return "\n".join([*lines, "no trial is finished"])
-        lines.append(
-            f"best: trial {self.best.number}, validation accuracy "
-            f"{self.best_value:.2f} %"
-        )
+        reached = f"validation accuracy {self.best_value:.2f} %"
+        lines.append(f"best: trial {self.best.number}, {reached}")
         lines += [f"  {setting}" for setting in self.settings]
         if self.command:
             lines.append(f"train it anew: {self.command}")
@@ -244,24 +206,17 @@ class Tuning:
     def plot(self, folder: str | os.PathLike | None = None) -> tuple[Path, Path]:
         """Draw, as Optuna does, the history of the search and the importances.
 
-        Args:
-            folder: where to write; default the folder of the study.
-
-        Returns:
-            The paths of `history.png` and `importances.png`.
+        Returns the paths of `history.png` and `importances.png`, which are written to
+        the given folder, by default that of the study.
         """
         from kerascnn.tuning.study import pictures
 
         folder = self.folder if folder is None else Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        of = f"{self.name} on {self.data}"
+        few = "" if self.importances else ", too few finished trials to tell"
+        titles = f"Search for a recipe: {of}", f"What decides: {of}{few}"
         paths = folder / "history.png", folder / "importances.png"
-        titles = (
-            f"Search for a recipe: {self.name} on {self.data}",
-            (
-                f"What decides: {self.name} on {self.data}"
-                + ("" if self.importances else ", too few finished trials to tell")
-            ),
-        )
         drawn = pictures(self.trials, self.importances)
         for path, title, figure in zip(paths, titles, drawn, strict=True):
             figure.axes[0].set_title(title, parse_math=False)
@@ -271,11 +226,9 @@ class Tuning:
 
 def _text(value: Any) -> str:
     """A value as the command line reads it."""
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, list | tuple):
-        return ",".join(f"{part!r}" for part in value)
-    return str(value)
+        return ",".join(map(repr, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def tune(
@@ -296,24 +249,19 @@ def tune(
     """Search for the values of a recipe that reach the best validation accuracy.
 
     A sequence of trainings, each with values that the results so far make promising:
-    Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), in place
-    of the neural network of Snoek et al. (ICML 2015, arXiv 1502.05700). The first trial
-    has the recipe's own values, as far as the space holds them. A trial whose accuracy
-    is below the median of the others at the same epoch is given up, after a third of
-    its epochs.
+    Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011). The first
+    trial has the recipe's own values, as far as the space holds them. A trial whose
+    accuracy is below the median of the others at the same epoch is given up, after a
+    third of its epochs. All have one seed, so that they differ in their values alone.
 
     The test images are never read. The best trial's run folder is kept as a training
     that has all its epochs and lacks its test: `resume(tuning.best_folder)`, or
-    `kerascnn train --resume`, reads them, once. All trials have one seed, so that they
-    differ in their values alone; the best of many is partly luck, and a training with
-    other seeds tells how much.
+    `kerascnn train --resume`, reads them, once.
 
     Everything is in the folder. Called again with the same arguments, the search goes
-    on until there are `trials` in all. Several processes may work at one folder at the
-    same time; on one GPU they need TF_FORCE_GPU_ALLOW_GROWTH=true, or with JAX
-    XLA_PYTHON_CLIENT_PREALLOCATE=false, so that they share its memory. Ctrl-C leaves
-    the finished trials; the one that ran is recorded as failed and another takes its
-    place.
+    on until there are `trials` in all; what Ctrl-C broke off is made anew. Several
+    processes may work at one folder; on one GPU they need
+    TF_FORCE_GPU_ALLOW_GROWTH=true, or with JAX XLA_PYTHON_CLIENT_PREALLOCATE=false.
 
     Args:
         model: a name of the zoo, or a built Keras model as `train` takes it: every
@@ -321,8 +269,8 @@ def tune(
         data: a `Data` with validation images, or what `load_data` takes.
         space: what is searched, such as `{"learning_rate": [1e-3, 0.1, "log"]}`; see
             `kerascnn.tuning.space.space_from`. Default: that of the network's card,
-            else learning rate, weight cost, label smoothing, crop, flip and, of SGD,
-            the momentum; without what the arguments below set.
+            else what `kerascnn.tuning.space.default_space` says; without what the
+            arguments below set.
         recipe: where the search starts: name of a recipe on the card, a dict, or a
             `Recipe`.
         trials: number of trials in all, those that were pruned or diverged included.
@@ -334,16 +282,16 @@ def tune(
         progress: show a line a trial on standard error.
         **overrides: values of the recipe for every trial, such as `batch_size=64`.
 
-    Returns:
-        Every trial of the folder, the best recipe among them, and the importances.
-
     Raises:
         ModuleNotFoundError: Optuna is not installed.
         ValueError: unknown name, key or value; no validation images; the folder's study
             is of something else.
         FileExistsError: the folder holds something other than a study.
     """
-    _require_optuna()
+    if package := first_missing(("optuna",)):
+        raise ModuleNotFoundError(
+            f'tuning needs {package}: pip install "kerascnn[tune]"'
+        )
     from kerascnn.tuning.study import SharedStudy
 
     if trials < 1:
@@ -367,13 +315,24 @@ def tune(
     options = {**base.options, **(options or {})}
     check_options(model, [*options, *split(searched)[1]])
     own = {**builder_defaults(named), **options} if named else {}
+    # All that makes the trials of a study comparable.
+    parts = {part: len(getattr(data, part)) for part in ("train", "validation")}
+    setup = {
+        "model": {"name": name, "options": options},
+        "data": {key: getattr(data, key) for key in DATA} | parts,
+        "recipe": {k: v for k, v in vars(base).items() if k != "options"},
+        "space": plain_space(searched),
+        "seed": seed,
+    }
+    if not named:  # names of layers are counted on in a process: two have other ones
+        setup["model"]["weights"] = [list(w.shape) for w in model.weights]
     shared = SharedStudy(
         Path(folder or Path("tuning") / f"{name}-{data.name}"),
-        _setup(model, name, data, base, options, searched, seed),
+        setup,
         start=starting_point(searched, base, own),
         epochs=base.epochs,
     )
-    show = _Lines(base.epochs, shared.trials()) if progress else None
+    show = _Lines(shared.trials()) if progress else None
     begun = time.monotonic()
     try:
         while timeout is None or time.monotonic() - begun < timeout:
@@ -389,7 +348,12 @@ def tune(
     finally:
         shared.close()
         if show:
-            show.close()
+            show.status.stop()
+    # A command starts from the named recipe, else from the card's default.
+    card = zoo.registry.cards().get(name)
+    own = Recipe()
+    if isinstance(recipe, str) or (card and "default" in card.recipes):
+        own = recipe_for(name, recipe if isinstance(recipe, str) else "default")
     return Tuning(
         folder=shared.folder,
         name=name,
@@ -398,73 +362,31 @@ def tune(
         importances=shared.importances(),
         _recipe=base,
         _options=options,
-        _card_recipe=_card_recipe(name, recipe),
+        _card_recipe=own,
         _command=_command(named, data, recipe, seed),
     )
-
-
-def _require_optuna() -> None:
-    if package := first_missing(("optuna",)):
-        raise ModuleNotFoundError(
-            f'tuning needs {package}: pip install "kerascnn[tune]"'
-        )
 
 
 def _space(space, name, base: Recipe, data: Data, fixed: set, options: dict):
     """Return what is searched; what was set is not."""
     fixed = fixed | {f"option:{key}" for key in options}
-    if space is not None:
-        searched = space_from(space)
-        if both := sorted(fixed & set(searched)):
-            raise ValueError(f"a value is set or searched; received {both[0]} twice")
-        return searched
-    card = zoo.registry.cards().get(name)
-    table = card.search if card and card.search else None
-    if table is None:
-        table = default_space(base, data.input_shape)
-    return space_from({key: v for key, v in table.items() if key not in fixed})
-
-
-def _setup(model, name, data: Data, base: Recipe, options, searched, seed) -> dict:
-    """Return all that makes the trials of a study comparable."""
-    network = {"name": name, "options": options}
-    if not isinstance(model, str):
-        # Names of layers are counted on in a process: two have other ones.
-        network["weights"] = [list(w.shape) for w in model.weights]
-    return {
-        "model": network,
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "input_shape": list(data.input_shape),
-            "train": len(data.train),
-            "validation": len(data.validation),
-        },
-        "recipe": {k: v for k, v in vars(base).items() if k != "options"},
-        "space": plain_space(searched),
-        "seed": seed,
-    }
-
-
-def _card_recipe(name: str, recipe) -> Recipe:
-    """Return the recipe that a command starts from: the named one, else the default."""
-    if isinstance(recipe, str):
-        return recipe_for(name, recipe)
-    card = zoo.registry.cards().get(name)
-    return recipe_for(name) if card and "default" in card.recipes else Recipe()
+    if space is None:
+        card = zoo.registry.cards().get(name)
+        table = (card and card.search) or default_space(base, data.input_shape)
+        return space_from({key: v for key, v in table.items() if key not in fixed})
+    searched = space_from(space)
+    if both := sorted(fixed & set(searched)):
+        raise ValueError(f"a value is set or searched; received {both[0]} twice")
+    return searched
 
 
 def _command(named, data: Data, recipe, seed: int) -> tuple[str, ...] | None:
-    """Return the words of the training's command, its settings left out."""
+    """Return the words of the training's command, its settings left out, if any."""
     asked = {k: v for k, v in data.origin.items() if v is not None}
     size = asked.pop("image_size", None)
-    plain = set(asked) <= {"source", "seed"} and asked.get("seed", 0) == 0
-    if (
-        not named
-        or "source" not in asked
-        or not plain
-        or not (size is None or isinstance(size, int))
-    ):
+    plain = {*asked} <= {"source", "seed"} and asked.get("seed", 0) == 0
+    plain = plain and (size is None or isinstance(size, int))
+    if not named or "source" not in asked or not plain:
         return None
     words = ["kerascnn", "train", named, "--data", asked["source"]]
     if size is not None:
@@ -479,8 +401,7 @@ def _attempt(shared, trial, values, model, data, base, options, seed, show) -> N
     found, built = split(values)
     try:
         recipe = base.replace(**found)
-    except ValueError as error:
-        # Each value is possible by itself; together they are not.
+    except ValueError as error:  # each value is possible, together they are not
         shared.prune(trial, "impossible", str(error))
         return
     report = _Report(trial, recipe, show)
@@ -503,8 +424,7 @@ def _attempt(shared, trial, values, model, data, base, options, seed, show) -> N
         )
     except TrainingDivergedError as error:
         shared.prune(trial, "diverged", str(error))
-    except BaseException as error:
-        # Ctrl-C among it: the search ends, the study stays in order.
+    except BaseException as error:  # Ctrl-C among it: the study stays in order
         shared.fail(trial, str(error) or type(error).__name__)
         raise
     else:
@@ -547,8 +467,12 @@ class _Report(keras.callbacks.Callback):
         accuracy = 100 * logs["val_accuracy"]
         self.accuracies.append(accuracy)
         self.trial.report(accuracy, step=epoch)
-        if self.show:
-            self.show.epoch(self.trial.number, epoch + 1, accuracy)
+        if self.show and self.show.console.is_terminal:
+            self.show.status.update(
+                f"trial {self.trial.number}: epoch {epoch + 1} of "
+                f"{self.recipe.epochs}, {accuracy:.2f} %"
+            )
+            self.show.status.start()
         # A trial that has all its epochs is a finished one, however poor.
         if epoch + 1 < self.recipe.epochs and self.trial.should_prune():
             self.model.stop_training = True
@@ -561,37 +485,21 @@ class _Report(keras.callbacks.Callback):
 class _Lines:
     """A line a trial on standard error and, on a terminal, the epoch that runs."""
 
-    def __init__(self, epochs: int, before):
+    def __init__(self, before):
         self.console = Console(stderr=True)
-        self.epochs = epochs
-        self.say(f"{'trial':>7}  {'val. acc.':>9}  {'best':>7}  {'seconds':>7}  values")
+        self.status = self.console.status("")
+        self._say(
+            f"{'trial':>7}  {'val. acc.':>9}  {'best':>7}  {'seconds':>7}  values"
+        )
         for trial in before:  # of a search that is continued
             self.line(before[: trial.number + 1], trial.number)
 
-    @functools.cached_property
-    def status(self):
-        """What is shown of the running trial; made when it is first needed."""
-        return self.console.status("")
-
-    def say(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def epoch(self, number: int, epoch: int, accuracy: float) -> None:
-        """Show how far a trial is."""
-        if self.console.is_terminal:
-            self.status.update(
-                f"trial {number}: epoch {epoch} of {self.epochs}, {accuracy:.2f} %"
-            )
-            self.status.start()
-
-    def close(self) -> None:
-        """Show no epoch any more."""
-        if self.console.is_terminal:
-            self.status.stop()
 
     def line(self, trials, number: int) -> None:
         """Write the line of a trial that is over."""
-        self.close()
+        self.status.stop()
         trial = next(t for t in trials if t.number == number)
         done = [t.accuracy for t in trials if t.end == "finished"]
         best = f"{max(done):.2f}" if done else "-"
@@ -600,4 +508,4 @@ class _Lines:
             reached = trial.end if trial.accuracy is None else f"({reached})"
         values = " ".join(f"{key}={value}" for key, value in trial.values.items())
         seconds = math.ceil(trial.seconds or 0)
-        self.say(f"{number:>7}  {reached:>9}  {best:>7}  {seconds:>7}  {values}")
+        self._say(f"{number:>7}  {reached:>9}  {best:>7}  {seconds:>7}  {values}")

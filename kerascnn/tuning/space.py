@@ -39,18 +39,12 @@ class Range:
     log: bool = False  # uniform in the logarithm
     whole: bool = False
 
-    def plain(self) -> dict[str, Any]:
-        """Return it as `space_from` reads it."""
-        ends = {"low": self.low, "high": self.high}
-        return {**ends, "log": self.log, "int": self.whole}
-
     def holds(self, value) -> bool:
         """Tell whether a value is one of its numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return self.low <= value <= self.high and (
-            not self.whole or value == int(value)
-        )
+        fits = not self.whole or value == int(value)
+        return fits and self.low <= value <= self.high
 
     def rounded(self, value):
         """Return the number to train with: few digits, inside the range."""
@@ -64,10 +58,6 @@ class Choices:
     """Some values, without an order among them."""
 
     values: tuple
-
-    def plain(self) -> dict[str, Any]:
-        """Return it as `space_from` reads it."""
-        return {"choices": list(self.values)}
 
     def holds(self, value) -> bool:
         """Tell whether a value is one of them."""
@@ -92,11 +82,7 @@ def space_from(table: Mapping[str, Any]) -> Space:
             option is where both ends are integers, unless `int` says otherwise. A
             choice that is a list, such as milestones, is kept as text: "60,80".
 
-    Returns:
-        The space, by key.
-
-    Raises:
-        ValueError: it is empty, a key is not known, or a value is not possible.
+    Raises ValueError where it is empty, a key is not known, or a value not possible.
     """
     if not table:
         raise ValueError(
@@ -107,14 +93,7 @@ def space_from(table: Mapping[str, Any]) -> Space:
 
 
 def parse_space(pairs: Mapping[str, str]) -> dict[str, Any]:
-    """Read a space as the command line has it.
-
-    Returns:
-        A table for `space_from`.
-
-    Raises:
-        ValueError: a text has neither form.
-    """
+    """Read a space as the command line has it; ValueError where a text has no form."""
     table: dict[str, Any] = {}
     for key, text in pairs.items():
         low, _, rest = text.partition(":")
@@ -136,8 +115,7 @@ def parse_space(pairs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _plain(text: str) -> Any:
-    """Numbers, true and false as JSON writes them; else text."""
-    try:
+    try:  # numbers, true and false as JSON writes them
         return json.loads(text)
     except ValueError:
         return text
@@ -145,15 +123,24 @@ def _plain(text: str) -> Any:
 
 def plain_space(space: Space) -> dict[str, dict[str, Any]]:
     """Return a space as JSON and TOML can hold it; `space_from` reads it again."""
-    return {key: entry.plain() for key, entry in space.items()}
+    return {
+        key: {"choices": list(entry.values)}
+        if isinstance(entry, Choices)
+        else {
+            "low": entry.low,
+            "high": entry.high,
+            "log": entry.log,
+            "int": entry.whole,
+        }
+        for key, entry in space.items()
+    }
 
 
 def default_space(recipe: Recipe, input_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return what is worth a search for most networks, around a recipe.
 
-    The learning rate, a factor of ten to either side; what limits overfitting: weight
-    cost, label smoothing, crop and flip; with "sgd" the momentum. The recipe's own
-    values are mostly among it.
+    The learning rate, and what limits overfitting. The recipe's own values are mostly
+    among it.
     """
     rate = recipe.learning_rate
     space: dict[str, Any] = {"learning_rate": [rate / 10, rate * 10, "log"]}
@@ -174,27 +161,21 @@ def default_space(recipe: Recipe, input_shape: tuple[int, int, int]) -> dict[str
 
 
 def starting_point(space: Space, recipe: Recipe, options: Mapping) -> dict[str, Any]:
-    """Return those of the recipe's and the builder's own values that the space holds.
+    """Return what the space holds of the recipe's and the builder's own values.
 
     The first trial has them, so that the best is compared with what there was.
     """
-    found = {}
-    for key, entry in space.items():
-        if key.startswith(OPTION):
-            own = options.get(key.removeprefix(OPTION))
-        else:
-            own = _storable(getattr(recipe, key))
-        if entry.holds(own):
-            found[key] = own
-    return found
+    own = {f"{OPTION}{key}": value for key, value in options.items()}
+    own |= {key: _storable(value) for key, value in vars(recipe).items()}
+    return {k: own[k] for k, entry in space.items() if entry.holds(own.get(k))}
 
 
 def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part the values of a trial into those of the recipe and those of the builder."""
-    recipe = {k: v for k, v in values.items() if not k.startswith(OPTION)}
-    options = {
-        k.removeprefix(OPTION): v for k, v in values.items() if k.startswith(OPTION)
-    }
+    recipe, options = {}, {}
+    for key, value in values.items():
+        part = options if key.startswith(OPTION) else recipe
+        part[key.removeprefix(OPTION)] = value
     return recipe, options
 
 
@@ -205,16 +186,15 @@ def _entry(key: str, given: Any) -> Range | Choices:
         check_keys([key])
     elif not key.removeprefix(OPTION).isidentifier():
         raise ValueError(f"an option is option:NAME; received {key!r}")
-    if isinstance(given, Mapping):
+    if isinstance(given, list | tuple) and len(given) in (2, 3):
+        if len(given) == 2 or given[2] == "log":
+            ends = {"low": given[0], "high": given[1]}
+            return _range(key, {**ends, "log": len(given) == 3})
+    elif isinstance(given, Mapping):
         if set(given) == {"choices"}:
             return _choices(key, given["choices"])
         if {"low", "high"} <= set(given) <= {"low", "high", "log", "int"}:
             return _range(key, dict(given))
-    elif isinstance(given, list | tuple) and (
-        len(given) == 2 or (len(given) == 3 and given[2] == "log")
-    ):
-        ends = {"low": given[0], "high": given[1]}
-        return _range(key, {**ends, "log": len(given) == 3})
     raise ValueError(f"{key} is searched in {_FORMS}; received {given!r}")
 
 

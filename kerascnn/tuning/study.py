@@ -7,13 +7,11 @@ The folder holds
     trial-7/        the run folder of the best trial, and of those that run now
     .locks/         which process works at what
 
-Optuna offers a SQLite database or a journal. The journal is chosen: it is a text file
-that is only ever appended to, under a lock; a process that is killed leaves it whole,
-and Optuna's own advice for several processes is against SQLite, whose writers lock
-each other out. What the journal lacks is to see that a process died, and to count
-trials over all processes. Both are done here with file locks: whoever asks for a trial
-holds the study's lock, and holds the trial's lock as long as it trains. The operating
-system frees the locks of a process that ended, however it ended.
+Optuna's journal is a text file that is only ever appended to, under a lock: a process
+that is killed leaves it whole, and the writers of a SQLite database lock each other
+out. What it lacks is to see that a process died, and to count trials over all
+processes: whoever asks for a trial holds the study's lock, and the trial's lock as long
+as it trains; the operating system frees the locks of a process that ended.
 """
 
 import contextlib
@@ -37,7 +35,7 @@ from optuna.importance import (
     PedAnovaImportanceEvaluator,
     get_param_importances,
 )
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.storages.journal import (
     JournalFileBackend,
     JournalFileOpenLock,
@@ -55,39 +53,23 @@ UNPRUNED = 5  # trials that are finished whatever they promise, to know a median
 FEWEST = 10  # finished trials from which importances are told
 
 
-class SeededTPE(BaseSampler):
+class SeededTPE(TPESampler):
     """The tree-structured Parzen estimator, whose draws depend on seed and trial alone.
 
-    Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011. Every
-    trial has a generator of its own, from the seed and the number of the trial: so two
-    processes with one seed do not try the same, and a study that was broken off goes on
-    as if it had not been. Trials that other processes run count as poor ones, so that
+    So two processes with one seed do not try the same, and a study that was broken off
+    goes on as if it had not been. Trials that other processes run count as poor ones:
     their neighbourhood is left to them.
     """
 
     def __init__(self, seed: int):
-        self._seed = seed
-        self._tpe = TPESampler(seed=seed)
+        super().__init__(seed=seed, constant_liar=True)
+        self._of_study = seed
 
     def before_trial(self, study, trial) -> None:
-        """Begin the draws of a trial."""
-        state = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)
-        self._tpe = TPESampler(seed=int(state[0]), constant_liar=True)
-        self._tpe.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study, trial):
-        """Return what is drawn together."""
-        return self._tpe.infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study, trial, search_space):
-        """Draw it."""
-        return self._tpe.sample_relative(study, trial, search_space)
-
-    def sample_independent(self, study, trial, param_name, param_distribution):
-        """Draw a single value."""
-        return self._tpe.sample_independent(
-            study, trial, param_name, param_distribution
-        )
+        """Begin the draws of a trial, with a generator of its own."""
+        seeds = np.random.SeedSequence([self._of_study, trial.number])
+        super().__init__(seed=int(seeds.generate_state(1)[0]), constant_liar=True)
+        super().before_trial(study, trial)
 
 
 def _distribution(entry):
@@ -157,8 +139,7 @@ class SharedStudy:
     def claim(self, total: int) -> optuna.Trial | None:
         """Return the next trial to train, None where there are `total` already.
 
-        Trials count that are finished, pruned or diverged, and those that a living
-        process trains now; not those that were interrupted.
+        Those that were interrupted do not count.
         """
         with self._lock:
             self._bury()
@@ -167,17 +148,15 @@ class SharedStudy:
             if sum(state in counted for state in states) >= total:
                 return None
             trial = self._study.ask(self._distributions)
-            lock = self._lock_for(f"trial-{trial.number}")
-            lock.acquire(timeout=0)
-            self._held[trial.number] = lock
+            self._held[trial.number] = self._lock_for(f"trial-{trial.number}")
+            self._held[trial.number].acquire(timeout=0)
             return trial
 
     def values(self, params: dict) -> dict[str, Any]:
         """Return the values that a trial trains with, from those that were drawn."""
+        own = self.start  # kept as it is: the recipe's own may have more digits
         return {
-            key: value
-            if key in self.start and self.start[key] == value
-            else self.space[key].rounded(value)
+            key: value if own.get(key) == value else self.space[key].rounded(value)
             for key, value in params.items()
         }
 
@@ -186,11 +165,7 @@ class SharedStudy:
         self._tell(trial, TrialState.COMPLETE, "finished", "", accuracy)
 
     def prune(self, trial: optuna.Trial, end: str, why: str) -> None:
-        """Record a trial that was given up.
-
-        The sampler learns from it, other than from a failed one: where a loss diverged
-        there is nothing to find.
-        """
+        """Record a trial that was given up, from which the sampler learns."""
         self._tell(trial, TrialState.PRUNED, end, why)
 
     def fail(self, trial: optuna.Trial, why: str) -> None:
@@ -202,17 +177,14 @@ class SharedStudy:
             trial.set_user_attr("end", end)
             trial.set_user_attr("why", why)
             self._study.tell(trial, accuracy, state)
-            self._release(trial.number)
+            self._held.pop(trial.number).release()
             self._clean()
-
-    def _release(self, number: int) -> None:
-        if lock := self._held.pop(number, None):
-            lock.release()
 
     def close(self) -> None:
         """Let go of what this process still holds."""
-        for number in list(self._held):
-            self._release(number)
+        for lock in self._held.values():
+            lock.release()
+        self._held.clear()
 
     def _bury(self) -> None:
         """Record as failed the trials whose process is gone; holds the study's lock."""
@@ -229,15 +201,14 @@ class SharedStudy:
     def _clean(self) -> None:
         """Remove what trials that are over left; holds the study's lock."""
         trials = self._study.get_trials(deepcopy=False)
-        best = _best(trials)
+        done = [t for t in trials if t.state == TrialState.COMPLETE]
+        best = max(done, key=lambda trial: trial.value, default=None)
         for trial in trials:
             if trial.state.is_finished():
                 lock = self.folder / ".locks" / f"trial-{trial.number}.lock"
                 lock.unlink(missing_ok=True)
-                if (
-                    trial is not best
-                    and (run := self.run_folder(trial.number)).exists()
-                ):
+                run = self.run_folder(trial.number)
+                if trial is not best and run.exists():
                     shutil.rmtree(run)
 
     def run_folder(self, number: int) -> Path:
@@ -248,49 +219,36 @@ class SharedStudy:
         """Return every trial so far, those of other processes too."""
         with self._lock:
             self._bury()
-            return tuple(
-                self._plain(trial)
-                for trial in self._study.get_trials(deepcopy=False)
-                if trial.state != TrialState.WAITING
-            )
+            all_of_them = self._study.get_trials(deepcopy=False)
+            begun = (t for t in all_of_them if t.state != TrialState.WAITING)
+            return tuple(map(self._plain, begun))
 
     def _plain(self, trial: FrozenTrial) -> Trial:
         ends = {TrialState.RUNNING: "running", TrialState.FAIL: "failed"}
-        reported = trial.intermediate_values
         end = trial.user_attrs.get("end", ends.get(trial.state, "failed"))
         counts = end in ("finished", "pruned") and trial.value is not None
         return Trial(
             number=trial.number,
             end=end,
             accuracy=trial.value if counts else None,
-            epochs=len(reported),
+            epochs=len(trial.intermediate_values),
             seconds=trial.duration.total_seconds() if trial.duration else None,
             values=self.values(trial.params),
-            why=trial.user_attrs.get(
-                "why", "" if end == "running" else "it was killed"
-            ),
+            why=trial.user_attrs.get("why", "it was killed" * (end != "running")),
         )
 
     def importances(self) -> dict[str, float]:
         """Return how much of the success each value decides, the largest first.
 
-        Watanabe et al., "PED-ANOVA", IJCAI 2023: how far the distribution of a value
-        among the best finished trials differs from that among all of them. The best
-        are a tenth, or five where that is more. The shares add up to 1.
-
-        Returns:
-            By key; empty where fewer than ten trials are finished.
+        How far the distribution of a value among the best finished trials, a tenth or
+        five, differs from that among all (Watanabe et al., "PED-ANOVA", IJCAI 2023).
+        The shares add up to 1; there are none where fewer than ten are finished.
         """
         done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(done) < FEWEST:
             return {}
         evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, 5 / len(done)))
         return get_param_importances(self._study, evaluator=evaluator)
-
-
-def _best(trials: list[FrozenTrial]) -> FrozenTrial | None:
-    done = [t for t in trials if t.state == TrialState.COMPLETE]
-    return max(done, key=lambda trial: trial.value, default=None)
 
 
 def _make(folder: Path) -> None:
@@ -343,11 +301,7 @@ class _Known(BaseImportanceEvaluator):
 
 
 def pictures(trials, importances: dict[str, float]):
-    """Draw the history of a search and its importances, as Optuna draws them.
-
-    Returns:
-        Two matplotlib Figures.
-    """
+    """Return Optuna's Figures of the history of a search and of its importances."""
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as optuna_pictures
 

@@ -4,6 +4,7 @@ import pytest
 
 import zoo
 from kerascnn.training import Recipe
+from kerascnn.training.network import set_precision
 from kerascnn.training.optimizers import (
     Points,
     decayed,
@@ -12,7 +13,6 @@ from kerascnn.training.optimizers import (
     make_optimizer,
     offsets,
     resolve_precision,
-    set_precision,
 )
 
 

@@ -22,8 +22,7 @@ from kerascnn.training import (
     train,
 )
 from kerascnn.training.feed import Feed
-from kerascnn.training.network import in_logits, logits_model
-from kerascnn.training.optimizers import set_precision
+from kerascnn.training.network import in_logits, logits_model, set_precision
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
 
