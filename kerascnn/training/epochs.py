@@ -29,12 +29,9 @@ class TrainingDivergedError(RuntimeError):
 class Epochs(keras.callbacks.Callback):
     """The routine between two epochs, as a Keras callback.
 
-    What is shown goes to standard error, so that a program can read what a command
-    prints: a line an epoch and, on a terminal, a bar with the time left for all.
-
-    Attributes:
-        history: rows of the epochs that are done.
-        best: the weights of the best epoch, where the recipe keeps them.
+    `history` has the rows of the epochs that are done, `best` the weights of the best
+    one where the recipe keeps them. What is shown goes to standard error: a line an
+    epoch and, on a terminal, a bar with the time left for all.
     """
 
     def __init__(

@@ -18,14 +18,12 @@ class Feed(keras.utils.PyDataset):
     Args:
         images: the training images.
         units: of the output; labels become one-hot float32 (batch, units), of one unit
-            0 and 1.
+            0 and 1; for several `outputs` as many times.
         batch_size: images a batch, on all devices together; the last may be smaller.
         seed: of the run; None for images in their own order, to validate on.
-        augmentation: what to do to each batch.
+        augmentation: what to do to each batch, until the epoch `plain_from`, from 0.
         alternate_flip: mirror half of the images in the even epochs, the other half in
             the odd ones (arXiv 2404.00498, section 3.6).
-        outputs: number of outputs of the model; each gets the labels.
-        plain_from: the epoch, from 0, from which on images stay as they are.
         universum: unlabelled images, which take the place of some labelled ones.
         place: the devices; a batch becomes what they take, this host's part of it.
     """

@@ -270,10 +270,9 @@ def set_precision(model, policy: str) -> None:
 class TrainedModel(keras.Model):
     """A functional model with a training step of its own.
 
-    Attributes:
-        lookahead: the `Lookahead` with which a step ends, to be set after `compile`.
-        sizes: the number of images in a batch, by the size that it was filled up to,
-            to which a step cuts it off again; see `kerascnn.training.strategy`.
+    It begins with cutting a batch off to the number in `sizes`, by the size that it was
+    filled up to (see `kerascnn.training.strategy`), and ends with `lookahead`, which is
+    set after `compile`.
     """
 
     lookahead: Lookahead | None = None

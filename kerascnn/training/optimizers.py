@@ -139,10 +139,9 @@ def last_layer(model):
 class _Optimizer:
     """What the optimizers below do beyond those of Keras.
 
-    - Some variables have a multiple of the learning rate. It is the update's that is
-      multiplied, after the gradients have been clipped: exact with every optimizer,
-      where a multiple of the gradient would be none with Adam. Weight decay, which uses
-      the rate too, stays as it is.
+    - Some variables have a multiple of the learning rate: of the update's, after the
+      gradients have been clipped, since a multiple of the gradient would be none with
+      Adam. Weight decay, which uses the rate too, stays as it is.
     - A variable is updated by one kernel where TensorFlow has one.
     - Several devices clip their gradients as one, where `add_up` is set: TensorFlow's
       Keras clips the part that a device computed, and adds up the parts after that.

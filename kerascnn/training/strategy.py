@@ -1,13 +1,10 @@
 """Where a training computes: on one device, on several, or on several machines.
 
-Every device holds the whole network and computes a part of each batch (data parallel).
-A batch that does not divide evenly is filled up with repeated images, and what is
-repeated counts for nothing:
-
-- on JAX the step cuts it off again (`TrainedModel.sizes`), so that a step is that of
-  one device, batch normalisation and dropout included;
-- on TensorFlow it has the weight 0 in the loss (`Mirrored`). Batch normalisation and
-  dropout work on each device by itself there, and see the repeated images.
+Every device holds the whole network and computes a part of each batch, which is filled
+up with repeated images where it does not divide. They count for nothing: on JAX the
+step cuts them off again (`TrainedModel.sizes`), so that it is that of one device; on
+TensorFlow they have the weight 0 in the loss (`Mirrored`), but each device's batch
+normalisation and dropout see them.
 """
 
 import contextlib
@@ -224,12 +221,9 @@ def connect(hosts: "str | Sequence[str]", host_id: int) -> None:
     `train` and `resume` do it themselves. A program that computes with Keras before
     it trains calls it first. On processors the hosts exchange gradients with Gloo.
 
-    Args:
-        hosts: the address of every host, "name:port"; the first one coordinates.
-        host_id: which of them this process is, from 0.
-
-    Raises ValueError for another backend, no such host, where JAX has computed already,
-    or the process is connected otherwise.
+    `hosts` has the address "name:port" of each, of which the first one coordinates;
+    `host_id` tells which one this is, from 0. Raises ValueError for another backend, no
+    such host, and where JAX has computed already or is connected otherwise.
     """
     hosts = hosts_of(hosts)
     backend = keras.backend.backend()

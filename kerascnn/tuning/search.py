@@ -54,20 +54,14 @@ class Tuning:
     """What `tune` found; `str()` is a table and what to type next.
 
     What is of the best trial raises ValueError where no trial is finished.
-
-    Attributes:
-        folder: of the study.
-        name: of the network.
-        data: title of the images.
-        trials: every trial, in order; those of other processes too.
-        importances: the share of each searched value in the success, the largest
-            first; empty where fewer than ten trials are finished.
     """
 
-    folder: Path
-    name: str
-    data: str
-    trials: tuple[Trial, ...]
+    folder: Path  # of the study
+    name: str  # of the network
+    data: str  # title of the images
+    trials: tuple[Trial, ...]  # in order; those of other processes too
+    # The share of each searched value in the success, the largest first; empty where
+    # fewer than ten trials are finished.
     importances: dict[str, float]
     # Of the recipe that was searched from, with what was set; builder options; and
     # the recipe of the card that the lines of `settings` are given against.

@@ -7,11 +7,10 @@ The folder holds
     trial-7/        the run folder of the best trial, and of those that run now
     .locks/         which process works at what
 
-Optuna's journal is a text file that is only ever appended to, under a lock: a process
-that is killed leaves it whole, and the writers of a SQLite database lock each other
-out. What it lacks is to see that a process died, and to count trials over all
-processes: whoever asks for a trial holds the study's lock, and the trial's lock as long
-as it trains; the operating system frees the locks of a process that ended.
+Optuna's journal is a text file that is only ever appended to, under a lock, so that a
+process that is killed leaves it whole. What it lacks is to see that a process died, and
+to count trials over all of them: whoever asks for a trial holds the study's lock, and
+the trial's as long as it trains; the operating system frees those of a dead process.
 """
 
 import contextlib
