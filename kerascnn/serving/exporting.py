@@ -239,15 +239,17 @@ def refer(model, from_logits: bool | None = None, count: int = 256) -> Reference
     shape = _image_shape(model)
     images = check_images(shape, count)
     head = find_head(model, images)
+    scores = None
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # On a GPU `predict` compiles with XLA, which a server does not, and whose fused
-        # kernels round in another way.
-        answer = tf.function(lambda x: head.select(model(x, training=False)))
-        starts = range(0, len(images), BATCH)
-        scores = np.concatenate([answer(images[i : i + BATCH]) for i in starts])
-    else:
+        if tf.config.list_logical_devices("GPU"):
+            # There `predict` compiles with XLA, which a server does not, and whose
+            # fused kernels round in another way.
+            answer = tf.function(lambda x: head.select(model(x, training=False)))
+            starts = range(0, len(images), BATCH)
+            scores = np.concatenate([answer(images[i : i + BATCH]) for i in starts])
+    if scores is None:
         scores = head.select(model.predict(images, batch_size=BATCH, verbose=0))
     scores = np.asarray(scores, np.float32)
     if not np.isfinite(scores).all():
@@ -314,7 +316,7 @@ def check_images(shape: tuple[int, int, int], count: int = 256) -> np.ndarray:
     """
     if count < 2:
         raise ValueError(
-            f"a version is compared with its network on 2 images or more; received "
+            "a version is compared with its network on 2 images or more; received "
             f"images={count}"
         )
     random = np.random.default_rng(0)

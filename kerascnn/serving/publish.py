@@ -125,9 +125,7 @@ def publish(staged: Path, folder: Path, about: dict | None = None) -> Path:
 
     The next number is one more than the largest in use, whether or not what bears it
     is a version. `about` is what the manifest says beside the time and the files;
-    without it, none is written.
-
-    Raises OSError: the directory cannot be renamed, or there is no greater number.
+    without it, none is written. OSError: the directory cannot be renamed.
     """
     if about is not None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
