@@ -1,10 +1,5 @@
 """Many models in one table: what an accuracy costs; the lecture's ranking.
 
-    print(compare("lecture_cnn", "dense_mlp", "vgg19"))
-    compare("lecture_cnn", my_model, run).plot("accuracy.png")
-    print(ranking("resnet*"))
-    print(board())
-
 Networks of the zoo are read from their cards, without Keras.
 """
 
@@ -89,6 +84,10 @@ COLUMNS: dict[str, Column] = {
         Column("measured", "Measured %"),
     )
 }
+_PLAIN = (
+    *("name", "kind", "parameters", "trainable", "non_trainable", "ratio"),
+    *("macs", "memory", "weight_bytes", "depth"),
+)
 # Memory is not on a card, the graph must be built for it.
 DEFAULT_COLUMNS = tuple(key for key in COLUMNS if key != "memory")
 
@@ -111,12 +110,8 @@ class Comparison(Tabled):
         """Return the entries as plain data, every column among them."""
         first, rows = self.entries[0].parameters, []
         for entry in self.entries:
-            row: dict[str, Any] = {"name": entry.name, "kind": entry.kind}
-            for key in ("parameters", "trainable", "non_trainable"):
-                row[key] = getattr(entry, key)
+            row: dict[str, Any] = {k: getattr(entry, k, None) for k in _PLAIN}
             row["ratio"] = entry.parameters / first if first else None
-            for key in ("macs", "memory", "weight_bytes", "depth"):
-                row[key] = getattr(entry, key)
             for key in ("published", "measured"):
                 accuracy = getattr(entry, key)
                 row[key] = accuracy and accuracy.percent
@@ -137,10 +132,8 @@ class Comparison(Tabled):
             # People see an accuracy with its spread, programs see each number apart.
             for key in ("published", "measured"):
                 if accuracy := getattr(entry, key):
-                    here = accuracy.data == self.data
-                    row[key] = (
-                        f"{accuracy}" if here else f"{accuracy} on {accuracy.data}"
-                    )
+                    where = "" if accuracy.data == self.data else f" on {accuracy.data}"
+                    row[key] = f"{accuracy}{where}"
         notes = []
         if any(e.published or e.measured for e in self.entries):
             notes.append(f"Accuracies on {self.data}, where nothing else is said")
@@ -171,11 +164,9 @@ class Comparison(Tabled):
         """
         from kerascnn.plotting.comparison import bars, scatter
 
-        keys = ("published", "measured")
-        if any(self.accuracy(e, key) for e in self.entries for key in keys):
-            figure = scatter(self, HUMAN if self.data == "cifar10" else None)
-        else:
-            figure = bars(self)
+        keys, human = ("published", "measured"), self.data == "cifar10"
+        drawn = any(self.accuracy(e, key) for e in self.entries for key in keys)
+        figure = scatter(self, HUMAN if human else None) if drawn else bars(self)
         figure.savefig(path, dpi=150)
         return Path(path)
 
@@ -188,20 +179,15 @@ def compare(
 ) -> Comparison:
     """Compare models by what they cost and what they reach.
 
-    A network of the zoo is read from its card, without Keras, unless `columns` asks for
-    "memory": then its graph is built, but no weights. All counts hold at the card's
-    input shape and classes.
-
     Args:
         *models: each a name of the zoo, a built `keras.Model`, a `.keras` file, a run
-            (as `kerascnn.train` returns it) or the folder of one.
-        columns: columns of the table, of "parameters", "ratio" (of the parameters to
-            those of the first model), "macs", "memory" (activations of one image in
-            float32), "weight_bytes" (of the weights in float32), "depth", "published"
-            (the card's best figure), "measured".
-        data: name of the data whose accuracies are compared; default: that of the
-            runs where they all share one, else "cifar10". What was measured on other
-            data is marked in the table and left out of the picture.
+            or the folder of one. Names are read from their cards, without Keras,
+            unless "memory" is asked for.
+        columns: of "parameters", "ratio" (to the parameters of the first model),
+            "macs", "memory" (activations of one image in float32), "weight_bytes" (in
+            float32), "depth", "published" (the card's best figure), "measured".
+        data: whose accuracies are compared; default: the data of the runs where they
+            share one, else "cifar10". Others are marked, and left out of the picture.
         notes: give the notes of the cards below text and Markdown.
 
     UnknownNetworkError where a name is neither in the zoo nor a file or folder.
@@ -224,13 +210,10 @@ def compare(
     return Comparison(tuple(entries), tuple(columns), data, notes)
 
 
-def _is_path(model: Any) -> bool:
-    return isinstance(model, str | os.PathLike) and model not in zoo.names()
-
-
 def _opened(model: Any) -> Any:
-    """Read the folder of a run; leave all else."""
-    if not _is_path(model) or not os.path.isdir(model):
+    """Read the folder of a run; leave all else, a name of the zoo among it."""
+    path = isinstance(model, str | os.PathLike) and model not in zoo.names()
+    if not path or not os.path.isdir(model):
         return model
     from kerascnn.training import load_run
 
@@ -242,16 +225,17 @@ def _is_run(model: Any) -> bool:
 
 
 def _entry(model: Any, data: str, built: bool) -> Entry:
+    if isinstance(model, str) and model in zoo.names() and model not in cards():
+        return _from_model(zoo.build(model), name=model)  # registered by the user
     # A word alone can only be a name; all else is looked for, which needs Keras.
-    word = isinstance(model, str) and not (os.path.exists(model) or Path(model).suffix)
-    if _is_path(model) and not word:
+    if isinstance(model, str) and (
+        model in cards() or not (os.path.exists(model) or Path(model).suffix)
+    ):
+        return _from_card(zoo.card(model), data, built)
+    if isinstance(model, str | os.PathLike):
         from kerascnn.training import open_network
 
         return _from_model(open_network(model).model, name=str(model))
-    if isinstance(model, str):
-        if model in zoo.names() and model not in cards():  # registered by the user
-            return _from_model(zoo.build(model), name=model)
-        return _from_card(zoo.card(model), data, built)
     if _is_run(model):
         return _from_run(model)
     # A Keras model exists only where Keras was imported.
@@ -272,14 +256,13 @@ def _from_card(card: zoo.Card, data: str, built: bool) -> Entry:
         with without_weights():  # which would take half a minute for VGG19
             network = zoo.build(card.name, card.input_shape, card.classes)
             memory = summarize(network).memory
-    result = card.measured(data)
     keys = ("name", "trainable", "non_trainable", "macs", "depth")
     return Entry(
         kind="zoo",
         **{key: getattr(card, key) for key in keys},
         memory=memory,
         published=_published(card, data),
-        measured=_measured(result) if result else None,
+        measured=_measured(card.measured(data)),
         notes=tuple(card.notes),
     )
 
@@ -292,7 +275,9 @@ def _published(card: zoo.Card, data: str = "cifar10") -> Accuracy | None:
     return Accuracy(best.accuracy, source=source, confidence=best.confidence)
 
 
-def _measured(result: dict) -> Accuracy:
+def _measured(result: dict | None) -> Accuracy | None:
+    if not result:
+        return None
     number = len(result.get("seeds", ()))
     source = f"recipe {result.get('recipe')}, {result.get('epochs')} epochs"
     if images := result.get("train_images"):
@@ -319,14 +304,13 @@ def _from_model(model, **told) -> Entry:
 
 def _from_run(run) -> Entry:
     data, accuracy = run.config["data"], run.metrics.get("test_accuracy")
-    measured = published = None
+    told: dict[str, Any] = {"name": run.name, "kind": "run"}
     if accuracy is not None:
-        title, source = data.get("title", ""), f"run {run.folder}"
-        measured = Accuracy(float(accuracy), None, None, data["name"], title, source)
+        where = {"data": data["name"], "title": data.get("title", "")}
+        told["measured"] = Accuracy(accuracy, **where, source=f"run {run.folder}")
     if run.name in zoo.names():
-        published = _published(zoo.card(run.name), data["name"])
-    told = {"name": run.name, "kind": "run"}
-    return _from_model(run.model, **told, published=published, measured=measured)
+        told["published"] = _published(zoo.card(run.name), data["name"])
+    return _from_model(run.model, **told)
 
 
 RANKING = (
@@ -396,18 +380,15 @@ def _best(card: zoo.Card) -> float:
 
 def _ranked(card: zoo.Card) -> dict[str, Any]:
     result, best = card.measured(), card.best_published
-    measured = str(_measured(result)) if result else None
+    measured = result and str(_measured(result))
     if result and result["recipe"] != "default":
         measured = f"{measured}, {result['recipe']}"
     return {
-        "name": card.name,
-        "title": card.title,
-        "year": card.paper.year if card.paper else None,
+        **{key: getattr(card, key) for key in ("name", "title", "parameters", "macs")},
+        "year": card.paper and card.paper.year,
         "published": best and str(_published(card)),
         "conditions": best and best.conditions,
         "measured": measured,
-        "parameters": card.parameters,
-        "macs": card.macs,
         "weights": "ship" if card.weights else None,
     }
 
@@ -430,27 +411,17 @@ def board(pattern: str = "*", data: str = "cifar10") -> Table:
     `difference` is the mean beside the best published accuracy, in points.
     UnknownNetworkError where no name matches the pattern.
     """
-    results = [
-        (card, result)
-        for card in ranking(pattern).cards
-        for result in card.results
-        if result["data"] == data
-    ]
-    results.sort(key=lambda pair: -pair[1]["accuracy_mean"])
-    titles = sorted({result["data_title"] for _, result in results})
-    note = f"measured on {', '.join(titles)}; the test images were read once"
-    rows = [
-        {
-            "name": card.name,
-            "recipe": result["recipe"],
-            "epochs": result["epochs"],
-            "measured": str(_measured(result)),
-            "accuracies": list(result["accuracies"]),
-            "published": (theirs := _published(card, data)) and str(theirs),
-            "gap": theirs and result["accuracy_mean"] - theirs.percent,
-            "seconds": result["seconds"],
-            "hardware": result["hardware"],
-        }
-        for card, result in results
-    ]
+    found = [(card, r) for card in ranking(pattern).cards for r in card.results]
+    found = [(card, result) for card, result in found if result["data"] == data]
+    rows = []
+    for card, result in sorted(found, key=lambda pair: -pair[1]["accuracy_mean"]):
+        theirs = _published(card, data)
+        row = {"name": card.name, "measured": str(_measured(result))}
+        row |= {k: result[k] for k in ("recipe", "epochs", "seconds", "hardware")}
+        row["accuracies"] = list(result["accuracies"])
+        row["published"] = theirs and str(theirs)
+        row["gap"] = theirs and result["accuracy_mean"] - theirs.percent
+        rows.append(row)
+    titles = ", ".join(sorted({result["data_title"] for _, result in found}))
+    note = f"measured on {titles}; the test images were read once"
     return Table(BOARD, rows, notes=[note if titles else "nothing was measured"])
