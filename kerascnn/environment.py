@@ -74,18 +74,28 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
+def accelerators() -> list[str]:
+    """Return the devices beyond the processor that Keras computes on."""
+    import keras
+
+    if keras.backend.backend() == "torch":  # which Keras lists no devices of
+        devices = [str(keras.ops.zeros(()).device)]
+    else:
+        devices = keras.distribution.list_devices()
+    return [device for device in devices if not device.startswith("cpu")]
+
+
 @functools.cache
 def hardware() -> str:
     """Return the device that Keras computes on, in words."""
     import keras
 
-    accelerators = [d for d in keras.distribution.list_devices() if "cpu" not in d]
-    if accelerators and keras.backend.backend() == "jax":
+    if (found := accelerators()) and keras.backend.backend() == "jax":
         import jax
 
-        return f"{len(accelerators)} x {jax.devices()[0].device_kind}"
-    if accelerators:
-        return ", ".join(accelerators)
+        return f"{len(found)} x {jax.devices()[0].device_kind}"
+    if found:
+        return ", ".join(found)
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -9,20 +9,20 @@ of ReLU. What the paper leaves open is that of the authors' Caffe definitions.
 import keras
 
 from zoo.blocks import classifier, image_input, nin_blocks, outputs, scaled
-from zoo.layers import APL
+from zoo.layers import APL, AveragePooling2D
 from zoo.nin import BLOCKS as NIN_BLOCKS
 from zoo.registry import register
 
 # As in the definition for CIFAR-10 of the APL paper's authors; that of the authors of
 # Network in Network takes the maximum twice.
-NIN_POOLINGS = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
+NIN_POOLINGS = (keras.layers.MaxPooling2D, AveragePooling2D)
 
 # The convolutional network: (filters of 5x5, pooling 3x3 of stride 2, dropout before
 # and after the pooling), then (units, dropout) of the dense layers.
 CNN_CONVOLUTIONS = (
     (96, keras.layers.MaxPooling2D, 0.25, 0.25),
-    (128, keras.layers.AveragePooling2D, 0.25, 0.25),
-    (256, keras.layers.AveragePooling2D, 0.25, 0.5),
+    (128, AveragePooling2D, 0.25, 0.25),
+    (256, AveragePooling2D, 0.25, 0.5),
 )
 CNN_DENSE = ((2048, 0.5), (2048, 0.5))
 

@@ -7,14 +7,14 @@ form of Caffe's `cifar10_full`, which took it over.
 import keras
 
 from zoo.blocks import classifier, image_input, scaled
-from zoo.layers import LocalResponseNormalization
+from zoo.layers import AveragePooling2D, LocalResponseNormalization
 from zoo.registry import register
 
 # (filters, standard deviation of the initial kernel, pooling) of the three stages
 STAGES = ((32, 1e-4, "max"), (32, 0.01, "average"), (64, 0.01, "average"))
 POOLING = {
     "max": keras.layers.MaxPooling2D,
-    "average": keras.layers.AveragePooling2D,
+    "average": AveragePooling2D,
 }
 
 

@@ -8,7 +8,7 @@ of the first author's model definition for CIFAR-10
 import keras
 
 from zoo.blocks import convolution, image_input, nin_blocks, outputs
-from zoo.layers import Maxout
+from zoo.layers import AveragePooling2D, Maxout
 from zoo.variants import variant
 
 # (name, size, units) of the layers of each block; None: as many units as classes. The
@@ -65,7 +65,7 @@ def maxout_nin_of(
     # (N, 16, 16, 96), (N, 8, 8, 192); "same" leaves the cells beyond the border out of
     # the mean, and has the windows of the author's padding of one pixel at the end.
     pools = [
-        keras.layers.AveragePooling2D(3, 2, padding="same", name=f"pool{number}")
+        AveragePooling2D(3, 2, padding="same", name=f"pool{number}")
         for number in (1, 2)
     ]
     image, x = image_input(input_shape)

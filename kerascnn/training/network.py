@@ -229,7 +229,8 @@ def compile_model(model, heads, recipe: Recipe, universum, place=None, steps=0):
         model.compile(**options)
         return
     options["optimizer"] = make_optimizer(recipe, model, steps)
-    options["steps_per_execution"] = min(STEPS_PER_CALL, steps)
+    one = keras.backend.backend() == "torch"  # where Keras refuses more
+    options["steps_per_execution"] = 1 if one else min(STEPS_PER_CALL, steps)
     if place.weighted:
         place.adapt(options)
     model.compile(**options)

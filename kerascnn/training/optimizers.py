@@ -7,6 +7,7 @@ import platform
 
 import keras
 
+from kerascnn.environment import accelerators
 from kerascnn.training import checkpoint
 from kerascnn.training.recipe import Recipe
 from zoo.layers.compiling import compiled_by_xla
@@ -347,9 +348,7 @@ def resolve_precision(precision: str) -> str:
     """
     if precision != "auto":
         return precision
-    if any(
-        not device.startswith("cpu") for device in keras.distribution.list_devices()
-    ):
+    if accelerators():
         return "mixed_bfloat16"
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if platform.system() == "Linux" and cpuinfo.exists():

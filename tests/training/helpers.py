@@ -5,7 +5,7 @@ import numpy as np
 
 
 def weights(model):
-    return {v.path: np.asarray(v) for v in model.weights}
+    return {v.path: keras.ops.convert_to_numpy(v) for v in model.weights}
 
 
 def assert_same_weights(one, other):

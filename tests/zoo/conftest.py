@@ -2,13 +2,17 @@
 
 import functools
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import zoo
+
+sys.path.insert(0, str(Path(__file__).parent))  # differentiation.py
 
 if keras.config.backend() == "jax":
     import jax

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from differentiation import layer_gradients
 
 import zoo
 from zoo.layers import APL
@@ -52,35 +53,12 @@ def test_apl_is_the_formula(shape, pieces, sharing, weights_shape):
     assert layer.compute_output_shape(shape) == shape
 
 
-def gradients(layer, x, mixture):
-    """Gradients of Σ mixture · layer(x) by the backend: of x, slopes and hinges."""
-    values = [v.value for v in (layer.slopes, layer.hinges)]
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        x = tf.constant(x)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            total = keras.ops.sum(layer(x) * mixture)
-        found = tape.gradient(total, [x, *values])
-    else:
-        import jax
-
-        def total(x, values):
-            y, _ = layer.stateless_call(values, [], x)
-            return keras.ops.sum(y * mixture)
-
-        of_x, of_weights = jax.grad(total, argnums=(0, 1))(x, values)
-        found = [of_x, *of_weights]
-    return [np.asarray(keras.ops.convert_to_numpy(g)) for g in found]
-
-
 @pytest.mark.parametrize(("shape", "pieces", "sharing", "weights_shape"), CASES)
 def test_apl_gradients_are_finite_differences(shape, pieces, sharing, weights_shape):
     layer, x, weights = make(shape, pieces, sharing)
     mixture = np.random.default_rng(2).normal(size=shape)
     arrays, eps = [x, *weights], 1e-6
-    found = gradients(layer, x.astype("float32"), mixture.astype("float32"))
+    found = layer_gradients(layer, x.astype("float32"), mixture.astype("float32"))
     for which, gradient in enumerate(found):
         expected = np.empty_like(arrays[which])
         for place in np.ndindex(expected.shape):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from zoo.layers import LocalResponseNormalization
+from zoo.layers import AveragePooling2D, LocalResponseNormalization
 
 
 def by_loops(x, size, alpha, beta, kappa):
@@ -104,3 +104,22 @@ def test_lrn_needs_an_odd_window(size):
 def test_lrn_needs_a_kappa_above_zero(kappa):
     with pytest.raises(ValueError, match=f"above 0.*received {kappa}"):
         LocalResponseNormalization(kappa=kappa)
+
+
+@pytest.mark.parametrize(("size", "strides"), [(3, 2), (2, 2), (5, 3)])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_average_pooling_counts_the_cells_within_the_image(size, strides, padding):
+    x = np.random.default_rng(2).normal(size=(2, 8, 7, 3))
+    layer = AveragePooling2D(size, strides, padding)
+    y = keras.ops.convert_to_numpy(layer(x.astype("float32")))
+    assert y.shape == layer.compute_output_shape(x.shape)
+    starts = []  # the first row and column of each window, below 0 beyond the border
+    for side, windows in zip(x.shape[1:3], y.shape[1:3], strict=True):
+        over = max((windows - 1) * strides + size - side, 0) // 2
+        starts.append(np.arange(windows) * strides - over)
+    for i, j in np.ndindex(y.shape[1:3]):
+        top, left = starts[0][i], starts[1][j]
+        cells = x[:, max(top, 0) : top + size, max(left, 0) : left + size]
+        np.testing.assert_allclose(y[:, i, j], cells.mean((1, 2)), rtol=1e-5, atol=1e-6)
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert type(again) is AveragePooling2D

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from differentiation import layer_gradients
 
 import zoo
 from zoo.layers import RecurrentConv2D
@@ -125,31 +126,6 @@ def test_rcl_normalises_each_time_step_with_its_own_statistics():
         np.testing.assert_allclose(bn.moving_mean.numpy(), moved, rtol=1e-3, atol=1e-3)
 
 
-def gradients(layer, x, mixture):
-    """Gradients of Σ mixture · layer(x) by the backend: of x, then of the weights."""
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        x = tf.constant(x)
-        values = [v.value for v in layer.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            total = keras.ops.sum(layer(x, training=False) * mixture)
-        found = tape.gradient(total, [x, *values])
-    else:
-        import jax
-
-        def total(x, values):
-            states = [v.value for v in layer.non_trainable_variables]
-            y, _ = layer.stateless_call(values, states, x, training=False)
-            return keras.ops.sum(y * mixture)
-
-        values = [v.value for v in layer.trainable_variables]
-        of_x, of_weights = jax.grad(total, argnums=(0, 1))(x, values)
-        found = [of_x, *of_weights]
-    return [np.asarray(keras.ops.convert_to_numpy(g)) for g in found]
-
-
 def differences(function, arrays, which, eps=1e-6):
     """Central differences of a function of arrays, in float64, value by value."""
     gradient = np.empty_like(arrays[which])
@@ -171,7 +147,9 @@ def test_rcl_gradients_are_finite_differences():
     def total(u, *weights):
         return np.sum(mixture * by_equations(u, weights, 2, lrn_of_relu))
 
-    found = gradients(layer, u.astype("float32"), mixture.astype("float32"))
+    found = layer_gradients(
+        layer, u.astype("float32"), mixture.astype("float32"), training=False
+    )
     assert len(found) == 4
     for which, gradient in enumerate(found):
         expected = differences(total, [u, *weights], which)

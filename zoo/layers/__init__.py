@@ -5,6 +5,7 @@ says itself, as `kerascnn/costs.py` describes.
 """
 
 from zoo.layers.apl import APL
+from zoo.layers.average_pooling import AveragePooling2D
 from zoo.layers.ceil_max_pooling import CeilMaxPooling2D
 from zoo.layers.dirac import DiracInitializer
 from zoo.layers.fractional_max_pooling import FractionalMaxPooling2D
@@ -20,6 +21,7 @@ from zoo.layers.tree_pooling import TreePooling2D
 
 __all__ = [
     "APL",
+    "AveragePooling2D",
     "CeilMaxPooling2D",
     "DiracInitializer",
     "FractionalMaxPooling2D",

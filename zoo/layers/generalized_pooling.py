@@ -3,12 +3,11 @@
 import keras
 from keras import ops
 
+from zoo.layers.average_pooling import LAST, average_pool
 from zoo.layers.pieces import split_neighbours
 
 # The masks of the authors' model definitions start from N(0, 0.1).
 DEVIATION = 0.1
-
-LAST = "channels_last"
 
 
 class GeneralizedPooling2D(keras.layers.Layer):
@@ -57,9 +56,7 @@ class GeneralizedPooling2D(keras.layers.Layer):
 
     def means(self, inputs):
         """Return the mean of each window, over the cells within the image."""
-        return ops.average_pool(
-            inputs, self.pool_size, self.strides, self.padding, LAST
-        )
+        return average_pool(inputs, self.pool_size, self.strides, self.padding)
 
     def add_masks(self, name, number):
         """Add `number` masks of the size of a window, shape (k, k, [C,] number)."""
