@@ -1,4 +1,4 @@
-"""Networks of the JAX backend, exported through a TensorFlow process."""
+"""Networks of JAX and PyTorch, exported through a TensorFlow process."""
 
 import importlib.util
 import json
@@ -92,9 +92,10 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("jax")
+@pytest.fixture(scope="module", params=["jax", "torch"])
+def exported(request, tmp_path_factory):
+    pytest.importorskip(request.param, reason=f"{request.param} is not installed")
+    folder = tmp_path_factory.mktemp(request.param)
     (folder / "elsewhere_layers.py").write_text(LAYER, encoding="utf-8")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     images = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), np.uint8)
@@ -110,7 +111,7 @@ def exported(tmp_path_factory):
         ],
         env={
             **os.environ,
-            "KERAS_BACKEND": "jax",
+            "KERAS_BACKEND": request.param,
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(root),
         },
@@ -123,10 +124,8 @@ def exported(tmp_path_factory):
     return report, images, np.load(folder / "expected.npy"), folder / "served"
 
 
-@jax
-def test_jax_network_answers_the_same(exported):
+def test_the_network_answers_the_same(exported):
     report, images, expected, _ = exported
-    assert report["backend"] == "jax"
     answer = serving.answers(report["version"], images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     assert answer["label"] == ["abcd"[n] for n in expected.argmax(axis=-1)]
@@ -135,11 +134,10 @@ def test_jax_network_answers_the_same(exported):
     assert np.ptp(same, axis=0).max() == 0
 
 
-@jax
-def test_keras_file_of_jax_is_read_with_tensorflow(exported):
-    version = exported[0]["keras"]
+def test_its_keras_file_is_read_with_tensorflow(exported):
+    version, backend = exported[0]["keras"], exported[0]["backend"]
     content = read_manifest(version)
-    assert content["versions"]["backend"] == "jax"
+    assert content["versions"]["backend"] == backend != "tensorflow"
     assert content["parity"]["images"] == 256
     (result,) = serving.verify(version)
     assert result.ok, result
@@ -182,8 +180,7 @@ def test_jax_network_in_other_formats(tmp_path, format):
     assert content["parity"]["encoded"] <= 1e-5
 
 
-@jax
-def test_jax_network_is_plain_tensorflow(exported):
+def test_the_network_is_plain_tensorflow(exported):
     """No XlaCallModule, which a server on a CPU does not run."""
     served = tf.saved_model.load(exported[0]["version"])
     assert set(served.signatures) == {"serving_default", "serve_bytes"}
@@ -198,7 +195,6 @@ def test_jax_network_is_plain_tensorflow(exported):
     assert "Conv2D" in operations
 
 
-@jax
 def test_layers_of_a_script_are_refused(exported):
     report, _, _, folder = exported
     assert report["refused"].startswith("Local of __main__ cannot be imported")
