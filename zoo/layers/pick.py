@@ -15,5 +15,6 @@ def pick(x, rows, columns):
     # A row of the index is a pixel with all its channels, side by side in memory: the
     # way forward is one gather of such rows, the way back one addition of them.
     image = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
+    rows, columns = map(ops.convert_to_tensor, (rows, columns))
     place = (image * height + rows[:, :, None]) * width + columns[:, None, :]
     return ops.take(ops.reshape(x, (-1, channels)), place, axis=0)
