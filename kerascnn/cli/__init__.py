@@ -1,7 +1,7 @@
 """The `kerascnn` command: it parses, calls one function and renders the answer.
 
-`commands.py` has the commands but `server.py`, `common.py` what they share; how errors
-become one line and an exit code is below.
+Begin with `commands.py`: all commands but that of `server.py`. `common.py` is what they
+share; how errors become one line and an exit code is below.
 """
 
 import os
