@@ -1,15 +1,7 @@
 """The lecture's formulas, as numbers that say how they were worked out.
 
-    >>> print(output_size(32, 5, padding=2))
-    (32 + 2·2 - 5)/1 + 1 = 32
-    >>> print(convolution_parameters(5, channels=3, filters=32))
-    5·5·3·32 = 2,400
-    >>> convolution_parameters(5, channels=3, filters=32) * 2
-    4800
-
-Every function returns a `Worked`: an int, usable wherever an int is, whose `str()` is
-the expression beside its value. A format with a specification shows the number alone:
-`f"{n:,}"`. Pure Python; it needs neither Keras nor NumPy.
+Every function returns a `Worked`, usable wherever an int is; `print` shows its
+expression too: 5·5·3·32 = 2,400; `f"{n:,}"` the number alone. Pure Python.
 """
 
 import ast
@@ -31,7 +23,7 @@ class Worked(int):
     remark: str  # what the expression leaves unsaid; may be empty
 
     def __new__(cls, value: int, expression: str = "", remark: str = ""):
-        """Join a value, the expression it came from and what that leaves unsaid."""
+        """Join a value, its expression, and what that leaves unsaid."""
         self = super().__new__(cls, value)
         self.expression, self.remark = expression or str(int(value)), remark
         return self
@@ -104,10 +96,8 @@ class OutputSize(Worked):
         zeros = min(self.left_over, self.after)
         counts = {"pixel": self.left_over - zeros, "zero": zeros}
         left = [f"{n} {noun}{'s' * (n > 1)}" for noun, n in counts.items() if n]
-        return (
-            f"{_decimal(self.exact)}, rounded down to {int(self):,}: "
-            f"{' and '.join(left)} left over"
-        )
+        rounded = f"{_decimal(self.exact)}, rounded down to {int(self):,}"
+        return f"{rounded}: {' and '.join(left)} left over"
 
 
 class ReceptiveField(Worked):
@@ -126,17 +116,12 @@ def output_size(
 ) -> OutputSize:
     """Work out the output size of a convolution: O = (I + 2·P - F)/S + 1.
 
-    A stride that does not fit is rounded down as Keras does, and the text says what is
+    The input's `size` is the lecture's I, `window` F, `stride` S, all in pixels along
+    one axis; `dilation` leads from one tap of the filter to the next. `padding` is the
+    zeros on each side (P); a pair (before, after); "valid" for none; or "same" for
+    Keras' own, which at a stride above 1 may need one zero more after than before. A
+    stride that does not fit is rounded down as Keras does, and the text says what is
     left over. ValueError for an argument out of range, or a filter that does not fit.
-
-    Args:
-        size: pixels of the input along this axis (the lecture's I).
-        window: size of the filter (F).
-        stride: pixels the filter moves (S).
-        padding: zeros on each side (P); a pair (before, after); "valid" for none; or
-            "same" for Keras' padding: the size divided by the stride, rounded up,
-            which at a stride above 1 may need one zero more after than before.
-        dilation: pixels from one tap of the filter to the next.
 
     Source: the lecture, slides "Stride" and "Padding"; Dumoulin and Visin, "A guide to
     convolution arithmetic for deep learning" (2016), section 2.
@@ -149,9 +134,8 @@ def output_size(
     if space < 0:
         raise ValueError(
             f"a window that reaches over {reach} pixels does not fit an input of "
-            f"{size} pixels with {before} zeros before and {after} after; received "
-            f"size={size}, window={window}, dilation={dilation}, padding={padding!r}: "
-            f"use a smaller window or more padding"
+            f"{size} pixels; received size={size}, window={window}, dilation="
+            f"{dilation}, padding={padding!r}: use a smaller window or more padding"
         )
     zeros = f"{before} + {after}" if before != after else f"2·{before}"
     zeros = f" + {zeros}" if before or after else ""
@@ -161,8 +145,8 @@ def output_size(
     placed.dilation, placed.before, placed.after = dilation, before, after
     placed.padding = padding if isinstance(padding, str | int) else (before, after)
     if padding == "same" and stride > 1:
-        rounded = f"'same' is {size}/{stride} rounded up"
-        placed.remark = f"{rounded}; zeros: {before} before, {after} after"
+        placed.remark = f"'same' is {size}/{stride} rounded up; "
+        placed.remark += f"zeros: {before} before, {after} after"
         if before != after:
             halves = _decimal(Fraction(before + after, 2))
             placed.remark += f", where the lecture's P would have to be {halves}"
@@ -181,12 +165,10 @@ def pooling_size(
     pool's size, so that windows lie side by side. Keras' "same" pooling leaves the
     zeros out of maxima and averages. Source: the lecture, slide "Pooling".
     """
-    stride = pool if stride is None else stride
-    general = output_size(size, pool, stride, padding)
-    if stride != pool or general.before or general.after:
-        return general
-    general.expression = f"{general.size}/{general.window}"
-    return general
+    found = output_size(size, pool, pool if stride is None else stride, padding)
+    if found.stride == found.window and not (found.before or found.after):
+        found.expression = f"{found.size}/{found.window}"
+    return found
 
 
 def keeping_padding(window: int, dilation: int = 1) -> Worked:
@@ -198,10 +180,9 @@ def keeping_padding(window: int, dilation: int = 1) -> Worked:
     total = dilation * (window - 1)
     if total % 2:
         raise ValueError(
-            f"a window that reaches over {total + 1} pixels needs {total} zeros to "
-            f"keep the size, which two sides cannot share equally; received "
-            f"window={window}, dilation={dilation}: use an odd window, or "
-            f"padding=({total // 2}, {total - total // 2}) as Keras' 'same' does"
+            f"{total} zeros cannot be shared by two sides; received window={window}, "
+            f"dilation={dilation}: use an odd window, or padding="
+            f"({total // 2}, {total - total // 2}) as Keras' 'same' does"
         )
     factor = f"{dilation}·" if dilation > 1 else ""
     return Worked(total // 2, f"{factor}({window} - 1)/2")
@@ -223,29 +204,21 @@ def convolution_parameters(
 ) -> Worked:
     """Count the parameters of a convolution: F·F·channels·filters.
 
-    `window` is one number for a square or one for each axis, `channels` those of the
-    input, `filters` those of the output; each of the `groups` sees channels/groups.
-    `bias` counts one for each filter: the lecture has none, Keras' layers do by
-    default. ValueError for an argument out of range, or groups that do not divide the
-    channels and filters. Source: the lecture, slide "Parameters".
+    `window` is one number for a square or one for each axis; each of the `groups` sees
+    channels/groups. `bias` counts one for each filter: the lecture has none, Keras'
+    layers do by default. ValueError for an argument out of range, or groups that do not
+    divide the channels and filters. Source: the lecture, slide "Parameters".
     """
-    axes = _axes(window)
-    channels = _whole("channels", channels, 1)
-    filters = _whole("filters", filters, 1)
+    channels, filters = _whole("channels", channels, 1), _whole("filters", filters, 1)
     groups = _whole("groups", groups, 1)
     if channels % groups or filters % groups:
         raise ValueError(
             "groups must divide the channels and the filters; received "
             f"groups={groups}, channels={channels}, filters={filters}"
         )
-    share = f"({channels}/{groups})" if groups > 1 else f"{channels}"
-    text = "·".join([*map(str, axes), share, str(filters)])
-    weights = math.prod(axes) * (channels // groups) * filters
-    return (
-        Worked(weights + filters, f"{text} + {filters}")
-        if bias
-        else Worked(weights, text)
-    )
+    share = f"({channels}/{groups})" if groups > 1 else channels
+    text = "·".join(map(str, (*_axes(window), share, filters)))
+    return _evaluated(f"{text} + {filters}" if bias else text)
 
 
 def depthwise_parameters(
@@ -282,8 +255,9 @@ def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
             f"an MLP has at least an input and an output; received sizes={sizes}"
         )
     pairs = itertools.pairwise(_whole("size", s, 1) for s in sizes)
-    text = " + ".join(f"{a}·{b} + {b}" if bias else f"{a}·{b}" for a, b in pairs)
-    return Worked(int(evaluate(text)), text)
+    return _evaluated(
+        " + ".join(f"{a}·{b} + {b}" if bias else f"{a}·{b}" for a, b in pairs)
+    )
 
 
 def mlp_units(*sizes: int) -> Worked:
@@ -291,8 +265,7 @@ def mlp_units(*sizes: int) -> Worked:
 
     Sizes and errors are those of `mlp_parameters`. Source: the lecture, slide "MLP".
     """
-    sizes = tuple(_whole("size", s, 1) for s in sizes)
-    return Worked(sum(sizes), " + ".join(map(str, sizes)))
+    return _evaluated(" + ".join(f"{_whole('size', s, 1)}" for s in sizes))
 
 
 def convolution_macs(
@@ -305,14 +278,12 @@ def convolution_macs(
 ) -> Worked:
     """Count the multiply-accumulates of a convolution, forward, for one image.
 
-    One is two floating-point operations. Every pixel of the output, whose size is one
-    number for a square or one for each axis, costs as many as the filters have weights;
-    products with the padding's zeros are counted, biases are not. The other arguments,
-    and errors, are those of `convolution_parameters`.
+    Every pixel of the `output` (one number for a square or one for each axis) costs as
+    many as the filters have weights; products with the padding's zeros are counted,
+    biases are not. For the rest see `convolution_parameters`.
     """
     kernel = convolution_parameters(window, channels, filters, groups=groups)
-    places = product(*_axes(output))
-    return Worked(places * kernel, f"{places.expression}·{kernel.expression}")
+    return _evaluated("·".join([*map(str, _axes(output)), kernel.expression]))
 
 
 def dense_macs(inputs: int, units: int) -> Worked:
@@ -334,12 +305,10 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
     for layer in layers:
         if len(layer) not in (2, 3):
             raise ValueError(
-                "a layer is (window, stride) or (window, stride, dilation); received "
-                f"{layer!r}"
+                f"a layer is (window, stride) or with a dilation; received {layer!r}"
             )
-        window = _whole("window", layer[0], 1)
-        stride = _whole("stride", layer[1], 1)
-        dilation = _whole("dilation", layer[2] if len(layer) == 3 else 1, 1)
+        numbers = zip(("window", "stride", "dilation"), (*layer, 1), strict=False)
+        window, stride, dilation = (_whole(name, value, 1) for name, value in numbers)
         factor = f"{dilation}·" if dilation > 1 else ""
         terms.append(f"{factor}({window} - 1)·{jump}")
         size += dilation * (window - 1) * jump
@@ -351,10 +320,7 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
 
 
 def storage(numbers: int, dtype: str = "float32") -> Worked:
-    """Count the bytes that numbers take: `storage(33120)` is 33120·4 = 132,480.
-
-    `dtype` is one of `BYTES`, else ValueError.
-    """
+    """Count the bytes that numbers take: `storage(33120)` is 33120·4 = 132,480."""
     if dtype not in BYTES:
         raise ValueError(f"dtype must be one of {', '.join(BYTES)}; received {dtype!r}")
     return product(_whole("numbers", numbers, 0), BYTES[dtype])
@@ -375,23 +341,26 @@ def evaluate(expression: str) -> Fraction:
 
     It joins whole numbers by + - · × * / ² ³ and parentheses; ValueError for all else.
     """
-    plain = expression.replace(",", "").translate(_SIGNS)
-    wrong = (
-        "an expression is whole numbers joined by + - · / and parentheses; "
-        f"received {expression!r}"
-    )
 
     def value(node) -> Fraction:
         if isinstance(node, ast.Constant) and type(node.value) is int:
             return Fraction(node.value)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        raise ValueError(wrong)
+        raise SyntaxError
 
+    plain = expression.replace(",", "").translate(_SIGNS)
     try:
         return value(ast.parse(plain.strip(), mode="eval").body)
-    except SyntaxError as error:
-        raise ValueError(wrong) from error
+    except SyntaxError:
+        raise ValueError(
+            "an expression is whole numbers joined by + - · / and parentheses; "
+            f"received {expression!r}"
+        ) from None
+
+
+def _evaluated(expression: str) -> Worked:
+    return Worked(int(evaluate(expression)), expression)
 
 
 def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:

@@ -1,8 +1,7 @@
 """Which pixels of the images each value inside a model depends on.
 
-Along an axis, what the positions of an output read repeats: a convolution of stride 2
-reads two further on for each position, a transposed one one for every second. `reads`
-says so of one call; `receptive_fields` follows it from the images on.
+Along an axis, what is read repeats: a convolution of stride 2 reads two pixels further
+on for each position, a transposed one one further on for every second.
 """
 
 import itertools
@@ -73,9 +72,9 @@ class Axis:
 
     def at(self, position) -> tuple | None:
         """Return first and last pixel that a position sees, not cut at the border."""
-        times, rest = divmod(position, len(self.spans))
-        if len(self.spans) == 1:  # where positions may be fractions
-            times, rest = position, 0
+        times, rest = position, 0  # of a period of 1, where it may be a fraction
+        if len(self.spans) > 1:
+            times, rest = divmod(position, len(self.spans))
         span = self.spans[rest]
         return span and tuple(pixel + times * self.shift for pixel in span)
 
@@ -86,12 +85,13 @@ class Axis:
 
     def through(self, reads: Reads) -> "Axis | None":
         """Return the field of what reads this; None where it is not known."""
-        period, shift = len(self.spans), reads.shift
-        if period > 1 and not (reads.exact and shift == int(shift)):
-            return None
-        # So often is repeated what is read, until this repeats itself too.
-        repeats = period // math.gcd(period, int(shift)) if period > 1 else 1
-        further = shift if period == 1 else repeats * int(shift) // period
+        period, repeats, further = len(self.spans), 1, reads.shift
+        if period > 1:
+            if not reads.exact or further != int(further):
+                return None
+            # So often is repeated what is read, until this repeats itself too.
+            repeats = period // math.gcd(period, int(further))
+            further = repeats * int(further) // period
         positions = range(repeats * len(reads.positions))
         spans = (_hull(self.at(p) for p in reads.at(o)) for o in positions)
         return Axis(self.shift * further, tuple(spans))
@@ -113,29 +113,24 @@ def _hull(spans) -> tuple | None:
 
 
 def receptive_fields(graph: Graph) -> dict[int, Field]:
-    """Work out the receptive field of every tensor of a network.
+    """Work out the receptive field of every tensor of a network, by its `id`.
 
-    Returns them by `id` of the tensor, not cut at the image's border. Where branches
-    meet, a field goes from the first to the last pixel of them all.
+    Where branches meet, it goes from the first to the last pixel of them all.
 
     Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
     networks" (Distill, 2019), section "Computing the receptive field region".
     """
-    first, itself = channels_first(graph), Axis(1, ((0, 0),))
+    formats = (getattr(call.operation, "data_format", None) for call in graph.calls)
+    first = next(filter(None, formats), None) == "channels_first"
+    itself = (Axis(1, ((0, 0),)),)
     fields: dict[int, Field] = {
-        id(x): (itself,) * max(len(x.shape) - 2, 0) for x in graph.inputs
+        id(x): itself * (len(x.shape) - 2) for x in graph.inputs
     }
     for call in graph.calls:
         found = [_through(call, x, fields[id(x)], first) for x in call.inputs]
         field = _joined(found, call.outputs[0], first)
         fields |= {id(x): field for x in call.outputs}
     return fields
-
-
-def channels_first(graph: Graph) -> bool:
-    """Tell whether the feature maps of a graph have their channels first."""
-    formats = (getattr(call.operation, "data_format", None) for call in graph.calls)
-    return next(filter(None, formats), None) == "channels_first"
 
 
 def sizes(tensor, first: bool) -> tuple[int | None, ...]:
@@ -153,7 +148,12 @@ def _through(call: Call, given, field, first) -> Field:
         return field
     if len(found) != len(field):
         return None
-    axes = tuple(a.through(r) for a, r in zip(field, found, strict=True))
+    return _known(a.through(r) for a, r in zip(field, found, strict=True))
+
+
+def _known(axes) -> tuple[Axis, ...] | None:
+    """The axes, unless one is unknown."""
+    axes = tuple(axes)
     return None if None in axes else axes
 
 
@@ -163,8 +163,7 @@ def _joined(fields, output, first) -> Field:
         return ALL if ALL in fields else None
     lengths = sizes(output, first) if len(output.shape) > 2 else ()
     pairs = itertools.zip_longest(zip(*fields, strict=True), lengths)
-    axes = tuple(_spanning(list(dict.fromkeys(axes)), n) for axes, n in pairs if axes)
-    return None if None in axes else axes
+    return _known(_spanning(list(dict.fromkeys(a)), n) for a, n in pairs if a)
 
 
 def _alike(fields) -> bool:
@@ -196,10 +195,9 @@ def most_pixels(fields) -> tuple[int, ...] | str | None:
 
 
 def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
-    """Say what each place of a call's output reads of one of its inputs.
+    """Say what each place of a call's output reads of an input, along each axis.
 
-    `first` is whether channels come first. Returns one `Reads` for each axis, `ALL`
-    where every place reads all, None where it is unknown.
+    `ALL` where every place reads all, None where it is unknown; `first`: channels are.
     """
     layer, rank = call.operation, len(given.shape)
     name, kept = type(layer).__name__, rank == len(call.outputs[0].shape)
@@ -214,10 +212,8 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
     if takes_part(layer) and hasattr(layer, "window"):
         return _windows(layer, before, after, *layer.window())
     if is_a(layer, TRANSPOSED):
-        return tuple(
-            _transposed(layer, i, *lengths)
-            for i, lengths in enumerate(zip(before, after, strict=True))
-        )
+        axes = enumerate(zip(before, after, strict=True))
+        return tuple(_transposed(layer, i, *lengths) for i, lengths in axes)
     if is_a(layer, CONVOLUTIONS):
         windows = layer.kernel_size, layer.strides, layer.dilation_rate
         return _windows(layer, before, after, *windows)
@@ -228,10 +224,12 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
         reach = _REACH[getattr(layer, "interpolation", "nearest")]
         return tuple(_enlarged(factor, reach) for factor in factors)
     if is_a(layer, _MOVED):
-        cut = getattr(layer, "cropping", None)
-        pairs = layer.padding if cut is None else cut
+        sign, attribute = (
+            (1, "cropping") if hasattr(layer, "cropping") else (-1, "padding")
+        )
+        pairs = getattr(layer, attribute)
         pairs = pairs if isinstance(pairs[0], tuple) else (pairs,)
-        return tuple(Reads(1, ((-a if cut is None else a,),)) for a, _ in pairs)
+        return tuple(Reads(1, ((sign * a,),)) for a, _ in pairs)
     if name == "GetItem":
         return _sliced(call, before, first)
     if not is_a(layer, (*_POINTWISE, "Dense")) and (
@@ -244,11 +242,9 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
 def _windows(layer, before, after, windows, strides, gaps=None):
     if len(windows) != len(before):
         return None
-    found = []
-    gaps = gaps or (1,) * len(before)
-    for taps, stride, gap, *lengths in zip(
-        windows, strides, gaps, before, after, strict=True
-    ):
+    found, gaps = [], gaps or (1,) * len(before)
+    axes = zip(windows, strides, gaps, before, after, strict=True)
+    for taps, stride, gap, *lengths in axes:
         zeros = None
         if stride == int(stride):
             stride = int(stride)
@@ -269,11 +265,10 @@ def _zeros_before(layer, size, after, reach, stride) -> int | None:
     if size is None:  # an open size is taken for a multiple of the stride
         return max(reach - stride, 0) // 2 if padding == "same" else None
     for name in (padding,) if padding == "same" else ("valid", "same"):
-        if name == "valid" and size < reach:
-            continue
-        placed = output_size(size, reach, stride, name)
-        if placed == after:
-            return placed.before
+        if name == "same" or size >= reach:
+            placed = output_size(size, reach, stride, name)
+            if placed == after:
+                return placed.before
     # Windows that may stick out at the end only, as those of pooling that rounds up.
     return 0 if after == math.ceil((size - reach) / stride) + 1 else None
 
@@ -282,11 +277,10 @@ def cut_before(layer, axis: int, size: int | None, after: int | None) -> int:
     """Return how many rows a transposed convolution with "same" padding cuts off."""
     if layer.padding != "same":
         return 0
-    stride = layer.strides[axis]
+    # Of an open size, as of any, the output is `size` strides long.
+    lacking = 0 if None in (size, after) else size * layer.strides[axis] - after
     reach = layer.dilation_rate[axis] * (layer.kernel_size[axis] - 1) + 1
-    if size is None or after is None:
-        return max(reach - stride, 0) // 2
-    return max((size - 1) * stride + reach - after, 0) // 2
+    return max(reach - layer.strides[axis] + lacking, 0) // 2
 
 
 def _transposed(layer, axis: int, size: int | None, after: int | None) -> Reads:

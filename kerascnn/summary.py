@@ -1,9 +1,6 @@
 """One model, layer by layer: where its parameters, computations and memory are.
 
-    print(summarize(model))
-
-The rows are those of `model.summary()`; beside each number of parameters stands the
-expression that it comes from.
+The rows are those of `model.summary()`, with the expressions of their parameters.
 """
 
 import math
@@ -11,9 +8,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kerascnn.arithmetic import BYTES, evaluate, storage
+from kerascnn.arithmetic import BYTES, Worked, evaluate, storage
 from kerascnn.costs import depth, is_free, macs, takes_part
-from kerascnn.graph import Call, Graph, functional, trace
+from kerascnn.graph import Graph, functional, trace
 from kerascnn.receptive_field import ALL, most_pixels, receptive_fields
 from kerascnn.tables import UNKNOWN, Column, Table, Tabled, format_bytes
 
@@ -107,26 +104,19 @@ def summarize(
     dtype: str = "float32",
     input_shape: tuple[int, ...] | None = None,
 ) -> Summary:
-    """Count what each layer of a Keras model holds, costs and sees.
+    """Count what each layer of a built Keras model holds, costs and sees.
 
-    Parameters are exact for any model. Multiply-accumulates are those of convolutions,
-    dense layers and attention, forward, for one image, and what layers of other kinds
-    say of themselves (`kerascnn.costs`); what is not known is None, and the total "at
-    least". The memory of the activations is that of every layer's output, the input's
-    among them; Flatten and Reshape count as none. The receptive field is the largest
-    over the branches, not cut at the border of the image.
+    Parameters are exact; of a subclassed model nothing else is known. Multiply-
+    accumulates are those of convolutions, dense layers and attention, forward, for one
+    image, and what other layers say of themselves (`kerascnn.costs`); the unknown is
+    None. The memory is that of every layer's output, the input's among them, but for
+    Flatten and Reshape. The receptive field is the largest over the branches, not cut
+    at the border of the image.
 
-    Args:
-        model: a built `keras.Model`: Sequential, functional or subclassed (of which
-            only the parameters can be known).
-        expand_nested: give the layers of nested models rows of their own, below the
-            row of the model, which holds their sum.
-        dtype: type of the activations, for their memory.
-        input_shape: shape of one image, for a model that leaves its size open.
-
-    Raises:
-        ValueError: the model is not built; `input_shape` does not agree with it; a
-            layer's `parameter_expression()` is not its number of parameters.
+    `expand_nested` gives the layers of nested models rows below the model's, which
+    holds their sum; `dtype` is that of the activations; `input_shape`, of one image, is
+    for a model that leaves its size open. ValueError where the model is not built, does
+    not agree with `input_shape`, or a layer misstates its number of parameters.
     """
     import keras
 
@@ -197,17 +187,20 @@ class _Counter:
         new = {id(w): w for w in weights if id(w) not in self.counted}
         self.counted |= set(new)
         learned = getattr(layer, "trainable_weights", [])
-        trainable = _size(w for w in learned if id(w) in new)
-        total = _size(new.values())
+        trainable, total = (
+            _size(w for w in learned if id(w) in new),
+            _size(new.values()),
+        )
         within, nested = (*parents, layer), functional(layer) is not None
-        calls: list[Call] = []
-        if self.graph:
-            listed = self.graph.nested if nested else self.graph.calls
-            calls = [c for c in listed if c.operation is layer and c.parents == parents]
-        inner = calls  # of a nested model those of all its layers
-        if self.graph and nested:
-            everything = self.graph.calls
-            inner = [c for c in everything if c.parents[: len(within)] == within]
+        graph = self.graph or Graph((), (), (), ())
+        calls = [
+            call
+            for call in (graph.nested if nested else graph.calls)
+            if call.operation is layer and call.parents == parents
+        ]
+        inner = calls
+        if nested:  # the calls of all its layers
+            inner = [c for c in graph.calls if c.parents[: len(within)] == within]
         outputs = [_shape(call.outputs) for call in calls]
         seen = most_pixels([self.fields[id(x)] for c in calls for x in c.outputs])
         kept = [
@@ -221,8 +214,8 @@ class _Counter:
             # A pixel is itself; what one of a nested model's inputs has seen depends
             # on the call, and its images are the output of the layer before it.
             seen = None if parents else (1,) * (len(layer.batch_shape) - 2) or None
-            inputs = self.graph.inputs if self.graph else ()
-            outer = inputs[0].shape if len(inputs) == 1 else layer.batch_shape
+            alone = len(graph.inputs) == 1
+            outer = graph.inputs[0].shape if alone else layer.batch_shape
             kept = [] if parents else [outer[1:]]
         values = _sum(None if None in shape else math.prod(shape) for shape in kept)
         memory = None if values is None else values * self.bytes
@@ -238,7 +231,7 @@ class _Counter:
             macs=_sum(map(macs, inner)) if self.graph or is_free(layer) else None,
             memory=memory if self.graph else None,
             receptive_field=seen,
-            share=total / self.parameters if self.parameters else 0.0,
+            share=total / (self.parameters or 1),
         )
 
 
@@ -259,10 +252,10 @@ def _built_shape(layer) -> tuple | None:
     if shape is None or not all(isinstance(d, int | None) for d in shape):
         return None
     try:
-        output = layer.compute_output_shape(tuple(shape))[1:]
+        output = tuple(layer.compute_output_shape(tuple(shape))[1:])
     except NotImplementedError:
         return None
-    return tuple(output) if all(isinstance(d, int) for d in output) else None
+    return output if all(isinstance(d, int) for d in output) else None
 
 
 _COUNTED = "counted above"
@@ -275,24 +268,22 @@ def _expression(layer, new: dict, weights: list) -> str:
     if functional(layer):
         return ""  # the sum over its layers
     said = takes_part(layer) and hasattr(layer, "parameter_expression")
-    if said and len(new) == len(weights):
-        expression, count = layer.parameter_expression(), _size(weights)
-        if (value := evaluate(expression)) != count:
-            raise ValueError(
-                f"the layer {layer.name!r} holds {count:,} parameters, its parameter_"
-                f"expression() is {expression!r}, which is {value}"
-            )
-        return expression
-    return _products(new.values())
+    if not said or len(new) < len(weights):
+        return _products(new.values())
+    expression, count = layer.parameter_expression(), _size(weights)
+    if (value := evaluate(expression)) != count:
+        raise ValueError(
+            f"the layer {layer.name!r} holds {count:,} parameters, its parameter_"
+            f"expression() is {expression!r}, which is {value}"
+        )
+    return expression
 
 
 def _products(weights) -> str:
     """ "5·5·3·32 + 32" for a kernel and its bias, "4·32" for four vectors of 32."""
-    shapes = Counter(tuple(w.shape) or (1,) for w in weights)
-    return " + ".join(
-        "·".join(map(str, (n, *shape) if n > 1 else shape))
-        for shape, n in shapes.items()
-    )
+    shapes = Counter(tuple(w.shape) or (1,) for w in weights).items()
+    factors = ((n, *shape) if n > 1 else shape for shape, n in shapes)
+    return " + ".join("·".join(map(str, product)) for product in factors)
 
 
 def _sum(values) -> int | None:
@@ -304,11 +295,9 @@ def _sum(values) -> int | None:
 def _shown(row: Row) -> dict[str, str]:
     nested = "  " * (row.level - 1) + "└ " if row.level else ""
     shared = f" (shared ×{row.calls})" if row.calls > 1 else ""
-    count = f"{row.parameters:,}"
+    count = str(Worked(row.parameters, row.expression))
     if row.expression == _COUNTED:
-        count = f"{count} ({_COUNTED})"
-    elif row.expression and not row.expression.isdigit():
-        count = f"{row.expression} = {count}"
+        count = f"{row.parameters:,} ({_COUNTED})"
     return {"layer": f"{nested}{row.name}{shared}", "arithmetic": count}
 
 
@@ -321,9 +310,9 @@ def show_shape(shape: tuple) -> str:
 
 def show_field(field) -> str:
     """Write a receptive field for people: "14", "5×1", "all"."""
-    if field == ALL or len(set(field)) == 1:
-        return field if field == ALL else str(field[0])
-    return "×".join(map(str, field))
+    if field == ALL:
+        return field
+    return "×".join(map(str, field[:1] if len(set(field)) == 1 else field))
 
 
 _COLUMNS = (
@@ -339,28 +328,25 @@ _COLUMNS = (
 )
 
 
-def _notes(summary: Summary):
-    size = format_bytes(summary.weight_bytes)
+def _notes(found: Summary):
+    size = format_bytes(found.weight_bytes)
     yield (
-        f"Parameters: {summary.parameters:,} ({size} as float32), of them "
-        f"{summary.trainable:,} trainable, {summary.non_trainable:,} not"
+        f"Parameters: {found.parameters:,} ({size} as float32), of them "
+        f"{found.trainable:,} trainable, {found.non_trainable:,} not"
     )
-    if summary.macs is None:
-        known = sum(r.macs or 0 for r in summary.rows if r.level == 0)
-        named = ", ".join(summary.uncounted[:5]) or "its own call"
-        more = ", …" if len(summary.uncounted) > 5 else ""
+    known = f"{sum(r.macs or 0 for r in found.rows if r.level == 0):,}"
+    rest = ""
+    if found.macs is None:
+        named = ", ".join(found.uncounted[:5]) or "its own call"
+        more = ", …" if len(found.uncounted) > 5 else ""
+        rest = f" and those of {named}{more}: unknown, so at least {known}"
+    yield f"MACs for one image: {known}{rest}"
+    memory = UNKNOWN if found.memory is None else format_bytes(found.memory)
+    yield f"Activations of one image: {memory} as {found.dtype}"
+    if found.depth is not None:
+        yield f"Depth: {found.depth} layer{'s' * (found.depth != 1)} with weights"
+    if found.optimizer:
         yield (
-            f"MACs for one image: {known:,} and those of {named}{more}: unknown, so at "
-            f"least {known:,}"
-        )
-    else:
-        yield f"MACs for one image: {summary.macs:,}"
-    memory = UNKNOWN if summary.memory is None else format_bytes(summary.memory)
-    yield f"Activations of one image: {memory} as {summary.dtype}"
-    if summary.depth is not None:
-        yield f"Depth: {summary.depth} layer{'s' * (summary.depth != 1)} with weights"
-    if summary.optimizer:
-        yield (
-            f"Optimizer: {summary.optimizer:,} further numbers, no parameters, which "
+            f"Optimizer: {found.optimizer:,} further numbers, no parameters, which "
             "model.summary() adds to its total"
         )
