@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 # Name, kind of worker.
 CONTENDERS = {
     "model.predict": "predict",
+    "kerascnn.predict": "kerascnn",
     "model(image)": "call",
     "SavedModel": "savedmodel",
     "LiteRT": "litert",

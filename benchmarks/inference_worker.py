@@ -26,6 +26,16 @@ def keras_predict(network: str, version: Path):
     return lambda x: model.predict(x, batch_size=len(x), verbose=0)
 
 
+def kerascnn_predict(network: str, version: Path):
+    """Answer as `kerascnn.predict` and `evaluate` do."""
+    import keras
+
+    from kerascnn.training.evaluate import predict_probabilities
+
+    model = keras.models.load_model(version.parent.parent / "model.keras")
+    return lambda x: predict_probabilities(model, x, len(x))
+
+
 def keras_call(network: str, version: Path):
     """Answer by calling the model, without a graph."""
     import keras
@@ -90,6 +100,7 @@ def torch(network: str, version: Path):
 
 KINDS = {
     "predict": keras_predict,
+    "kerascnn": kerascnn_predict,
     "call": keras_call,
     "savedmodel": savedmodel,
     "litert": litert,

@@ -1,11 +1,13 @@
 import keras
 import numpy as np
 import pytest
+from helpers import busy_model
 from PIL import Image
 
 import zoo
 from kerascnn.prediction import ranked
 from kerascnn.training import open_network, predict
+from kerascnn.training.evaluate import predict_probabilities
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -112,3 +114,15 @@ def test_images_of_any_kind_are_read_or_refused(tmp_path, shape, words):
         return
     with pytest.raises(ValueError, match=words):
         predict(model, [tmp_path / "image.png"])
+
+
+@pytest.mark.parametrize("images", [1, 7, 40])
+def test_a_batch_is_answered_as_keras_predicts_also_with_other_weights(images):
+    model = busy_model()
+    x = np.random.default_rng(0).integers(0, 256, (images, 12, 12, 3), np.uint8)
+    before = predict_probabilities(model, x, batch_size=16)
+    np.testing.assert_array_equal(before, model.predict(x, batch_size=16, verbose=0))
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    after = predict_probabilities(model, x, batch_size=16)
+    np.testing.assert_array_equal(after, model.predict(x, batch_size=16, verbose=0))
+    assert np.abs(after - before).max() > 0
