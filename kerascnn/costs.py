@@ -1,4 +1,4 @@
-"""What a call of a layer costs: multiply-accumulates, depth.
+"""What a call of a layer costs: multiply-accumulates, depth; None where unknown.
 
 A layer of another kind than Keras' own says it itself, where its class has the
 attribute `kerascnn_costs = True` and, of these methods, those that it needs:
@@ -7,9 +7,6 @@ attribute `kerascnn_costs = True` and, of these methods, those that it needs:
                                                 without it, a layer without kernels: 0
     window() -> ((height, width), (stride, stride))
     parameter_expression() -> str               such as "3·3·16·32 + 32"
-
-Methods of these names in other layers mean something else and are not called. What is
-neither known nor said is None, never a guess.
 """
 
 import math
@@ -59,10 +56,9 @@ TRANSPOSED = tuple(f"{name}Transpose" for name in names("Conv", axes="123"))
 def macs(call: Call) -> int | None:
     """Count the multiply-accumulates of a call, forward, for one image.
 
-    Convolutions, dense layers and attention are counted, products with a padding's
-    zeros among them; biases, normalisation, pooling and activations are not. None is
-    what cannot be counted: recurrent layers, wrappers, open sizes, layers of other
-    kinds that do not say it.
+    Products with a padding's zeros are counted; biases, normalisation, pooling and
+    activations are not. None for recurrent layers, wrappers, open sizes, and layers of
+    other kinds that do not say it.
     """
     layer = call.operation
     shapes_in = [tuple(x.shape) for x in call.inputs]
@@ -75,8 +71,12 @@ def macs(call: Call) -> int | None:
         return int(layer.macs(*shapes)) if known else None
     if is_free(layer):
         return 0
-    if is_a(layer, ("EinsumDense",)):
-        return None if None in shapes_in[0][1:] else _einsum(layer, shapes_in[0])
+    if is_a(layer, ("EinsumDense",)) and None not in shapes_in[0][1:]:
+        # All sizes of the images, and those of the kernel that they do not share.
+        images, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
+        letters = zip(kernel, layer.kernel.shape, strict=True)
+        own = (size for letter, size in letters if letter not in images)
+        return math.prod(shapes_in[0][1:]) * math.prod(own)
     if not known:
         return None
     if is_a(layer, (*CONVOLUTIONS, *TRANSPOSED, "Dense")):
@@ -130,22 +130,11 @@ def _products(layer, shape_in, shape_out) -> int:
     return places * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
-def _einsum(layer, shape_in) -> int:
-    """Multiply the sizes of all letters of the equation, the batch left out."""
-    images, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
-    sizes = list(zip(kernel, layer.kernel.shape, strict=True))
-    head, _, tail = images.partition("...")
-    # Sizes under the ellipsis have no letter: their positions stand in.
-    middle = range(len(shape_in) - len(head) - len(tail))
-    sizes += zip([*head, *middle, *tail], (1, *shape_in[1:]), strict=True)
-    return math.prod(dict(sizes).values())
-
-
 def depth(graph: Graph) -> int:
-    """Count the layers with weights on the longest way through a network.
+    """Count the layers with weights on the longest way: 19 for VGG19.
 
-    As the papers count it: 19 for VGG19, 22 for GoogLeNet. Normalisation, learned
-    activations and poolings are left out; a layer that is passed twice counts twice.
+    Normalisation, learned activations and poolings are left out; a layer that is passed
+    twice counts twice.
     """
     lengths = longest(graph, [call for call in graph.calls if weighted(call)])
     return max(lengths[id(x)] for x in graph.outputs)

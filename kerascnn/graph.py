@@ -1,12 +1,10 @@
-"""A Keras model as the list of its calls: what the summary and the MLP twin read.
-
-A layer that is shared is called several times, a nested model brings calls of its own.
-"""
+"""A Keras model as the list of its calls; a shared layer has several."""
 
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
@@ -42,11 +40,10 @@ def functional(model):
 
 
 def trace(model, input_shape=None) -> Graph | None:
-    """Follow the images through a model symbolically; record each call once.
+    """Follow the images through a model symbolically; None for a subclassed model.
 
     `input_shape`, of one image, fills in the sizes that a model of one input leaves
-    open; ValueError where it does not agree with the model's own. Returns None for a
-    subclassed model, whose calls are not on record.
+    open; ValueError where it does not agree with the model's own.
     """
     import keras
 
@@ -69,60 +66,48 @@ def trace(model, input_shape=None) -> Graph | None:
     nested: list[Call] = []
 
     def walk(graph, inputs, parents):
-        def recorded(operation):
-            def call(*args, **kwargs):
-                flat = keras.tree.flatten((args, kwargs))
-                tensors = tuple(x for x in flat if isinstance(x, keras.KerasTensor))
-                inner = functional(operation)
-                if inner is None:
-                    outputs = operation.compute_output_spec(*args, **kwargs)
-                else:
-                    outputs = walk(inner, tensors, (*parents, operation))
-                flat = tuple(keras.tree.flatten(outputs))
-                made = Call(operation, parents, tensors, flat, args)
-                (calls if inner is None else nested).append(made)
-                return outputs
-
-            return call
+        def call(operation, *args, **kwargs):
+            flat = keras.tree.flatten((args, kwargs))
+            tensors = tuple(x for x in flat if isinstance(x, keras.KerasTensor))
+            inner = functional(operation)
+            if inner is None:
+                outputs = operation.compute_output_spec(*args, **kwargs)
+            else:
+                outputs = walk(inner, tensors, (*parents, operation))
+            flat = tuple(keras.tree.flatten(outputs))
+            made = Call(operation, parents, tensors, flat, args)
+            (calls if inner is None else nested).append(made)
+            return outputs
 
         # The documented way (`compute_output_spec`) gives the last shapes only. This
         # one, by which Keras computes them, visits every call, in order.
-        return graph._run_through_graph(list(inputs), operation_fn=recorded)
+        return graph._run_through_graph(
+            list(inputs), operation_fn=lambda operation: partial(call, operation)
+        )
 
     outputs = tuple(keras.tree.flatten(walk(graph, inputs, ())))
     return Graph(inputs, outputs, tuple(calls), tuple(nested))
 
 
 def find_layer(name: str, names: Iterable[str]) -> str:
-    """Return which of `names` a name means: all layers, as "encoder/conv1" if nested.
+    """Return which of `names` is meant: "conv1" will do for "encoder/conv1".
 
-    "conv1" alone will do where it is one layer only; ValueError where there is none, or
-    more than one.
+    ValueError where there is none, or more than one.
     """
     names = list(names)
-    if name in names:
-        return name
-    ends = [other for other in names if other.endswith(f"/{name}")]
+    ends = [name] if name in names else [n for n in names if n.endswith(f"/{name}")]
     if len(ends) == 1:
         return ends[0]
     if ends:
         raise ValueError(f"there are several layers {name!r}: say {', '.join(ends)}")
-    known, close = ", ".join(names), difflib.get_close_matches(name, names, 3, 0.5)
-    raise ValueError(
-        f"the model has no layer {name!r}: "
-        + (f"did you mean {' or '.join(close)}?" if close else f"it has {known}")
-    )
+    close = " or ".join(difflib.get_close_matches(name, names, 3, 0.5))
+    told = f"did you mean {close}?" if close else f"it has {', '.join(names)}"
+    raise ValueError(f"the model has no layer {name!r}: {told}")
 
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Build models without allocating their weights: VGG19 in a blink.
-
-        with without_weights():
-            summary = summarize(zoo.build("vgg19_imagenet", (224, 224, 3), 1000))
-
-    Such a model has shapes and counts; it cannot compute, and must not be kept.
-    """
+    """Build models, in a blink, that have shapes and counts and cannot compute."""
     import keras
     from keras.src.backend.common import global_state
 
@@ -149,10 +134,7 @@ def longest(graph: Graph, counts: Iterable[Call]) -> dict[int, int]:
 
 
 def bottlenecks(graph: Graph, output) -> list[Any]:
-    """Find the tensors that everything on the way to an output passes through.
-
-    In their order, up to the output itself. The branches of a block have none.
-    """
+    """Find the tensors that everything on the way to an output passes, in order."""
     makers = {id(x): call for call in graph.calls for x in call.outputs}
     needed, queue = set(), [output]
     while queue:

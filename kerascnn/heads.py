@@ -1,11 +1,7 @@
 """Which output of a network is its answer, and what the numbers of it are.
 
-    own = head(model)
-    own.kind                                    # "softmax", "logits", "sigmoid", …
-    own.probabilities(model.predict(images))    # (N, classes)
-
-Decided here and nowhere else, by the graph; where the graph cannot tell (a subclassed
-layer or model, a Lambda), by the numbers that the network gives for some images.
+Decided by the graph; where the graph cannot tell (a subclassed layer or model, a
+Lambda), by the numbers that the network gives for some images.
 """
 
 from collections.abc import Mapping
@@ -37,18 +33,16 @@ _RELU = names("ELU LeakyReLU PReLU ReLU Relu Relu6")
 class Head:
     """The output by which a network classifies an image.
 
-    `kind` is "softmax": probabilities, one a class; "logits": what a softmax is to be
-    given; "sigmoid": one unit, the probability of class 1 of two; "logit": one unit,
-    what a sigmoid is to be given; "sigmoids": a probability for each class by itself,
-    as one image may show several: they do not add up to 1.
+    `kind` is "softmax"; "logits": what a softmax is to be given; "sigmoid": one unit,
+    the probability of class 1 of two; "logit": one unit, what a sigmoid is to be given;
+    "sigmoids": a probability for each class by itself, as one image may show several.
     """
 
     kind: str
     units: int  # length of the output
     index: int  # its place among `model.outputs`
     tensor: Any  # the output in the graph; None for a subclassed model
-    # What the softmax or the sigmoid at the end is given, of the output's shape; None
-    # where neither is an operation of its own.
+    # What an operation of its own, softmax or sigmoid, is given; of the output's shape.
     logits: Any
     squash: Any  # the operation with the softmax or sigmoid; None where none is shown
     by_graph: bool  # whether the graph told it; else the numbers did
@@ -80,12 +74,11 @@ class Head:
 def head(model, images=None, output: int | None = None) -> Head:
     """Find the output by which a network classifies, and what its numbers are.
 
-    Of several outputs in a list it is the first; of a dictionary the one that is named
-    "probabilities", else the one named "logits", else the first; or the one of number
-    `output` among `model.outputs`. `model` is a Keras model, or anything with a method
-    `predict`; `images` are some (N, H, W, C) as it takes them, for one whose graph
-    cannot tell, by default noise. ValueError where the output is not (N, classes), or
-    what it says is not understood.
+    Of several outputs in a list it is the first; of a dictionary the one named
+    "probabilities", else "logits", else the first; or that of number `output` among
+    `model.outputs`. `model` is a Keras model, or anything with a method `predict`;
+    `images` are some (N, H, W, C), by default noise, for one whose graph cannot tell.
+    ValueError where the output is not (N, classes), or is not understood.
     """
     import keras
 
@@ -94,21 +87,21 @@ def head(model, images=None, output: int | None = None) -> Head:
         structure = _sampled(model, images)
     else:
         structure = graph.outputs if graph is not model else graph.output
-    outputs = keras.tree.flatten(structure)
-    index = output
+    outputs, index = keras.tree.flatten(structure), output
     if index is None:
         main = _main(structure)
         index = next(i for i, other in enumerate(outputs) if other is main)
     if not 0 <= index < len(outputs):
-        raise ValueError(
-            f"the model has {len(outputs)} outputs, the first is 0; received "
-            f"output={index}"
-        )
-    shape = tuple(outputs[index].shape)
+        wrong = f"{len(outputs)} outputs, the first is 0; received output={index}"
+        raise ValueError(f"the model has {wrong}")
+    shape, name = (
+        tuple(outputs[index].shape),
+        getattr(model, "name", type(model).__name__),
+    )
     if len(shape) != 2:
         raise ValueError(
-            f"a classifier's output is (images, classes); output {index} of "
-            f"{_name(model)} has the shape {shape}"
+            f"a classifier's output is (images, classes); output {index} of {name} has "
+            f"the shape {shape}"
         )
     tensor, units = None if graph is None else outputs[index], shape[1]
     kind, logits, squash = _origin(tensor, ())
@@ -118,38 +111,40 @@ def head(model, images=None, output: int | None = None) -> Head:
         answer = keras.tree.flatten(answers)[index]
         values = np.asarray(keras.ops.convert_to_numpy(answer))
         units = values.shape[1]
-        kind = kind or _by_numbers(values.astype(np.float32), model)
-    kind = _told(kind, units, model)
+        kind = kind or _by_numbers(values.astype(np.float32), name)
+    if units > 1:
+        kind = {"relu": "logits", "sigmoid": "sigmoids"}.get(kind, kind)
+    elif kind in ("softmax", "relu"):
+        raise ValueError(
+            f"{name} answers with one unit behind a {kind}, which tells no two classes "
+            "apart: let it end in a sigmoid, or in two units with a softmax"
+        )
+    elif kind == "logits":
+        kind = "logit"
     if logits is not None and tuple(logits.shape) != shape:
         logits = keras.ops.reshape(logits, (-1, units))
     return Head(kind, units, index, tensor, logits, squash, by_graph)
 
 
-def _name(model) -> str:
-    return getattr(model, "name", type(model).__name__)
-
-
 def _main(outputs):
     """Return the output that answers; `model.outputs` sorts a dictionary by keys."""
     if isinstance(outputs, Mapping):
-        names = [n for n in ("probabilities", "logits") if n in outputs]
-        return _main(outputs[(names or list(outputs))[0]])
-    if isinstance(outputs, list | tuple):
-        return _main(outputs[0])
-    return outputs
+        ranked = [n for n in ("probabilities", "logits", *outputs) if n in outputs]
+        return _main(outputs[ranked[0]])
+    return _main(outputs[0]) if isinstance(outputs, list | tuple) else outputs
 
 
 def _origin(tensor, around) -> tuple[str | None, Any, Any]:
-    """Follow a tensor back to what made its numbers what they are.
+    """Follow a tensor back to what made it "softmax", "sigmoid", "relu" or "logits".
 
-    `around` are the tensors that the nested models around it gave outside. Returns
-    "softmax", "sigmoid", "relu", "logits", or None for unknown; what the softmax or
-    sigmoid was given, where it is an operation of the outermost model; its layer.
+    `around` are the tensors that the nested models around it gave outside. Returns also
+    what a softmax or sigmoid of the outermost model was given; and its layer.
     """
     import keras
 
-    softmaxes = (keras.activations.softmax, keras.ops.softmax)
-    sigmoids = (keras.activations.sigmoid, keras.ops.sigmoid)
+    known = keras.activations
+    softmaxes = known.softmax, keras.ops.softmax
+    sigmoids = known.sigmoid, keras.ops.sigmoid
     while history := getattr(tensor, "_keras_history", None):
         operation, node, position = history
         name, own = type(operation).__name__, computes_as_keras(operation)
@@ -168,8 +163,7 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
             continue
         given = operation._inbound_nodes[node].input_tensors
         activation = getattr(operation, "activation", None) if own else None
-        plain = name == "Activation"
-        linear = activation is keras.activations.linear
+        plain, linear = name == "Activation", activation is known.linear
         if own and (name in _SAME or (plain and linear)):
             tensor = given[0]
             continue
@@ -180,19 +174,18 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
             return "softmax", alone if plain else None, operation
         if activation in sigmoids:
             return "sigmoid", alone if plain else None, operation
-        if activation is keras.activations.hard_sigmoid:
+        if activation is known.hard_sigmoid:
             return "sigmoid", None, operation
-        logarithm = activation is keras.activations.log_softmax
+        logarithm = activation is known.log_softmax
         if linear or logarithm or (own and name.startswith("LogS")):
             return "logits", None, None
-        if activation is keras.activations.relu or (own and name in _RELU):
+        if activation is known.relu or (own and name in _RELU):
             return "relu", None, None
-        kinds = set()
+        kinds, keeps = set(), {"logits", "relu"}
         if own and name in (*_MEANS, *_ARITHMETIC, "Concatenate"):
             kinds = {_origin(x, around)[0] for x in given}
-        keeps = {"logits", "relu"}
-        keeps |= {"softmax", "sigmoid"} if name in _MEANS else set()
-        keeps |= {"sigmoid"} if name == "Concatenate" else set()
+            keeps |= {"softmax", "sigmoid"} if name in _MEANS else set()
+            keeps |= {"sigmoid"} if name == "Concatenate" else set()
         if len(kinds) == 1 and kinds <= keeps:
             return kinds.pop(), None, None
         return ("logits" if operation.name == "logits" else None), None, None
@@ -206,8 +199,8 @@ def _sampled(model, images):
         graph = functional(model) if isinstance(model, keras.Model) else None
         if graph is None or len(graph.inputs) != 1:
             raise ValueError(
-                f"what {_name(model)} answers with is not known without images: it is "
-                "no functional model of one input"
+                "what the model answers with is not known without images: it is no "
+                f"functional model of one input; received {model!r}"
             )
         shape = [n or 32 for n in graph.inputs[0].shape[1:]]
         images = np.random.default_rng(0).integers(0, 256, (SAMPLE, *shape))
@@ -217,9 +210,9 @@ def _sampled(model, images):
     return model.predict(images[:SAMPLE], batch_size=SAMPLE, verbose=0)
 
 
-def _by_numbers(values: np.ndarray, model) -> str:
+def _by_numbers(values: np.ndarray, name: str) -> str:
     if not np.isfinite(values).all():
-        raise ValueError(f"{_name(model)} answers images with NaN or infinity")
+        raise ValueError(f"{name} answers images with NaN or infinity")
     inside = values.min() >= 0 and values.max() <= 1 + _SUM
     if values.shape[1] == 1:
         return "sigmoid" if inside else "logits"
@@ -227,14 +220,3 @@ def _by_numbers(values: np.ndarray, model) -> str:
         return "softmax"
     # Logits of so many images are hardly all within 0…1, unless they are all the same.
     return "sigmoid" if inside and np.ptp(values) > 1e-3 else "logits"
-
-
-def _told(kind: str, units: int, model) -> str:
-    if units > 1:
-        return {"relu": "logits", "sigmoid": "sigmoids"}.get(kind, kind)
-    if kind in ("softmax", "relu"):
-        raise ValueError(
-            f"{_name(model)} answers with one unit behind a {kind}, which tells no two "
-            "classes apart: let it end in a sigmoid, or in two units with a softmax"
-        )
-    return {"logits": "logit"}.get(kind, kind)

@@ -26,18 +26,13 @@ def quickstart(
 ) -> dict:
     """Compare, train, look at, export and serve the lecture's two networks.
 
-    Everything happens on the built-in data, without a network connection. `folder`
-    takes the runs, pictures and the exported version; `show` is called with each part
-    of the report; `overrides` are values of both recipes, such as `epochs=1`. Returns
-    what was measured and written; RuntimeError where the exported network answers
-    differently from the trained one.
+    Everything is written to `folder`; `show` is called with each part of the report;
+    `overrides` are values of both recipes, such as `epochs=1`. Returns what was
+    measured and written; RuntimeError where the exported network answers differently.
     """
-    start = time.perf_counter()
-    folder = Path(folder)
+    start, folder = time.perf_counter(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    show("1. Two networks for the same images\n")
-    show(f"{compare(*NETWORKS)}\n")
-
+    show(f"1. Two networks for the same images\n\n{compare(*NETWORKS)}\n")
     data = load_data("shapes")
     show(f"2. The images: {data}\n")
 
@@ -49,8 +44,7 @@ def quickstart(
         show("")
 
     show("4. What they reached, on images that neither has seen\n")
-    show(f"{accuracy_table(runs, data)}\n")
-
+    show(f"{_accuracies(runs, data)}\n")
     curves, pictures = folder / "curves.png", folder / "gallery.png"
     title = f"{' and '.join(NETWORKS)} on {data.title}, seed {seed}"
     plot_comparison(runs, title=title).savefig(curves, dpi=150)
@@ -73,16 +67,15 @@ def quickstart(
     first = answers(version, sample.x[:1])
     answer, confidence = first["label"][0], max(first["probabilities"][0])
     show(
-        f"{version}: loaded in a new process that has only TensorFlow, it gives\n"
-        f"the same {len(sample)} answers (largest difference {difference:.1e}). Asked "
-        f"about a picture of\n"
-        f"class {data.labels[sample.y[0]]}, it says {answer} ({confidence:.0%}).\n"
+        f"{version}: loaded in a new process that has only TensorFlow, it gives\nthe "
+        f"same {len(sample)} answers (largest difference {difference:.1e}). Asked\n"
+        f"about {data.labels[sample.y[0]]}, it says {answer} ({confidence:.0%}).\n"
     )
     seconds = time.perf_counter() - start
     show(_next_steps(seconds, run.folder, version))
+    measured = ("test_accuracy", "per_class")
     return {
-        "test_accuracy": {n: r.metrics["test_accuracy"] for n, r in runs.items()},
-        "per_class": {n: r.metrics["per_class"] for n, r in runs.items()},
+        **{key: {n: r.metrics[key] for n, r in runs.items()} for key in measured},
         "runs": {n: str(r.folder) for n, r in runs.items()},
         "pictures": [str(curves), str(pictures)],
         "version": str(version),
@@ -107,20 +100,17 @@ def _next_steps(seconds: float, run: Path, version: Path) -> str:
     return "\n".join([f"Done in {seconds:.0f} s. What to try next:", *lines])
 
 
-def accuracy_table(runs: dict, data) -> Table:
-    """Return the accuracies of some runs side by side, in all and for each class."""
-    shown = [Column(name, name, lambda value: f"{value:.1f}") for name in runs]
-    measured = {name: run.metrics for name, run in runs.items()}
-    rows = [
-        {"class": label, **{n: m["per_class"][label] for n, m in measured.items()}}
-        for label in data.labels
-    ]
-    rows += [{"class": "all", **{n: m["test_accuracy"] for n, m in measured.items()}}]
-    told = ", ".join(
-        f"{n}: {runs[n].config['model']['parameters']:,} parameters, "
-        f"{m['epochs']} epochs, {m['seconds']:.0f} s"
-        for n, m in measured.items()
-    )
-    images = f"{data.title}, {len(data.test):,} images"
-    notes = [f"Test accuracy in percent on {images}; {told}"]
-    return Table([Column("class", "class", right=False), *shown], rows, notes=notes)
+def _accuracies(runs: dict, data) -> Table:
+    """The accuracies of the runs side by side, for each class and in all."""
+    columns = [Column("class", "class", right=False)]
+    rows = [{"class": label} for label in [*data.labels, "all"]]
+    notes = [f"Test accuracy in percent on {data.title}, {len(data.test):,} images"]
+    for name, run in runs.items():
+        columns.append(Column(name, name, "{:.1f}".format))
+        found = {**run.metrics["per_class"], "all": run.metrics["test_accuracy"]}
+        for row in rows:
+            row[name] = found[row["class"]]
+        count, epochs = run.config["model"]["parameters"], run.metrics["epochs"]
+        cost = f"{epochs} epochs, {run.metrics['seconds']:.0f} s"
+        notes.append(f"{name}: {count:,} parameters, {cost}")
+    return Table(columns, rows, notes=notes)

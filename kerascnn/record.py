@@ -20,24 +20,16 @@ def record(
 ) -> dict:
     """Write the mean of some runs to their network's card, and the best one's weights.
 
-    The weights that ship are those of the run with the best validation accuracy of all
-    that were recorded; of runs that held no image out, those of the first seed, in the
-    place of what ships of the same recipe. Either way they go in the place of weights
-    of another copy of the data, whose results go too: figures on other pixels cannot
-    stand beside the new ones. They take at most 12 MB, are rounded to float16, and
-    their accuracy is measured anew, on one view of each image in one pass.
-
-    Args:
-        folders: finished runs of one network on one data set by one recipe, which
-            differ in the seed.
-        zoo_folder: where the cards lie; default: those of this installation.
-        recipe: name of the recipe on the card that the runs followed.
-        keep_weights: write the result alone. The filters of `lecture_cnn` that ship
-            are described in the tutorials.
+    `folders` are finished runs by one `recipe` of the card, which differ in the seed
+    alone; `zoo_folder` has the cards, by default those of this installation. The
+    weights that ship are those of the best validation accuracy ever recorded; of runs
+    that held no image out, those of the first seed, in the place of what ships of the
+    same recipe; or of another copy of the data, whose results go too. They take at most
+    12 MB, are rounded to float16, and measured anew. `keep_weights` leaves them.
 
     Returns the result that was written; `train_images` is in it where the images that
-    were held out are not those of `load_data`'s default. Raises ValueError where the
-    runs differ in more than the seed, or followed another recipe.
+    were held out are not those of `load_data`'s default. ValueError where the runs
+    differ in more than the seed, or followed another recipe.
     """
     import tomlkit
 
@@ -50,22 +42,17 @@ def record(
     path = zoo_folder / f"{zoo.card(name).family}.toml"
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     table = document[name]
+    old = [dict(row) for row in table.pop("results", [])]
+    # Figures on other pixels, of another copy of the data, cannot stand beside these.
+    copies = {row["fingerprint"] for row in old if row["data"] == result["data"]}
+    others = copies - {result["fingerprint"]}
     same = ("data", "recipe", "hardware", "train_images")
-    old = [dict(row) for row in table.get("results", [])]
-    others = {
-        row["fingerprint"]
-        for row in old
-        if row["data"] == result["data"] and row["fingerprint"] != result["fingerprint"]
-    }
-    kept = [
-        row
-        for row in old
-        if row["fingerprint"] not in others
-        and any(row.get(k) != result.get(k) for k in same)
-    ]
     results = tomlkit.aot()
-    results.extend(tomlkit.item(row) for row in [*kept, result])
-    table.pop("results", None)
+    for row in old:
+        anew = all(row.get(key) == result.get(key) for key in same)
+        if row["fingerprint"] not in others and not anew:
+            results.append(tomlkit.item(row))
+    results.append(tomlkit.item(result))
     if not keep_weights:
         shipped = table.get("weights", {})
         if shipped.get("fingerprint") in others:
@@ -80,23 +67,21 @@ def record(
 
 
 def _result(runs: list[Run], recipe: str) -> dict:
-    first = runs[0].config
-    name = runs[0].name
+    first, name = runs[0].config, runs[0].name
     wanted = vars(recipe_for(name, recipe))
     for run in runs:
-        config = run.config
         for key in ("model", "data", "recipe", "versions", "hardware"):
-            if config[key] != first[key]:
+            if run.config[key] != first[key]:
                 raise ValueError(
                     f"{run.folder} and {runs[0].folder} differ in {key}; record runs "
                     "that differ in the seed alone"
                 )
-        for key, value in config["recipe"].items():
-            if (tuple(value) if isinstance(value, list) else value) != wanted[key]:
-                raise ValueError(
-                    f"{run.folder} did not follow the recipe {recipe!r} of {name}: "
-                    f"{key} is {value}, the card says {wanted[key]}"
-                )
+    for key, value in first["recipe"].items():
+        if (tuple(value) if isinstance(value, list) else value) != wanted[key]:
+            raise ValueError(
+                f"{runs[0].folder} did not follow the recipe {recipe!r} of {name}: "
+                f"{key} is {value}, the card says {wanted[key]}"
+            )
     seeds = [run.config["seed"] for run in runs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"runs with the same seed are one result; received {seeds}")
@@ -126,27 +111,24 @@ def _result(runs: list[Run], recipe: str) -> dict:
 
 
 def _ship(runs: list[Run], folder: Path, shipped: dict, recipe: str) -> dict:
-    """Write the best run's weights, unless they are large or better ones ship.
+    """Write the best run's weights; return what the card says of them.
 
-    Returns what the card says of the new ones, empty where nothing was written.
+    Empty where they are large, or better ones ship.
     """
-    reached = {
-        run.config["seed"]: run.metrics.get("validation_accuracy") for run in runs
-    }
+    by_seed = {run.config["seed"]: run for run in runs}
+    reached = {n: r.metrics.get("validation_accuracy") for n, r in by_seed.items()}
     judged = None not in reached.values()
     seed = max(reached, key=reached.get) if judged else min(reached)
-    best = next(run for run in runs if run.config["seed"] == seed)
+    best, used = by_seed[seed], by_seed[seed].config["data"]
     if best.config["recipe"].get("universum") == "dustbin":
         return {}  # its network has one class more than the builder's
     if shipped:
-        other = shipped["fingerprint"] != best.config["data"]["fingerprint"]
         # Nothing tells which is better of a network that was judged on held-out images
         # and one that was trained on them; of one recipe the latter saw more.
+        stays = shipped.get("recipe") != recipe
         if judged:
             stays = shipped.get("validation_accuracy", math.inf) >= reached[seed]
-        else:
-            stays = shipped.get("recipe") != recipe
-        if other or stays:
+        if stays or shipped["fingerprint"] != used["fingerprint"]:
             return {}
     file = folder / f"{best.name}.npz"
     temporary = folder / f".{best.name}.part.npz"
@@ -155,14 +137,13 @@ def _ship(runs: list[Run], folder: Path, shipped: dict, recipe: str) -> dict:
         write_weights(best.model, temporary)
         if temporary.stat().st_size > LARGEST:
             return {}
-        data = load_data(**best.config["data"]["origin"])
-        if data.fingerprint != best.config["data"]["fingerprint"]:
+        data = load_data(**used["origin"])
+        if data.fingerprint != used["fingerprint"]:
             raise ValueError(
                 f"{data.title} has fingerprint {data.fingerprint}, {best.folder} was "
-                f"trained on {best.config['data']['fingerprint']}"
+                f"trained on {used['fingerprint']}"
             )
-        # The rounded weights, as `zoo.load` gives them; a network that draws at
-        # inference draws by the run's seed.
+        # A network that draws at inference draws by the run's seed.
         keras.utils.set_random_seed(seed)
         options = best.config["recipe"].get("options", {})
         model = zoo.build(best.name, **options)
@@ -177,8 +158,8 @@ def _ship(runs: list[Run], folder: Path, shipped: dict, recipe: str) -> dict:
         "recipe": recipe,
         **({"validation_accuracy": round(reached[seed], 3)} if judged else {}),
         "accuracy": round(rounded.accuracy, 3),
-        "data_title": best.config["data"]["title"],
-        "fingerprint": best.config["data"]["fingerprint"],
+        "data_title": used["title"],
+        "fingerprint": used["fingerprint"],
         "seed": seed,
         "labels": list(best.labels),
         **({"options": options} if options else {}),

@@ -16,6 +16,7 @@ UNKNOWN = "-"
 # What stands for our signs where only ASCII can be printed.
 _SIGNS = "·×−–└’“”…±²³Σ"
 _ASCII = (*'*x--`\'""', "...", "+/-", "^2", "^3", "sum")
+_TO_ASCII = str.maketrans(dict(zip(_SIGNS, _ASCII, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of data and the columns that people see of them.
-
-    CSV and JSON hold every key of the rows with its plain value, empty or null for
-    None; text and Markdown show `columns`, "-" for None.
-    """
+    """Rows of data, all for programs (CSV, JSON), and the columns that people see."""
 
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
@@ -52,11 +49,10 @@ class Table:
         ]
 
     def to_text(self, width: int | None = None, ascii: bool | None = None) -> str:
-        """Render for a terminal of `width` columns, by default those of the terminal.
+        """Render in `width` columns, by default those of the terminal.
 
-        Where a table does not fit, optional columns are left out and named; where it
-        still does not, each row becomes a block of lines. `ascii` replaces what is not
-        ASCII, by default where standard output cannot print it.
+        Where a table does not fit, optional columns are left out, then each row becomes
+        a block of lines. `ascii` is by default what standard output needs.
         """
         width = terminal_width() if width is None else width
         if width is not None and width < 1:
@@ -99,12 +95,11 @@ class Table:
         def line(cells):
             return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
-        blocks = [f"**{self.title}**"] if self.title else []
         rule = ["--:" if c.right else ":--" for c in self.columns]
         rows = [[c.heading for c in self.columns], rule, *self.cells()]
-        blocks.append("\n".join(line(row) for row in rows))
-        if self.notes:
-            blocks.append("\n".join(f"- {note}" for note in self.notes))
+        blocks = [f"**{self.title}**"] if self.title else []
+        blocks.append("\n".join(map(line, rows)))
+        blocks += ["\n".join(f"- {note}" for note in self.notes)] if self.notes else []
         return "\n\n".join(blocks) + "\n"
 
     def to_csv(self) -> str:
@@ -113,9 +108,8 @@ class Table:
         if self.rows:
             writer = csv.DictWriter(out, list(self.rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(
-                {key: _plain(value) for key, value in row.items()} for row in self.rows
-            )
+            for row in self.rows:
+                writer.writerow({key: _plain(value) for key, value in row.items()})
         return out.getvalue()
 
     def to_json(self, **beside: Any) -> str:
@@ -145,8 +139,7 @@ class Tabled:
 
 def to_ascii(text: str) -> str:
     """Replace what is not ASCII: "5·5" becomes "5*5"; what has no twin, "?"."""
-    text = text.translate(str.maketrans(dict(zip(_SIGNS, _ASCII, strict=True))))
-    return text.encode("ascii", "replace").decode()
+    return text.translate(_TO_ASCII).encode("ascii", "replace").decode()
 
 
 def terminal_width() -> int | None:
@@ -172,11 +165,10 @@ def _lines(columns, rows, plain, width: int | None) -> list[str] | None:
     """Lay out headings and rows of texts; None where a word would not fit."""
     rows = [[c.heading for c in columns], *rows]
     rows = [[plain(text) for text in row] for row in rows]
-    gap = "  "
-    together = [" ".join(texts) for texts in zip(*rows, strict=True)]
-    words = [max(map(len, text.split()), default=0) for text in together]
-    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
-    space = sum(widths) if width is None else width - len(gap) * (len(columns) - 1)
+    turned = list(zip(*rows, strict=True))
+    words = [max(map(len, " ".join(texts).split()), default=0) for texts in turned]
+    widths = [max(map(len, texts)) for texts in turned]
+    space = sum(widths) if width is None else width - 2 * (len(columns) - 1)
     if sum(words) > space:
         return None
     while sum(widths) > space:
@@ -188,13 +180,11 @@ def _lines(columns, rows, plain, width: int | None) -> list[str] | None:
         fitted = zip(row, widths, strict=True)
         cells = [_wrap(text, w) if len(text) > w else [text] for text, w in fitted]
         for parts in itertools.zip_longest(*cells, fillvalue=""):
-            aligned = (
-                part.rjust(w) if column.right else part.ljust(w)
-                for column, part, w in zip(columns, parts, widths, strict=True)
-            )
-            lines.append(gap.join(aligned).rstrip())
+            places = zip(columns, parts, widths, strict=True)
+            aligned = (p.rjust(w) if c.right else p.ljust(w) for c, p, w in places)
+            lines.append("  ".join(aligned).rstrip())
         if row is rows[0]:
-            lines.append(gap.join("-" * w for w in widths))
+            lines.append("  ".join("-" * w for w in widths))
     return lines
 
 

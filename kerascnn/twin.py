@@ -44,8 +44,7 @@ class Twin:
         """Build the network: `zoo.dense_mlp`, with its further arguments in `options`.
 
         MemoryError where its parameters take more than `limit` bytes in float32, by
-        default half of the memory of this computer (or of its container); ValueError
-        where the images are not (height, width, channels).
+        default half of the memory here; ValueError where an image has not three axes.
         """
         if len(self.input_shape) != 3:
             raise ValueError(
@@ -56,10 +55,10 @@ class Twin:
         needed = storage(self.parameters)
         if needed > limit:
             raise MemoryError(
-                f"the MLP over the volumes of {self.name} has {self.parameters:,} "
-                f"parameters: {needed:,} bytes ({format_bytes(needed)}) in float32, "
-                f"where {limit:,} bytes ({format_bytes(limit)}) are allowed; take a "
-                "smaller network or smaller images, or raise limit="
+                f"the MLP over the volumes of {self.name} takes {needed:,} bytes "
+                f"({format_bytes(needed)}) in float32, where {limit:,} bytes "
+                f"({format_bytes(limit)}) are allowed; take a smaller network or "
+                "smaller images, or raise limit="
             )
         import zoo
 
@@ -71,17 +70,11 @@ class Twin:
 def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
     """Find the fully-connected network over the same volumes as a CNN's.
 
-    As on the lecture's slide, a convolution and the pooling behind it are one hidden
-    layer: its units are the volume just before the next layer with weights, wherever
-    the whole network passes through one tensor: a block of GoogLeNet or ResNet is one
-    hidden layer. `bias` counts one bias for each unit; the lecture counts none.
-
-    Raises:
-        ValueError: `model` is no built Sequential or functional model of one input, or
-            leaves sizes open.
-
-    Source: the lecture, slide "Parameters", where 3072·8192 + 8192·1024 + 1024·512 +
-    512·10 = 34,083,840 (the slide prints 35,107,840).
+    As on the lecture's slide "Parameters", a convolution and the pooling behind it are
+    one hidden layer, of the volume just before the next layer with weights; so is a
+    block of branches. `bias` counts one for each unit, the lecture none. ValueError
+    where `model` is no built Sequential or functional model of one input, or leaves
+    sizes open.
     """
     graph = trace(model) if model.built else None  # of several outputs the first counts
     if graph is None or len(graph.inputs) != 1:
@@ -98,10 +91,8 @@ def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
     places[0] = graph.inputs[0]
     volumes = tuple(tuple(places[n].shape[1:]) for n in sorted(places))
     if any(None in volume for volume in volumes):
-        raise ValueError(
-            f"{model.name!r} leaves the size of its images open: {volumes[0]}; build "
-            "it with an input shape"
-        )
+        wrong = f"leaves the size of its images open: {volumes[0]}"
+        raise ValueError(f"{model.name!r} {wrong}; build it with an input shape")
     return Twin(model.name, volumes[0], volumes, bias)
 
 
