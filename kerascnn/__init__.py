@@ -1,12 +1,5 @@
 """A lecture on convolutional networks, executable: build, compare, train, serve.
 
-    import kerascnn
-
-    model = kerascnn.lecture_cnn()
-    print(kerascnn.summarize(model))
-    run = kerascnn.train("lecture_cnn", "shapes")
-    kerascnn.export(run, "served/lecture_cnn")
-
 Everything is imported when it is first used, so that `import kerascnn` is quick and
 loads neither TensorFlow nor Keras. CONTRIBUTING.md has the rooms and the street of the
 data; begin with `summary.py`, then `training/train.py`.

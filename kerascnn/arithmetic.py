@@ -14,6 +14,8 @@ from fractions import Fraction
 # Bytes that one number takes.
 BYTES = {"float64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
 BYTES |= {"uint8": 1, "int8": 1}
+Sizes = int | Sequence[int]  # one for a square, or one for each axis
+Padding = int | str | Sequence[int]
 
 
 class Worked(int):
@@ -42,10 +44,7 @@ class Worked(int):
 
 
 class OutputSize(Worked):
-    """How many places a window takes along one axis, and where each of them lies.
-
-    Positions are pixels of the input, 0 to `size - 1`; others are the padding's zeros.
-    """
+    """How many places a window takes along one axis; all positions are of the input."""
 
     size: int  # pixels of the input
     window: int  # taps of the window (the filter's or the pool's size)
@@ -58,8 +57,7 @@ class OutputSize(Worked):
     @property
     def exact(self) -> Fraction:
         """The formula's value before it is rounded down: 29/2 for 14.5."""
-        space = self.size + self.before + self.after - 1
-        return Fraction(space - self.dilation * (self.window - 1), self.stride) + 1
+        return evaluate(self.expression)
 
     @property
     def left_over(self) -> int:
@@ -108,20 +106,15 @@ class ReceptiveField(Worked):
 
 
 def output_size(
-    size: int,
-    window: int,
-    stride: int = 1,
-    padding: int | str | Sequence[int] = 0,
-    dilation: int = 1,
+    size: int, window: int, stride: int = 1, padding: Padding = 0, dilation: int = 1
 ) -> OutputSize:
     """Work out the output size of a convolution: O = (I + 2·P - F)/S + 1.
 
-    The input's `size` is the lecture's I, `window` F, `stride` S, all in pixels along
-    one axis; `dilation` leads from one tap of the filter to the next. `padding` is the
-    zeros on each side (P); a pair (before, after); "valid" for none; or "same" for
-    Keras' own, which at a stride above 1 may need one zero more after than before. A
-    stride that does not fit is rounded down as Keras does, and the text says what is
-    left over. ValueError for an argument out of range, or a filter that does not fit.
+    `size` is the lecture's I, `window` F, `stride` S, in pixels along one axis;
+    `dilation` leads from one tap to the next. `padding` is the zeros on each side (P),
+    a pair (before, after), "valid" for none, or "same" for Keras' own, which may need
+    one more after than before. A stride that does not fit is rounded down as in Keras.
+    ValueError for an argument out of range, or a filter that does not fit.
 
     Source: the lecture, slides "Stride" and "Padding"; Dumoulin and Visin, "A guide to
     convolution arithmetic for deep learning" (2016), section 2.
@@ -154,16 +147,12 @@ def output_size(
 
 
 def pooling_size(
-    size: int,
-    pool: int,
-    stride: int | None = None,
-    padding: int | str | Sequence[int] = 0,
+    size: int, pool: int, stride: int | None = None, padding: Padding = 0
 ) -> OutputSize:
     """Work out the output size of pooling: O = I/P where windows do not overlap.
 
-    Arguments, result and errors are those of `output_size`; `stride` is by default the
-    pool's size, so that windows lie side by side. Keras' "same" pooling leaves the
-    zeros out of maxima and averages. Source: the lecture, slide "Pooling".
+    For the rest see `output_size`; `stride` is by default the pool's size. Keras'
+    "same" pooling leaves the zeros out. Source: the lecture, slide "Pooling".
     """
     found = output_size(size, pool, pool if stride is None else stride, padding)
     if found.stride == found.window and not (found.before or found.after):
@@ -172,10 +161,7 @@ def pooling_size(
 
 
 def keeping_padding(window: int, dilation: int = 1) -> Worked:
-    """Work out the zeros on each side that keep the size at stride 1: P = (F - 1)/2.
-
-    Raises ValueError for a filter that reaches over an even number of pixels.
-    """
+    """Work out the zeros on each side that keep the size: P = (F - 1)/2, F odd."""
     window, dilation = _whole("window", window, 1), _whole("dilation", dilation, 1)
     total = dilation * (window - 1)
     if total % 2:
@@ -195,19 +181,13 @@ def product(*factors: int) -> Worked:
 
 
 def convolution_parameters(
-    window: int | Sequence[int],
-    channels: int,
-    filters: int,
-    *,
-    groups: int = 1,
-    bias: bool = False,
+    window: Sizes, channels: int, filters: int, *, groups: int = 1, bias: bool = False
 ) -> Worked:
     """Count the parameters of a convolution: F·F·channels·filters.
 
-    `window` is one number for a square or one for each axis; each of the `groups` sees
-    channels/groups. `bias` counts one for each filter: the lecture has none, Keras'
-    layers do by default. ValueError for an argument out of range, or groups that do not
-    divide the channels and filters. Source: the lecture, slide "Parameters".
+    `window` is one number for a square or one for each axis; each of the `groups`,
+    which divide both, sees channels/groups. `bias` counts one for each filter, the
+    lecture none. ValueError for an argument out of range. Source: slide "Parameters".
     """
     channels, filters = _whole("channels", channels, 1), _whole("filters", filters, 1)
     groups = _whole("groups", groups, 1)
@@ -222,17 +202,9 @@ def convolution_parameters(
 
 
 def depthwise_parameters(
-    window: int | Sequence[int],
-    channels: int,
-    multiplier: int = 1,
-    *,
-    bias: bool = False,
+    window: Sizes, channels: int, multiplier: int = 1, *, bias: bool = False
 ) -> Worked:
-    """Count the parameters of a depthwise convolution: F·F·channels·multiplier.
-
-    Each channel of the input has `multiplier` filters of its own; `bias` counts one for
-    each channel of the output.
-    """
+    """Count the parameters of a depthwise convolution: F·F·channels·multiplier."""
     biases = _whole("channels", channels, 1) * _whole("multiplier", multiplier, 1)
     count = product(*_axes(window), channels, multiplier)
     return Worked(count + biases, f"{count.expression} + {biases}") if bias else count
@@ -246,9 +218,8 @@ def dense_parameters(inputs: int, units: int, *, bias: bool = False) -> Worked:
 def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
     """Count the parameters of an MLP: 3072·h1 + h1·h2 + h2·10.
 
-    `sizes` are the units of each layer, the input first, the classes last; `bias`
-    counts one for each unit, the lecture none. ValueError for fewer than two sizes, or
-    one that is not positive. Source: the lecture, slides "MLP" and "Parameters".
+    `sizes` are the units, the input first; `bias` counts one for each unit, the lecture
+    none. ValueError for fewer than two. Source: slides "MLP" and "Parameters".
     """
     if len(sizes) < 2:
         raise ValueError(
@@ -261,26 +232,17 @@ def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
 
 
 def mlp_units(*sizes: int) -> Worked:
-    """Count the units of an MLP, the input's among them: 3072 + h1 + h2 + 10.
-
-    Sizes and errors are those of `mlp_parameters`. Source: the lecture, slide "MLP".
-    """
+    """Count the units of an MLP, as its slide does: 3072 + h1 + h2 + 10."""
     return _evaluated(" + ".join(f"{_whole('size', s, 1)}" for s in sizes))
 
 
 def convolution_macs(
-    output: int | Sequence[int],
-    window: int | Sequence[int],
-    channels: int,
-    filters: int,
-    *,
-    groups: int = 1,
+    output: Sizes, window: Sizes, channels: int, filters: int, *, groups: int = 1
 ) -> Worked:
     """Count the multiply-accumulates of a convolution, forward, for one image.
 
     Every pixel of the `output` (one number for a square or one for each axis) costs as
-    many as the filters have weights; products with the padding's zeros are counted,
-    biases are not. For the rest see `convolution_parameters`.
+    many as the filters have weights, products with zeros among them; biases none.
     """
     kernel = convolution_parameters(window, channels, filters, groups=groups)
     return _evaluated("·".join([*map(str, _axes(output)), kernel.expression]))
@@ -294,9 +256,8 @@ def dense_macs(inputs: int, units: int) -> Worked:
 def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
     """Work out the receptive field of a stack: 1 + Σ (F - 1)·(strides before it).
 
-    `layers` are (window, stride) or (window, stride, dilation) of each convolution and
-    pooling, from the input on. Windows are not cut at the border of an image, so that
-    the field may exceed its size. ValueError for what is no such layer.
+    `layers` are (window, stride) or (window, stride, dilation), from the input on; the
+    image's border cuts nothing. ValueError for what is no such layer.
 
     Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
     networks" (Distill, 2019), equation 2.
@@ -337,10 +298,7 @@ _SIGNS = str.maketrans({"·": "*", "×": "*", "−": "-", "²": "**2", "³": "**
 
 
 def evaluate(expression: str) -> Fraction:
-    """Work out an expression such as "2·(3·3·16·32 + 32)" exactly.
-
-    It joins whole numbers by + - · × * / ² ³ and parentheses; ValueError for all else.
-    """
+    """Work out an expression such as "2·(3·3·16·32 + 32)" exactly, else ValueError."""
 
     def value(node) -> Fraction:
         if isinstance(node, ast.Constant) and type(node.value) is int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from kerascnn.arithmetic import storage
+from kerascnn.graph import without_weights
+from kerascnn.summary import Counted, summarize
 from kerascnn.tables import Column, Table, Tabled, format_bytes
 from zoo.references import HUMAN
 from zoo.registry import cards
@@ -42,7 +43,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Counted):
     """One model of a comparison. None is unknown."""
 
     name: str
@@ -55,16 +56,6 @@ class Entry:
     published: Accuracy | None = None
     measured: Accuracy | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def parameters(self) -> int:
-        """All parameters."""
-        return self.trainable + self.non_trainable
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the parameters in float32: the size of a file of weights."""
-        return int(storage(self.parameters))
 
 
 def _ratio(value: float) -> str:
@@ -157,11 +148,7 @@ class Comparison(Tabled):
         return Table((), self.rows()).to_json(data=self.data)
 
     def plot(self, path: str | os.PathLike) -> Path:
-        """Draw the accuracy against parameters and MACs; a .png, .svg or .pdf file.
-
-        Models without an accuracy are named in its title. Where none has one, bars show
-        the parameters and MACs of each.
-        """
+        """Draw accuracies (bars, where none is known) against parameters and MACs."""
         from kerascnn.plotting.comparison import bars, scatter
 
         keys, human = ("published", "measured"), self.data == "cifar10"
@@ -250,9 +237,6 @@ def _entry(model: Any, data: str, built: bool) -> Entry:
 def _from_card(card: zoo.Card, data: str, built: bool) -> Entry:
     memory = None
     if built:
-        from kerascnn.graph import without_weights
-        from kerascnn.summary import summarize
-
         with without_weights():  # which would take half a minute for VGG19
             network = zoo.build(card.name, card.input_shape, card.classes)
             memory = summarize(network).memory
@@ -294,8 +278,6 @@ def _measured(result: dict | None) -> Accuracy | None:
 
 
 def _from_model(model, **told) -> Entry:
-    from kerascnn.summary import summarize
-
     summary = summarize(model)
     keys = ("name", "trainable", "non_trainable", "macs", "depth", "memory")
     counts = {key: getattr(summary, key) for key in keys}
@@ -363,10 +345,7 @@ class Ranking(Tabled):
 
 
 def ranking(pattern: str = "*") -> Ranking:
-    """Rank the networks whose names match by the best accuracy that was published.
-
-    Those without one come last. UnknownNetworkError where no name matches the pattern.
-    """
+    """Rank the networks whose names match by the best accuracy that was published."""
     names = [name for name in zoo.names(pattern) if name in cards()]
     if not names:
         zoo.card(pattern)  # raises, and names the close matches
@@ -406,11 +385,7 @@ BOARD = (
 
 
 def board(pattern: str = "*", data: str = "cifar10") -> Table:
-    """Return the results on `data` that this project measured, the best first.
-
-    `difference` is the mean beside the best published accuracy, in points.
-    UnknownNetworkError where no name matches the pattern.
-    """
+    """Return the results on `data` that this project measured, the best first."""
     found = [(card, r) for card in ranking(pattern).cards for r in card.results]
     found = [(card, result) for card, result in found if result["data"] == data]
     rows = []

@@ -57,8 +57,7 @@ def macs(call: Call) -> int | None:
     """Count the multiply-accumulates of a call, forward, for one image.
 
     Products with a padding's zeros are counted; biases, normalisation, pooling and
-    activations are not. None for recurrent layers, wrappers, open sizes, and layers of
-    other kinds that do not say it.
+    activations are not. None for recurrent layers, wrappers and open sizes.
     """
     layer = call.operation
     shapes_in = [tuple(x.shape) for x in call.inputs]
@@ -131,11 +130,7 @@ def _products(layer, shape_in, shape_out) -> int:
 
 
 def depth(graph: Graph) -> int:
-    """Count the layers with weights on the longest way: 19 for VGG19.
-
-    Normalisation, learned activations and poolings are left out; a layer that is passed
-    twice counts twice.
-    """
+    """Count the layers with kernels on the longest way, as papers do: 19 for VGG19."""
     lengths = longest(graph, [call for call in graph.calls if weighted(call)])
     return max(lengths[id(x)] for x in graph.outputs)
 

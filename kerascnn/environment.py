@@ -17,20 +17,16 @@ def first_missing(packages) -> str | None:
     """Return the first package that is not installed; imports none of them."""
     for package in packages:
         try:
-            found = importlib.util.find_spec(package)
+            if importlib.util.find_spec(package) is None:
+                return package
         except ValueError:  # it is marked as missing
-            found = None
-        if found is None:
             return package
     return None
 
 
 @contextlib.contextmanager
 def no_stderr():
-    """Close standard error for a while, for C++ too.
-
-    TensorFlow writes lines before it has read TF_CPP_MIN_LOG_LEVEL.
-    """
+    """Close standard error for a while, for C++ too: TensorFlow tells its start."""
     try:
         kept = os.dup(2)
     except OSError:  # it is closed already (2>&-)
@@ -68,10 +64,11 @@ def commit() -> str | None:
         return None
     try:
         asked = ["git", "-C", source, "describe", "--always", "--abbrev=12", "--dirty"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        return subprocess.check_output(
+            asked, text=True, stderr=subprocess.DEVNULL
+        ).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
 
 
 def accelerators() -> list[str]:
@@ -110,30 +107,23 @@ def hardware() -> str:
 def progress_bar(
     description: str, *, total: int | None, in_bytes: bool = False, enabled: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on stderr, where it is a terminal, while the block runs.
-
-    `in_bytes` shows sizes and a speed. Yields a function (done, total=None) that sets
-    how much is done.
-    """
+    """Show progress on stderr, if a terminal; yields a function (done, total=None)."""
     from rich import progress
     from rich.console import Console
 
     console = Console(stderr=True)
-    amount = [progress.MofNCompleteColumn()]
+    columns = ["{task.description}", progress.BarColumn()]
     if in_bytes:
-        amount = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        *amount,
-        progress.TimeRemainingColumn(),
-        console=console,
-        disable=not (enabled and console.is_terminal),
-        speed_estimate_period=120,
-    ) as bar:
+        columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+    else:
+        columns.append(progress.MofNCompleteColumn())
+    columns.append(progress.TimeRemainingColumn())
+    off = not (enabled and console.is_terminal)
+    options = {"console": console, "disable": off, "speed_estimate_period": 120}
+    with progress.Progress(*columns, **options) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(done, total=None):
-            bar.update(task, completed=done, **({"total": total} if total else {}))
+            bar.update(task, completed=done, total=total or None)
 
         yield advance

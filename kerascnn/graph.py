@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +43,7 @@ def functional(model):
 def trace(model, input_shape=None) -> Graph | None:
     """Follow the images through a model symbolically; None for a subclassed model.
 
-    `input_shape`, of one image, fills in the sizes that a model of one input leaves
-    open; ValueError where it does not agree with the model's own.
+    `input_shape`, of one image, fills in what a model of one input leaves open.
     """
     import keras
 
@@ -90,10 +90,7 @@ def trace(model, input_shape=None) -> Graph | None:
 
 
 def find_layer(name: str, names: Iterable[str]) -> str:
-    """Return which of `names` is meant: "conv1" will do for "encoder/conv1".
-
-    ValueError where there is none, or more than one.
-    """
+    """Return which of `names` is meant: "conv1" will do for "encoder/conv1"."""
     names = list(names)
     ends = [name] if name in names else [n for n in names if n.endswith(f"/{name}")]
     if len(ends) == 1:
@@ -135,23 +132,15 @@ def longest(graph: Graph, counts: Iterable[Call]) -> dict[int, int]:
 
 def bottlenecks(graph: Graph, output) -> list[Any]:
     """Find the tensors that everything on the way to an output passes, in order."""
-    makers = {id(x): call for call in graph.calls for x in call.outputs}
-    needed, queue = set(), [output]
-    while queue:
-        call = makers.get(id(queue.pop()))
-        if call is not None and id(call) not in needed:
-            needed.add(id(call))
-            queue.extend(call.inputs)
-    calls = [call for call in graph.calls if id(call) in needed]
-    last_use = {id(x): place for place, call in enumerate(calls) for x in call.inputs}
-    last_use[id(output)] = len(calls)
-    # Walking on, keep the tensors that a later call still reads: a bottleneck is the
-    # only one of them.
-    alive = {id(x): x for x in graph.inputs if id(x) in last_use}
-    found = list(alive.values()) if len(alive) == 1 else []
-    for position, call in enumerate(calls):
-        alive.update({id(x): x for x in call.outputs if id(x) in last_use})
-        alive = {k: x for k, x in alive.items() if last_use[k] > position}
-        if len(alive) == 1 and id(call.outputs[0]) in alive:
-            found.append(call.outputs[0])
-    return found
+    tensors, before = list(graph.inputs), {id(x): 1 for x in graph.inputs}
+    for call in graph.calls:
+        tensors += call.outputs
+        ways = sum(before[id(x)] for x in call.inputs)
+        before |= {id(x): ways for x in call.outputs}
+    behind = Counter([id(output)])
+    for call in reversed(graph.calls):
+        ways = sum(behind[id(x)] for x in call.outputs)
+        for x in call.inputs:
+            behind[id(x)] += ways
+    # As many ways lead through a bottleneck as there are to the output.
+    return [x for x in tensors if before[id(x)] * behind[id(x)] == before[id(output)]]

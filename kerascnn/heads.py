@@ -74,11 +74,10 @@ class Head:
 def head(model, images=None, output: int | None = None) -> Head:
     """Find the output by which a network classifies, and what its numbers are.
 
-    Of several outputs in a list it is the first; of a dictionary the one named
-    "probabilities", else "logits", else the first; or that of number `output` among
-    `model.outputs`. `model` is a Keras model, or anything with a method `predict`;
-    `images` are some (N, H, W, C), by default noise, for one whose graph cannot tell.
-    ValueError where the output is not (N, classes), or is not understood.
+    Of a list it is the first; of a dictionary the one named "probabilities", else
+    "logits", else the first; or number `output` of `model.outputs`. `model` is a Keras
+    model, or anything with `predict`; `images` are some (N, H, W, C), by default noise,
+    for one whose graph cannot tell. ValueError where the output is not understood.
     """
     import keras
 

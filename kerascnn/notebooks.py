@@ -56,13 +56,9 @@ def exercises(number: int) -> str:
 
 
 def notebook(number: int, folder: Path = Path(".")) -> Path:
-    """Write a tutorial as a notebook `NN_name.ipynb`, not yet executed.
-
-    Beside the script's cells it has one that shows each figure below the cell that
-    draws it. FileExistsError where the file is there already; see `cells`.
-    """
-    content = cells(number)
+    """Write a tutorial as a new notebook `NN_name.ipynb`, not yet executed."""
     target = Path(folder) / f"{script(number).stem}.ipynb"
+    content = cells(number)
     if target.exists():
         raise FileExistsError(f"{target} exists already; move it, and try again")
     write(content, target)
@@ -70,10 +66,7 @@ def notebook(number: int, folder: Path = Path(".")) -> Path:
 
 
 def cells(number: int):
-    """Return a tutorial as a notebook in memory, a `nbformat.NotebookNode`.
-
-    ImportError where jupytext is not installed, ValueError where there is no such one.
-    """
+    """Return a tutorial as a `nbformat.NotebookNode`, with a cell for its figures."""
     try:
         import jupytext
         from nbformat import v4
@@ -101,16 +94,12 @@ show_figures()"""
 
 
 def show_figures(folder: Path = Path("tutorials/output")) -> None:
-    """In a notebook, show from now on each figure below the cell that writes it.
-
-    These are the new PNG and GIF files of `folder`. RuntimeError elsewhere.
-    """
+    """In a notebook, show from now on each picture below the cell that writes it."""
     ipython = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
     if shell is None:
         raise RuntimeError(
-            "show_figures works in a notebook; elsewhere open the files in "
-            f"{folder}, which the tutorial names"
+            f"show_figures works in a notebook; elsewhere open the files in {folder}"
         )
     from IPython.display import Image, display
 
@@ -134,9 +123,8 @@ def description(path: Path) -> str:
     from PIL import Image
 
     with Image.open(path) as picture:
-        text = picture.info.get("Description") or picture.info.get("comment") or ""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
+        text = picture.info.get("Description") or picture.info.get("comment") or b""
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return text or path.stem.replace("_", " ")
 
 

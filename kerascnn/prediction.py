@@ -45,19 +45,17 @@ class Prediction:
 def ranked(probabilities: "np.ndarray", labels=None, asked=None) -> list[Prediction]:
     """Return a prediction for each row of probabilities (N, classes).
 
-    `labels` name the classes, by default "0", "1", …; ValueError where there are more
-    or fewer of them. `asked` says what the rows answer, by default their numbers.
+    `labels` name the classes, by default "0", "1", …; `asked` says what rows answer.
     """
     number, classes = probabilities.shape
-    names = [str(name) for name in (() if labels is None else labels)]
-    names = names or list(map(str, range(classes)))
+    given = labels is not None and len(labels)
+    names = tuple(map(str, labels if given else range(classes)))
     if len(names) != classes:
-        raise ValueError(
-            f"the network has {classes} classes; received {len(names)} labels"
-        )
-    labels, found = tuple(names), []
+        received = f"received {len(names)} labels"
+        raise ValueError(f"the network has {classes} classes; {received}")
+    found = []
     for row, what in zip(probabilities, asked or range(number), strict=True):
         order = (-row).argsort(kind="stable").tolist()
         scores = {names[i]: float(row[i]) for i in order}
-        found.append(Prediction(scores, what, order[0], labels))
+        found.append(Prediction(scores, what, order[0], names))
     return found

@@ -115,17 +115,14 @@ def _hull(spans) -> tuple | None:
 def receptive_fields(graph: Graph) -> dict[int, Field]:
     """Work out the receptive field of every tensor of a network, by its `id`.
 
-    Where branches meet, it goes from the first to the last pixel of them all.
-
     Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
     networks" (Distill, 2019), section "Computing the receptive field region".
     """
     formats = (getattr(call.operation, "data_format", None) for call in graph.calls)
     first = next(filter(None, formats), None) == "channels_first"
-    itself = (Axis(1, ((0, 0),)),)
-    fields: dict[int, Field] = {
-        id(x): itself * (len(x.shape) - 2) for x in graph.inputs
-    }
+    fields: dict[int, Field] = {}
+    for x in graph.inputs:
+        fields[id(x)] = (Axis(1, ((0, 0),)),) * (len(x.shape) - 2)
     for call in graph.calls:
         found = [_through(call, x, fields[id(x)], first) for x in call.inputs]
         field = _joined(found, call.outputs[0], first)
@@ -203,9 +200,10 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
     name, kept = type(layer).__name__, rank == len(call.outputs[0].shape)
     if is_a(layer, _EVERYTHING) or (is_a(layer, ("Dense", "EinsumDense")) and rank < 3):
         return ALL
+    listed = not hasattr(layer, "weights") and name in _POINTWISE_OPERATIONS
+    pointwise = listed or is_a(layer, _POINTWISE)
     if name == "Flatten" or (kept and rank < 3):
-        known = name in _POINTWISE_OPERATIONS or is_a(layer, _POINTWISE)
-        return () if known else None
+        return () if pointwise else None
     if not kept:
         return None
     before, after = sizes(given, first), sizes(call.outputs[0], first)
@@ -224,19 +222,15 @@ def reads(call: Call, given, first: bool) -> tuple[Reads, ...] | str | None:
         reach = _REACH[getattr(layer, "interpolation", "nearest")]
         return tuple(_enlarged(factor, reach) for factor in factors)
     if is_a(layer, _MOVED):
-        sign, attribute = (
-            (1, "cropping") if hasattr(layer, "cropping") else (-1, "padding")
-        )
-        pairs = getattr(layer, attribute)
+        cut = getattr(layer, "cropping", None)
+        pairs = layer.padding if cut is None else cut
         pairs = pairs if isinstance(pairs[0], tuple) else (pairs,)
-        return tuple(Reads(1, ((sign * a,),)) for a, _ in pairs)
+        return tuple(Reads(1, ((-a if cut is None else a,),)) for a, _ in pairs)
     if name == "GetItem":
         return _sliced(call, before, first)
-    if not is_a(layer, (*_POINTWISE, "Dense")) and (
-        hasattr(layer, "weights") or name not in _POINTWISE_OPERATIONS
-    ):
-        return None
-    return _pointwise(layer, before, after, first)
+    if pointwise or is_a(layer, ("Dense",)):
+        return _pointwise(layer, before, after, first)
+    return None
 
 
 def _windows(layer, before, after, windows, strides, gaps=None):
@@ -296,16 +290,13 @@ def _transposed(layer, axis: int, size: int | None, after: int | None) -> Reads:
 
 def _enlarged(factor: int, reach: int) -> Reads:
     """Up-sampling: an interpolation weighs `reach` pixels before and after."""
-    if not reach:
-        return Reads(1, ((0,),) * factor)
-    read = []
-    for o in range(factor):
+    read = [(0,)] * factor
+    for o in range(factor if reach else 0):
         # The middle of the output pixel, in pixels of the input.
         place = Fraction(2 * o + 1, 2 * factor) - Fraction(1, 2)
         low = math.floor(place)
-        alone = place == low  # on a pixel, where the others weigh nothing
-        pixels = range(low - reach + 1, low + reach + 1)
-        read.append((low,) if alone else tuple(pixels))
+        if place != low:  # else on a pixel, where the others weigh nothing
+            read[o] = tuple(range(low - reach + 1, low + reach + 1))
     return Reads(1, tuple(read))
 
 

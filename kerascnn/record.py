@@ -21,15 +21,12 @@ def record(
     """Write the mean of some runs to their network's card, and the best one's weights.
 
     `folders` are finished runs by one `recipe` of the card, which differ in the seed
-    alone; `zoo_folder` has the cards, by default those of this installation. The
-    weights that ship are those of the best validation accuracy ever recorded; of runs
-    that held no image out, those of the first seed, in the place of what ships of the
-    same recipe; or of another copy of the data, whose results go too. They take at most
-    12 MB, are rounded to float16, and measured anew. `keep_weights` leaves them.
+    alone; `zoo_folder` has the cards. The weights that ship are those of the best
+    validation accuracy ever recorded; of runs that held no image out, those of the
+    first seed, in the place of the same recipe's; all replace those of another copy of
+    the data. They take at most 12 MB, are rounded to float16, and measured anew.
 
-    Returns the result that was written; `train_images` is in it where the images that
-    were held out are not those of `load_data`'s default. ValueError where the runs
-    differ in more than the seed, or followed another recipe.
+    Returns the result that was written; ValueError where the runs are not of one kind.
     """
     import tomlkit
 
@@ -111,10 +108,7 @@ def _result(runs: list[Run], recipe: str) -> dict:
 
 
 def _ship(runs: list[Run], folder: Path, shipped: dict, recipe: str) -> dict:
-    """Write the best run's weights; return what the card says of them.
-
-    Empty where they are large, or better ones ship.
-    """
+    """Write the best weights; return their part of the card, empty if others stay."""
     by_seed = {run.config["seed"]: run for run in runs}
     reached = {n: r.metrics.get("validation_accuracy") for n, r in by_seed.items()}
     judged = None not in reached.values()

@@ -5,15 +5,11 @@ from statistics import NormalDist
 
 
 def wilson(share: float, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval that an observed share leaves for the true probability.
+    """Return the interval that a share of successes leaves for the true probability.
 
     Both ends p satisfy |share - p| = z·√(p·(1 - p)/trials): Wilson, "Probable
     Inference, the Law of Succession, and Statistical Inference", Journal of the
-    American Statistical Association 22, 1927. It stays within 0…1 where the simple
-    ±z·√(share·(1 - share)/trials) does not.
-
-    `share` is successes by independent trials, `level` the interval's confidence; all
-    are from 0 to 1. ValueError where an argument is out of its range.
+    American Statistical Association 22, 1927.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1; received {share!r}")
@@ -32,11 +28,8 @@ def wilson(share: float, trials: int, level: float = 0.95) -> tuple[float, float
 def calibration_error(confidence, right, bins: int = 15) -> float:
     """Return the expected calibration error in percent.
 
-    Over bins of equal width: |accuracy - mean confidence|, weighted by the share of
-    images in the bin (Guo et al. 2017, arXiv 1706.04599, equation 3).
-
-    `confidence` (N,) has the probability of each answer, `right` (N,) whether it is
-    right; the bins are (0, 1/15], …, (14/15, 1].
+    Over bins (0, 1/15], …, (14/15, 1] of `confidence` (N,): |share of `right` (N,) -
+    mean confidence|, weighted by the images (Guo et al. 2017, arXiv 1706.04599, eq. 3).
     """
     import numpy as np
 

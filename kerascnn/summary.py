@@ -15,8 +15,25 @@ from kerascnn.receptive_field import ALL, most_pixels, receptive_fields
 from kerascnn.tables import UNKNOWN, Column, Table, Tabled, format_bytes
 
 
+class Counted:
+    """What holds parameters."""
+
+    trainable: int
+    non_trainable: int
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, as `model.count_params()` counts them."""
+        return self.trainable + self.non_trainable
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the parameters in float32."""
+        return int(storage(self.parameters))
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(Counted):
     """One layer of a model. None is what cannot be known, never 0."""
 
     name: str
@@ -25,21 +42,16 @@ class Row:
     calls: int  # above 1: the layer is shared; what each call costs is added up
     output_shape: tuple | None  # of one image; a tuple of shapes for several outputs
     expression: str  # "5·5·3·32"; empty for none and for the sum of a nested model
-    trainable: int
+    trainable: int  # those of an earlier row left out
     non_trainable: int
     macs: int | None = None  # multiply-accumulates, forward, one image
     memory: int | None = None  # bytes of the output, one image
     receptive_field: tuple[int, ...] | str | None = None  # pixels of an axis, or "all"
     share: float = 0.0  # of the model's parameters, 0…1
 
-    @property
-    def parameters(self) -> int:
-        """Trainable and non-trainable parameters; those of an earlier row left out."""
-        return self.trainable + self.non_trainable
-
 
 @dataclass(frozen=True)
-class Summary(Tabled):
+class Summary(Counted, Tabled):
     """What `summarize` found; `str()` is a table, and so are the three exports."""
 
     name: str
@@ -54,19 +66,9 @@ class Summary(Tabled):
     optimizer: int  # numbers of the optimizer, which are no parameters
 
     @property
-    def parameters(self) -> int:
-        """All parameters, as `model.count_params()` counts them."""
-        return self.trainable + self.non_trainable
-
-    @property
     def uncounted(self) -> tuple[str, ...]:
         """Names of the layers whose multiply-accumulates are unknown."""
         return tuple(r.name for r in self.rows if r.level == 0 and r.macs is None)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the parameters in float32."""
-        return int(storage(self.parameters))
 
     @property
     def totals(self) -> dict[str, Any]:
@@ -107,16 +109,14 @@ def summarize(
     """Count what each layer of a built Keras model holds, costs and sees.
 
     Parameters are exact; of a subclassed model nothing else is known. Multiply-
-    accumulates are those of convolutions, dense layers and attention, forward, for one
-    image, and what other layers say of themselves (`kerascnn.costs`); the unknown is
-    None. The memory is that of every layer's output, the input's among them, but for
-    Flatten and Reshape. The receptive field is the largest over the branches, not cut
-    at the border of the image.
+    accumulates are forward, for one image (`kerascnn.costs`). The memory is that of
+    every output, the input's among them, but for Flatten and Reshape. The receptive
+    field is the largest over the branches, not cut at the border of the image.
 
-    `expand_nested` gives the layers of nested models rows below the model's, which
-    holds their sum; `dtype` is that of the activations; `input_shape`, of one image, is
-    for a model that leaves its size open. ValueError where the model is not built, does
-    not agree with `input_shape`, or a layer misstates its number of parameters.
+    `expand_nested` gives nested layers rows below their model's, which holds their sum;
+    `dtype` is that of the activations; `input_shape`, of one image, is for a model that
+    leaves its size open. ValueError where the model is not built, does not agree with
+    `input_shape`, or a layer misstates its number of parameters.
     """
     import keras
 
@@ -186,18 +186,12 @@ class _Counter:
         weights = getattr(layer, "weights", [])
         new = {id(w): w for w in weights if id(w) not in self.counted}
         self.counted |= set(new)
-        learned = getattr(layer, "trainable_weights", [])
-        trainable, total = (
-            _size(w for w in learned if id(w) in new),
-            _size(new.values()),
-        )
+        learned, total = getattr(layer, "trainable_weights", []), _size(new.values())
+        trainable = _size(w for w in learned if id(w) in new)
         within, nested = (*parents, layer), functional(layer) is not None
         graph = self.graph or Graph((), (), (), ())
-        calls = [
-            call
-            for call in (graph.nested if nested else graph.calls)
-            if call.operation is layer and call.parents == parents
-        ]
+        listed = graph.nested if nested else graph.calls
+        calls = [c for c in listed if c.operation is layer and c.parents == parents]
         inner = calls
         if nested:  # the calls of all its layers
             inner = [c for c in graph.calls if c.parents[: len(within)] == within]

@@ -71,10 +71,8 @@ def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
     """Find the fully-connected network over the same volumes as a CNN's.
 
     As on the lecture's slide "Parameters", a convolution and the pooling behind it are
-    one hidden layer, of the volume just before the next layer with weights; so is a
-    block of branches. `bias` counts one for each unit, the lecture none. ValueError
-    where `model` is no built Sequential or functional model of one input, or leaves
-    sizes open.
+    one hidden layer; so is a block of branches. ValueError where `model` is no built
+    Sequential or functional model of one input, or leaves sizes open.
     """
     graph = trace(model) if model.built else None  # of several outputs the first counts
     if graph is None or len(graph.inputs) != 1:
