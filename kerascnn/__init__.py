@@ -45,8 +45,7 @@ _places = list(_zoo.submodule_search_locations or [f"{_zoo.origin}"]) if _zoo el
 if not any(Path(place, "lecture_cnn.toml").is_file() for place in _places):
     raise ImportError(
         "kerascnn needs the package `zoo` that it is installed with, and finds "
-        f"{_places[0] if _places else 'none'}: uninstall or rename the other one, or "
-        "start from another folder"
+        f"{_places[0] if _places else 'none'}: uninstall it, or start from elsewhere"
     )
 
 # Where each public name lives; the networks of the zoo are found by their names. No

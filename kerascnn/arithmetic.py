@@ -127,8 +127,8 @@ def output_size(
     if space < 0:
         raise ValueError(
             f"a window that reaches over {reach} pixels does not fit an input of "
-            f"{size} pixels; received size={size}, window={window}, dilation="
-            f"{dilation}, padding={padding!r}: use a smaller window or more padding"
+            f"{size} pixels; received {size=}, {window=}, {dilation=}, {padding=}: "
+            "use a smaller window or more padding"
         )
     zeros = f"{before} + {after}" if before != after else f"2·{before}"
     zeros = f" + {zeros}" if before or after else ""
@@ -165,11 +165,9 @@ def keeping_padding(window: int, dilation: int = 1) -> Worked:
     window, dilation = _whole("window", window, 1), _whole("dilation", dilation, 1)
     total = dilation * (window - 1)
     if total % 2:
-        raise ValueError(
-            f"{total} zeros cannot be shared by two sides; received window={window}, "
-            f"dilation={dilation}: use an odd window, or padding="
-            f"({total // 2}, {total - total // 2}) as Keras' 'same' does"
-        )
+        same = f"an odd one, or padding=({total // 2}, {total - total // 2})"
+        received = f"received {window=}, {dilation=}"
+        raise ValueError(f"sides cannot share {total} zeros; {received}: use {same}")
     factor = f"{dilation}·" if dilation > 1 else ""
     return Worked(total // 2, f"{factor}({window} - 1)/2")
 
@@ -192,10 +190,8 @@ def convolution_parameters(
     channels, filters = _whole("channels", channels, 1), _whole("filters", filters, 1)
     groups = _whole("groups", groups, 1)
     if channels % groups or filters % groups:
-        raise ValueError(
-            "groups must divide the channels and the filters; received "
-            f"groups={groups}, channels={channels}, filters={filters}"
-        )
+        received = f"received {groups=}, {channels=}, {filters=}"
+        raise ValueError(f"groups must divide channels and filters; {received}")
     share = f"({channels}/{groups})" if groups > 1 else channels
     text = "·".join(map(str, (*_axes(window), share, filters)))
     return _evaluated(f"{text} + {filters}" if bias else text)
@@ -222,13 +218,10 @@ def mlp_parameters(*sizes: int, bias: bool = False) -> Worked:
     none. ValueError for fewer than two. Source: slides "MLP" and "Parameters".
     """
     if len(sizes) < 2:
-        raise ValueError(
-            f"an MLP has at least an input and an output; received sizes={sizes}"
-        )
+        raise ValueError(f"an MLP has an input and an output; received sizes={sizes}")
     pairs = itertools.pairwise(_whole("size", s, 1) for s in sizes)
-    return _evaluated(
-        " + ".join(f"{a}·{b} + {b}" if bias else f"{a}·{b}" for a, b in pairs)
-    )
+    terms = (f"{a}·{b} + {b}" if bias else f"{a}·{b}" for a, b in pairs)
+    return _evaluated(" + ".join(terms))
 
 
 def mlp_units(*sizes: int) -> Worked:
@@ -265,9 +258,7 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> ReceptiveField:
     size, jump, terms, sizes = 1, 1, ["1"], []
     for layer in layers:
         if len(layer) not in (2, 3):
-            raise ValueError(
-                f"a layer is (window, stride) or with a dilation; received {layer!r}"
-            )
+            raise ValueError(f"a layer is window, stride[, dilation]; received {layer}")
         numbers = zip(("window", "stride", "dilation"), (*layer, 1), strict=False)
         window, stride, dilation = (_whole(name, value, 1) for name, value in numbers)
         factor = f"{dilation}·" if dilation > 1 else ""
@@ -330,10 +321,8 @@ def _zeros(size: int, reach: int, stride: int, padding) -> tuple[int, int]:
         return total // 2, total - total // 2
     pair = padding if isinstance(padding, Sequence) else (padding, padding)
     if isinstance(padding, str) or len(pair) != 2:
-        raise ValueError(
-            "padding is a number, a pair (before, after), 'valid' or 'same'; received "
-            f"{padding!r}"
-        )
+        kinds = "a number, a pair (before, after), 'valid' or 'same'"
+        raise ValueError(f"padding is {kinds}; received {padding!r}")
     return _whole("padding", pair[0], 0), _whole("padding", pair[1], 0)
 
 

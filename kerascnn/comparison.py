@@ -95,7 +95,7 @@ class Comparison(Tabled):
     def accuracy(self, entry: Entry, key: str) -> Accuracy | None:
         """Return an entry's "published" or "measured", if it is on `data`."""
         accuracy = getattr(entry, key)
-        return accuracy if accuracy is not None and accuracy.data == self.data else None
+        return accuracy if accuracy and accuracy.data == self.data else None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the entries as plain data, every column among them."""
@@ -125,13 +125,13 @@ class Comparison(Tabled):
                 if accuracy := getattr(entry, key):
                     where = "" if accuracy.data == self.data else f" on {accuracy.data}"
                     row[key] = f"{accuracy}{where}"
-        notes = []
-        if any(e.published or e.measured for e in self.entries):
-            notes.append(f"Accuracies on {self.data}, where nothing else is said")
-        if self.data == "cifar10" and notes:
+        notes, human = [], ""
+        if self.data == "cifar10":
             low, high = HUMAN.interval
-            notes[0] += f"; a human: {HUMAN.accuracy:g}, from {low:.1f} to {high:.1f}"
-            notes[0] += f" ({HUMAN.conditions}, Karpathy 2011)"
+            human = f"; a human: {HUMAN.accuracy:g}, from {low:.1f} to {high:.1f}"
+            human += f" ({HUMAN.conditions}, Karpathy 2011)"
+        if any(e.published or e.measured for e in self.entries):
+            notes = [f"Accuracies on {self.data}, where nothing else is said{human}"]
         titles = {e.measured.title for e in self.entries if e.measured} - {""}
         if titles and "measured" in self.columns:
             notes.append(f"Measured on {', '.join(sorted(titles))}")
@@ -166,18 +166,13 @@ def compare(
 ) -> Comparison:
     """Compare models by what they cost and what they reach.
 
-    Args:
-        *models: each a name of the zoo, a built `keras.Model`, a `.keras` file, a run
-            or the folder of one. Names are read from their cards, without Keras,
-            unless "memory" is asked for.
-        columns: of "parameters", "ratio" (to the parameters of the first model),
-            "macs", "memory" (activations of one image in float32), "weight_bytes" (in
-            float32), "depth", "published" (the card's best figure), "measured".
-        data: whose accuracies are compared; default: the data of the runs where they
-            share one, else "cifar10". Others are marked, and left out of the picture.
-        notes: give the notes of the cards below text and Markdown.
-
-    UnknownNetworkError where a name is neither in the zoo nor a file or folder.
+    Each is a name of the zoo (read from its card, without Keras, unless "memory" is
+    asked for), a built `keras.Model`, a `.keras` file, a run or the folder of one.
+    `columns` are of "parameters", "ratio" (to the first model's), "macs", "memory"
+    (activations of one image) and "weight_bytes", both in float32, "depth", "published"
+    (the card's best) and "measured". `data` is that of the accuracies, by default the
+    runs' own where they share one, else "cifar10"; others are marked. `notes` gives
+    those of the cards. UnknownNetworkError where a name is not known.
     """
     if not models:
         known = ", ".join(zoo.names())
@@ -228,10 +223,8 @@ def _entry(model: Any, data: str, built: bool) -> Entry:
     # A Keras model exists only where Keras was imported.
     if "keras" in sys.modules and isinstance(model, sys.modules["keras"].Model):
         return _from_model(model)
-    raise TypeError(
-        "compare takes names of the zoo, Keras models, .keras files, runs and run "
-        f"folders; received {type(model).__name__}"
-    )
+    kinds = "names of the zoo, Keras models, .keras files, runs and their folders"
+    raise TypeError(f"compare takes {kinds}; received {type(model).__name__}")
 
 
 def _from_card(card: zoo.Card, data: str, built: bool) -> Entry:
@@ -319,14 +312,10 @@ class Ranking(Tabled):
         rows = [_ranked(card) for card in self.cards]
         if any(card.published for card in self.cards):
             low, high = HUMAN.interval
-            human = {
-                **dict.fromkeys(column.key for column in RANKING),
-                "name": "(human)",
-                "title": HUMAN.title,
-                "year": 2011,
-                "published": f"{HUMAN.accuracy:.2f}",
-                "conditions": f"{HUMAN.conditions}; 95 %: {low:.1f} to {high:.1f}",
-            }
+            human = dict.fromkeys(column.key for column in RANKING)
+            human |= {"name": "(human)", "title": HUMAN.title, "year": 2011}
+            human["published"] = f"{HUMAN.accuracy:.2f}"
+            human["conditions"] = f"{HUMAN.conditions}; 95 %: {low:.1f} to {high:.1f}"
             rows.insert(sum(_best(c) > HUMAN.accuracy for c in self.cards), human)
         titles = sorted({r["data_title"] for c in self.cards if (r := c.measured())})
         notes = ["published: on CIFAR-10, as its authors or others report"]
@@ -391,7 +380,7 @@ def board(pattern: str = "*", data: str = "cifar10") -> Table:
     rows = []
     for card, result in sorted(found, key=lambda pair: -pair[1]["accuracy_mean"]):
         theirs = _published(card, data)
-        row = {"name": card.name, "measured": str(_measured(result))}
+        row: dict[str, Any] = {"name": card.name, "measured": str(_measured(result))}
         row |= {k: result[k] for k in ("recipe", "epochs", "seconds", "hardware")}
         row["accuracies"] = list(result["accuracies"])
         row["published"] = theirs and str(theirs)

@@ -94,8 +94,7 @@ def hardware() -> str:
     if found:
         return ", ".join(found)
     model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
         match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         model = match[1].strip() if match else model
     allowed = hasattr(os, "sched_getaffinity")

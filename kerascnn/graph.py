@@ -52,15 +52,13 @@ def trace(model, input_shape=None) -> Graph | None:
         return None
     inputs = tuple(keras.KerasTensor(x.shape, dtype=x.dtype) for x in graph.inputs)
     if input_shape is not None:
-        own, shape = inputs[0].shape[1:], tuple(input_shape)
-        agrees = len(shape) == len(own) and all(
-            o in (None, s) for o, s in zip(own, shape, strict=True)
+        shapes, shape = [x.shape[1:] for x in inputs], tuple(input_shape)
+        asked = tuple(
+            s if o is None else o for o, s in zip(shapes[0], shape, strict=False)
         )
-        if len(inputs) > 1 or not agrees:
-            raise ValueError(
-                f"input_shape must agree with the inputs of {model.name}, "
-                f"{[x.shape[1:] for x in inputs]}; received {shape}"
-            )
+        if len(inputs) > 1 or len(shape) != len(shapes[0]) or asked != shape:
+            told = f"must agree with the inputs of {model.name}, {shapes}"
+            raise ValueError(f"input_shape {told}; received {shape}")
         inputs = (keras.KerasTensor((None, *shape), dtype=inputs[0].dtype),)
     calls: list[Call] = []
     nested: list[Call] = []

@@ -93,15 +93,10 @@ def head(model, images=None, output: int | None = None) -> Head:
     if not 0 <= index < len(outputs):
         wrong = f"{len(outputs)} outputs, the first is 0; received output={index}"
         raise ValueError(f"the model has {wrong}")
-    shape, name = (
-        tuple(outputs[index].shape),
-        getattr(model, "name", type(model).__name__),
-    )
+    name, shape = getattr(model, "name", "the model"), tuple(outputs[index].shape)
     if len(shape) != 2:
-        raise ValueError(
-            f"a classifier's output is (images, classes); output {index} of {name} has "
-            f"the shape {shape}"
-        )
+        told = f"output {index} of {name} has the shape {shape}"
+        raise ValueError(f"a classifier's output is (images, classes); {told}")
     tensor, units = None if graph is None else outputs[index], shape[1]
     kind, logits, squash = _origin(tensor, ())
     by_graph = kind is not None
@@ -111,15 +106,11 @@ def head(model, images=None, output: int | None = None) -> Head:
         values = np.asarray(keras.ops.convert_to_numpy(answer))
         units = values.shape[1]
         kind = kind or _by_numbers(values.astype(np.float32), name)
-    if units > 1:
-        kind = {"relu": "logits", "sigmoid": "sigmoids"}.get(kind, kind)
-    elif kind in ("softmax", "relu"):
-        raise ValueError(
-            f"{name} answers with one unit behind a {kind}, which tells no two classes "
-            "apart: let it end in a sigmoid, or in two units with a softmax"
-        )
-    elif kind == "logits":
-        kind = "logit"
+    if units == 1 and kind in ("softmax", "relu"):
+        told = "let it end in a sigmoid, or in two units with a softmax"
+        raise ValueError(f"{name} answers with one unit behind a {kind}: {told}")
+    several = {"relu": "logits", "sigmoid": "sigmoids"}
+    kind = (several if units > 1 else {"logits": "logit"}).get(kind, kind)
     if logits is not None and tuple(logits.shape) != shape:
         logits = keras.ops.reshape(logits, (-1, units))
     return Head(kind, units, index, tensor, logits, squash, by_graph)
@@ -141,9 +132,7 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
     """
     import keras
 
-    known = keras.activations
-    softmaxes = known.softmax, keras.ops.softmax
-    sigmoids = known.sigmoid, keras.ops.sigmoid
+    known, softmaxes = keras.activations, (keras.activations.softmax, keras.ops.softmax)
     while history := getattr(tensor, "_keras_history", None):
         operation, node, position = history
         name, own = type(operation).__name__, computes_as_keras(operation)
@@ -171,7 +160,7 @@ def _origin(tensor, around) -> tuple[str | None, Any, Any]:
             return name.lower(), alone, operation
         if activation in softmaxes or isinstance(activation, keras.layers.Softmax):
             return "softmax", alone if plain else None, operation
-        if activation in sigmoids:
+        if activation in (known.sigmoid, keras.ops.sigmoid):
             return "sigmoid", alone if plain else None, operation
         if activation is known.hard_sigmoid:
             return "sigmoid", None, operation
@@ -197,10 +186,8 @@ def _sampled(model, images):
     if images is None:
         graph = functional(model) if isinstance(model, keras.Model) else None
         if graph is None or len(graph.inputs) != 1:
-            raise ValueError(
-                "what the model answers with is not known without images: it is no "
-                f"functional model of one input; received {model!r}"
-            )
+            told = f"received {model!r}, no functional model of one input"
+            raise ValueError(f"what it answers is not known without images: {told}")
         shape = [n or 32 for n in graph.inputs[0].shape[1:]]
         images = np.random.default_rng(0).integers(0, 256, (SAMPLE, *shape))
         images = images.astype(graph.inputs[0].dtype)

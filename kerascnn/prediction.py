@@ -13,8 +13,7 @@ class Prediction:
 
     probabilities: dict[str, float]  # of every class by label, the most probable first
     asked: Any = None  # the image: its file, or its number among several
-    # The number of the most probable class among the outputs, and the names of all in
-    # that order; None where a server does not tell.
+    # The most probable output, and the names of all; None where a server does not tell.
     class_id: int | None = field(default=None, compare=False)
     labels: tuple[str, ...] | None = field(default=None, compare=False)
 

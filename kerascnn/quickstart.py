@@ -60,10 +60,8 @@ def quickstart(
     version = export(run, folder / "served" / "lecture_cnn")
     difference = check_in_fresh_process(version, sample.x, said["lecture_cnn"])
     if difference > TOLERANCE:
-        raise RuntimeError(
-            f"{version} answers differently from the trained network, by "
-            f"{difference:.2g}: more than {TOLERANCE:g}; keep the folder and report it"
-        )
+        told = f"by {difference:.2g}, from the trained network: please report it"
+        raise RuntimeError(f"{version} answers differently, {told}")
     first = answers(version, sample.x[:1])
     answer, confidence = first["label"][0], max(first["probabilities"][0])
     show(
@@ -72,21 +70,8 @@ def quickstart(
         f"about {data.labels[sample.y[0]]}, it says {answer} ({confidence:.0%}).\n"
     )
     seconds = time.perf_counter() - start
-    show(_next_steps(seconds, run.folder, version))
-    measured = ("test_accuracy", "per_class")
-    return {
-        **{key: {n: r.metrics[key] for n, r in runs.items()} for key in measured},
-        "runs": {n: str(r.folder) for n, r in runs.items()},
-        "pictures": [str(curves), str(pictures)],
-        "version": str(version),
-        "largest_difference": difference,
-        "seconds": seconds,
-    }
-
-
-def _next_steps(seconds: float, run: Path, version: Path) -> str:
     steps = {
-        f"kerascnn predict {run} IMAGE.png": "ask the trained network",
+        f"kerascnn predict {run.folder} IMAGE.png": "ask the trained network",
         "kerascnn summary lecture_cnn": "where the 33,120 parameters are",
         "kerascnn models": "every network of the zoo",
         "kerascnn data": "is CIFAR-10 here, and how to get it",
@@ -97,7 +82,16 @@ def _next_steps(seconds: float, run: Path, version: Path) -> str:
         f"--model_base_path={version.parent.resolve()}": "serve it, where you have it",
     }
     lines = [f"  {command}\n      {why}" for command, why in steps.items()]
-    return "\n".join([f"Done in {seconds:.0f} s. What to try next:", *lines])
+    show("\n".join([f"Done in {seconds:.0f} s. What to try next:", *lines]))
+    measured = ("test_accuracy", "per_class")
+    return {
+        **{key: {n: r.metrics[key] for n, r in runs.items()} for key in measured},
+        "runs": {n: str(r.folder) for n, r in runs.items()},
+        "pictures": [str(curves), str(pictures)],
+        "version": str(version),
+        "largest_difference": difference,
+        "seconds": seconds,
+    }
 
 
 def _accuracies(runs: dict, data) -> Table:

@@ -78,11 +78,6 @@ class Axis:
         span = self.spans[rest]
         return span and tuple(pixel + times * self.shift for pixel in span)
 
-    @property
-    def step(self) -> Fraction:
-        """Pixels from one position to the next, on average."""
-        return Fraction(self.shift) / len(self.spans)
-
     def through(self, reads: Reads) -> "Axis | None":
         """Return the field of what reads this; None where it is not known."""
         period, repeats, further = len(self.spans), 1, reads.shift
@@ -137,20 +132,13 @@ def sizes(tensor, first: bool) -> tuple[int | None, ...]:
 
 def _through(call: Call, given, field, first) -> Field:
     found = reads(call, given, first)
-    if field == ALL or found == ALL:
+    if ALL in (field, found):
         return ALL
-    if field is None or found is None:
-        return None
-    if type(call.operation).__name__ == "Flatten":
+    if type(call.operation).__name__ == "Flatten" and None not in (field, found):
         return field
-    if len(found) != len(field):
+    if None in (field, found) or len(found) != len(field):
         return None
-    return _known(a.through(r) for a, r in zip(field, found, strict=True))
-
-
-def _known(axes) -> tuple[Axis, ...] | None:
-    """The axes, unless one is unknown."""
-    axes = tuple(axes)
+    axes = tuple(a.through(r) for a, r in zip(field, found, strict=True))
     return None if None in axes else axes
 
 
@@ -160,7 +148,8 @@ def _joined(fields, output, first) -> Field:
         return ALL if ALL in fields else None
     lengths = sizes(output, first) if len(output.shape) > 2 else ()
     pairs = itertools.zip_longest(zip(*fields, strict=True), lengths)
-    return _known(_spanning(list(dict.fromkeys(a)), n) for a, n in pairs if a)
+    axes = tuple(_spanning(list(dict.fromkeys(a)), n) for a, n in pairs if a)
+    return None if None in axes else axes
 
 
 def _alike(fields) -> bool:
@@ -173,14 +162,14 @@ def _spanning(axes: list[Axis], length: int | None) -> Axis | None:
     if len(axes) == 1:
         return axes[0]
     period = math.lcm(*(len(axis.spans) for axis in axes))
-    if len({axis.step for axis in axes}) > 1:
+    steps = {Fraction(axis.shift) / len(axis.spans) for axis in axes}
+    if len(steps) > 1:
         # One value for all places, beside maps: there is no period but the map's.
         if length is None:
             return None
         period *= -(-length // period)
-    step = max(axis.step for axis in axes)
     spans = (_hull(axis.at(p) for axis in axes) for p in range(period))
-    return Axis(step * period, tuple(spans))
+    return Axis(max(steps) * period, tuple(spans))
 
 
 def most_pixels(fields) -> tuple[int, ...] | str | None:

@@ -69,10 +69,8 @@ def _result(runs: list[Run], recipe: str) -> dict:
     for run in runs:
         for key in ("model", "data", "recipe", "versions", "hardware"):
             if run.config[key] != first[key]:
-                raise ValueError(
-                    f"{run.folder} and {runs[0].folder} differ in {key}; record runs "
-                    "that differ in the seed alone"
-                )
+                these = f"{run.folder} and {runs[0].folder}"
+                raise ValueError(f"{these} differ in {key}, not in the seed alone")
     for key, value in first["recipe"].items():
         if (tuple(value) if isinstance(value, list) else value) != wanted[key]:
             raise ValueError(
@@ -133,10 +131,8 @@ def _ship(runs: list[Run], folder: Path, shipped: dict, recipe: str) -> dict:
             return {}
         data = load_data(**used["origin"])
         if data.fingerprint != used["fingerprint"]:
-            raise ValueError(
-                f"{data.title} has fingerprint {data.fingerprint}, {best.folder} was "
-                f"trained on {used['fingerprint']}"
-            )
+            told = f"{best.folder} was trained on {used['fingerprint']}"
+            raise ValueError(f"{data.title} is {data.fingerprint} now; {told}")
         # A network that draws at inference draws by the run's seed.
         keras.utils.set_random_seed(seed)
         options = best.config["recipe"].get("options", {})

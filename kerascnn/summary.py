@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kerascnn.arithmetic import BYTES, Worked, evaluate, storage
+from kerascnn.arithmetic import Worked, evaluate, storage
 from kerascnn.costs import depth, is_free, macs, takes_part
 from kerascnn.graph import Graph, functional, trace
 from kerascnn.receptive_field import ALL, most_pixels, receptive_fields
@@ -121,26 +121,18 @@ def summarize(
     import keras
 
     if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"summarize takes a keras.Model; received {type(model).__name__}"
-        )
-    if dtype not in BYTES:
-        raise ValueError(f"dtype must be one of {', '.join(BYTES)}; received {dtype!r}")
+        raise TypeError(f"received {type(model).__name__}, which is no keras.Model")
     if not model.built:
-        raise ValueError(
-            f"the model {model.name!r} is not built: give it an Input layer, call "
-            "model.build((None, 32, 32, 3)), or pass it a batch of images first"
-        )
+        told = "give it an Input layer, or call model.build((None, 32, 32, 3))"
+        raise ValueError(f"the model {model.name!r} is not built: {told}")
     graph, parameters = trace(model, input_shape), _size(model.weights)
-    counter = _Counter(graph, BYTES[dtype], parameters)
+    counter = _Counter(graph, int(storage(1, dtype)), parameters)
     rows = counter.rows(model, (), expand_nested)
     rest = [w for w in model.weights if id(w) not in counter.counted]
     if rest:  # what a subclassed model holds outside of its layers
-        learned = _size(w for w in rest if w.trainable)
-        counts = _products(rest), learned, _size(rest) - learned
-        share = _size(rest) / parameters
-        own = Row(model.name, "its own weights", 0, 1, None, *counts, share=share)
-        rows.append(own)
+        total, learned = _size(rest), _size(w for w in rest if w.trainable)
+        own = "its own weights", 0, 1, None, _products(rest), learned, total - learned
+        rows.append(Row(model.name, *own, share=total / parameters))
     top = [row for row in rows if row.level == 0]
     optimizer = getattr(model, "optimizer", None)
     return Summary(
@@ -197,12 +189,9 @@ class _Counter:
             inner = [c for c in graph.calls if c.parents[: len(within)] == within]
         outputs = [_shape(call.outputs) for call in calls]
         seen = most_pixels([self.fields[id(x)] for c in calls for x in c.outputs])
-        kept = [
-            x.shape[1:]
-            for call in inner
-            if type(call.operation).__name__ not in ("Flatten", "Reshape")
-            for x in call.outputs
-        ]
+        viewed = ("Flatten", "Reshape")
+        copied = (c for c in inner if type(c.operation).__name__ not in viewed)
+        kept = [x.shape[1:] for call in copied for x in call.outputs]
         if type(layer).__name__ == "InputLayer":
             outputs = [tuple(layer.batch_shape[1:])]
             # A pixel is itself; what one of a nested model's inputs has seen depends
@@ -266,10 +255,8 @@ def _expression(layer, new: dict, weights: list) -> str:
         return _products(new.values())
     expression, count = layer.parameter_expression(), _size(weights)
     if (value := evaluate(expression)) != count:
-        raise ValueError(
-            f"the layer {layer.name!r} holds {count:,} parameters, its parameter_"
-            f"expression() is {expression!r}, which is {value}"
-        )
+        told = f"parameter_expression() is {expression!r}, which is {value}"
+        raise ValueError(f"the layer {layer.name!r} holds {count:,} parameters; {told}")
     return expression
 
 
@@ -304,9 +291,8 @@ def show_shape(shape: tuple) -> str:
 
 def show_field(field) -> str:
     """Write a receptive field for people: "14", "5×1", "all"."""
-    if field == ALL:
-        return field
-    return "×".join(map(str, field[:1] if len(set(field)) == 1 else field))
+    alike = field != ALL and len(set(field)) == 1
+    return field if field == ALL else "×".join(map(str, field[:1] if alike else field))
 
 
 _COLUMNS = (
@@ -340,7 +326,5 @@ def _notes(found: Summary):
     if found.depth is not None:
         yield f"Depth: {found.depth} layer{'s' * (found.depth != 1)} with weights"
     if found.optimizer:
-        yield (
-            f"Optimizer: {found.optimizer:,} further numbers, no parameters, which "
-            "model.summary() adds to its total"
-        )
+        told = "no parameters, which model.summary() adds to its total"
+        yield f"Optimizer: {found.optimizer:,} further numbers, {told}"

@@ -47,19 +47,14 @@ class Twin:
         default half of the memory here; ValueError where an image has not three axes.
         """
         if len(self.input_shape) != 3:
-            raise ValueError(
-                "dense_mlp takes images (height, width, channels); the images of "
-                f"{self.name} are {self.input_shape}"
-            )
+            told = f"(height, width, channels); those of {self.name}"
+            raise ValueError(f"dense_mlp takes images {told} are {self.input_shape}")
         limit = memory() // 2 if limit is None else limit
         needed = storage(self.parameters)
         if needed > limit:
-            raise MemoryError(
-                f"the MLP over the volumes of {self.name} takes {needed:,} bytes "
-                f"({format_bytes(needed)}) in float32, where {limit:,} bytes "
-                f"({format_bytes(limit)}) are allowed; take a smaller network or "
-                "smaller images, or raise limit="
-            )
+            told = f"{limit:,} bytes are allowed: take smaller images, or raise limit="
+            size = f"{needed:,} bytes ({format_bytes(needed)}) in float32"
+            raise MemoryError(f"the MLP twin of {self.name} takes {size}; {told}")
         import zoo
 
         _, *hidden, classes = self.sizes
@@ -76,10 +71,8 @@ def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
     """
     graph = trace(model) if model.built else None  # of several outputs the first counts
     if graph is None or len(graph.inputs) != 1:
-        raise ValueError(
-            "the MLP twin is made of the graph of a built Sequential or functional "
-            f"model with one input; received {model.name!r}"
-        )
+        wanted = "a built Sequential or functional model with one input"
+        raise ValueError(f"the MLP twin is made of {wanted}; received {model.name!r}")
     output = graph.outputs[0]
     # How many layers with weights lie before each place; of the places with equally
     # many, the last is the one just before the next layer with weights.
