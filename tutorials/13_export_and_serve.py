@@ -307,10 +307,18 @@ fresh = kerascnn.build("lecture_cnn")
 second = kerascnn.export(fresh, folder / "lecture_cnn", labels=list(labels))
 assert second.name == "2"
 client = kerascnn.Client(address, "lecture_cnn")
+
+
+def probabilities():
+    """Ask the server for the ten probabilities, in the order of the classes."""
+    (found,) = client.predict(image[None])
+    return np.array([found.probabilities[label] for label in labels])
+
+
 new = fresh.predict(image[None], verbose=0)[0]
 asked, changed_at, until = 0, None, time.monotonic() + 60
 while changed_at is None and time.monotonic() < until:
-    seen = np.array(client.predict(image[None])[0].probabilities)
+    seen = probabilities()
     asked += 1
     old_one = np.abs(seen - expected).max() < 1e-5
     new_one = np.abs(seen - new).max() < 1e-5
@@ -330,7 +338,7 @@ for found in versions(folder / "lecture_cnn"):
 assert (third.number, third.copy_of) == (3, 1)
 until = time.monotonic() + 60
 while time.monotonic() < until:
-    seen = np.array(client.predict(image[None])[0].probabilities)
+    seen = probabilities()
     if np.abs(seen - expected).max() < 1e-5:
         break
     time.sleep(0.1)

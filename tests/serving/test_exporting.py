@@ -236,7 +236,7 @@ def test_what_is_not_a_classifier(tiny, tmp_path):
             serving.export(tiny(activation=activation), tmp_path, from_logits=True)
     image = keras.Input((8, 8, 2))
     one = keras.layers.Dense(1, activation="softmax")(keras.layers.Flatten()(image))
-    with pytest.raises(ValueError, match="tells no two classes apart"):
+    with pytest.raises(ValueError, match="one unit behind a softmax"):
         serving.export(keras.Model(image, one), tmp_path)
     maps = keras.layers.Conv2D(3, 1, activation="softmax")(image)
     with pytest.raises(ValueError, match=r"the shape \(None, 8, 8, 3\)"):
