@@ -59,6 +59,9 @@ def execute(
                 f"{script(number).name}, as a notebook of {made['size']} size: {plain}"
             ) from None
     made["seconds"] = round(time.monotonic() - start, 1)
+    for cell in content.cells:  # without TensorFlow's messages at its start
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
     content.metadata["kerascnn"] = made
     write(content, target)
     return target
