@@ -14,6 +14,7 @@ compared in the tutorials, hold 5,000 out.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -258,13 +259,10 @@ def main() -> None:
         retest(data.test, data.fingerprint)
         return
     if not asked.dry_run:
-        whole = {}
 
+        @functools.cache
         def load(held_out):
-            if held_out not in whole:
-                options = {} if held_out else {"validation": 0}
-                whole[held_out] = load_data("cifar10", **options)
-            return whole[held_out]
+            return load_data("cifar10", validation=None if held_out else 0)
 
         try:
             work(

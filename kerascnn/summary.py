@@ -11,6 +11,7 @@ from typing import Any
 from kerascnn.arithmetic import Worked, evaluate, storage
 from kerascnn.costs import depth, is_free, macs, takes_part
 from kerascnn.graph import Graph, functional, trace
+from kerascnn.plotting.style import shape_text
 from kerascnn.receptive_field import ALL, most_pixels, receptive_fields
 from kerascnn.tables import UNKNOWN, Column, Table, Tabled, format_bytes
 
@@ -286,7 +287,7 @@ def show_shape(shape: tuple) -> str:
     """Write the shape of an image, or several, for people: "32×32×3"."""
     if shape and isinstance(shape[0], tuple):
         return ", ".join(show_shape(s) for s in shape)
-    return "×".join("?" if n is None else str(n) for n in shape) or "1"
+    return shape_text(shape) or "1"
 
 
 def show_field(field) -> str:

@@ -15,12 +15,9 @@ from zoo import registry
 from zoo.pretrained import read_weights
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two seeds of the quick recipe, and a run of another one."""
-    data = kerascnn.load_data("shapes", images=100)
-    folder = tmp_path_factory.mktemp("runs")
-    made = [
+def trained(data, folder, seeds):
+    """Runs of the quick recipe that differ in the seed."""
+    return [
         kerascnn.train(
             "linear",
             data,
@@ -29,8 +26,16 @@ def runs(tmp_path_factory):
             folder=folder / f"{seed}",
             progress=False,
         )
-        for seed in (0, 1)
+        for seed in seeds
     ]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of the quick recipe, and a run of another one."""
+    data = kerascnn.load_data("shapes", images=100)
+    folder = tmp_path_factory.mktemp("runs")
+    made = trained(data, folder, (0, 1))
     other = kerascnn.train(
         "linear", data, "quick", epochs=1, folder=folder / "other", progress=False
     )
@@ -107,17 +112,7 @@ def whole(tmp_path_factory):
     """Two seeds, the later first, that were trained on every image."""
     data = kerascnn.load_data("shapes", images=100, validation=0)
     folder = tmp_path_factory.mktemp("whole")
-    return [
-        kerascnn.train(
-            "linear",
-            data,
-            "quick",
-            seed=seed,
-            folder=folder / f"{seed}",
-            progress=False,
-        )
-        for seed in (4, 3)
-    ]
+    return trained(data, folder, (4, 3))
 
 
 def test_of_runs_on_every_image_the_first_seed_ships(runs, whole, cards):

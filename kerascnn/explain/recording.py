@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kerascnn.costs import weighted
+from kerascnn.costs import computes_as_keras, weighted
 from kerascnn.graph import Call, Graph, find_layer, functional
 from kerascnn.heads import Head
 
@@ -212,9 +212,7 @@ def record(model, images, alter: Callable | None = None) -> Recording:
 
 def _walkable(operation) -> bool:
     """Whether it is a model that computes what its graph says: a subclass may not."""
-    if functional(operation) is None:
-        return False
-    return type(operation).call.__module__.split(".")[0] == "keras"
+    return functional(operation) is not None and computes_as_keras(operation)
 
 
 def _walk(graph, inputs, parents, visit, nested):
