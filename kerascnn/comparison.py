@@ -15,7 +15,7 @@ import zoo
 from kerascnn.graph import without_weights
 from kerascnn.summary import Counted, summarize
 from kerascnn.tables import Column, Table, Tabled, format_bytes
-from zoo.references import HUMAN
+from zoo.references import HUMAN, SLIDE
 from zoo.registry import cards
 
 
@@ -147,13 +147,17 @@ class Comparison(Tabled):
         """Render as a JSON object: `data`, and `rows` with all columns."""
         return Table((), self.rows()).to_json(data=self.data)
 
-    def plot(self, path: str | os.PathLike) -> Path:
-        """Draw accuracies (bars, where none is known) against parameters and MACs."""
+    def plot(self, path: str | os.PathLike, named: Sequence[str] | None = None) -> Path:
+        """Draw accuracies (bars, where none is known) against parameters and MACs.
+
+        `named` are the models that have their names beside them, by default all.
+        """
         from kerascnn.plotting.comparison import bars, scatter
 
-        keys, human = ("published", "measured"), self.data == "cifar10"
+        keys = ("published", "measured")
         drawn = any(self.accuracy(e, key) for e in self.entries for key in keys)
-        figure = scatter(self, HUMAN if human else None) if drawn else bars(self)
+        human = HUMAN if self.data == "cifar10" else None
+        figure = scatter(self, human, named) if drawn else bars(self)
         figure.savefig(path, dpi=150)
         return Path(path)
 
@@ -306,6 +310,7 @@ class Ranking(Tabled):
     """What `ranking` found; `str()` is a table."""
 
     cards: tuple[zoo.Card, ...]  # the best published accuracy first
+    pattern: str = "*"  # that was asked for
 
     def table(self) -> Table:
         """Return a row for each network, and one for the human among them."""
@@ -329,8 +334,12 @@ class Ranking(Tabled):
         return Table(RANKING, rows, notes=notes)
 
     def plot(self, path: str | os.PathLike) -> Path:
-        """Draw the accuracies against costs; see `Comparison.plot`."""
-        return compare(*(card.name for card in self.cards)).plot(path)
+        """Draw the accuracies against costs; see `Comparison.plot`.
+
+        Of the whole zoo only the networks of the lecture's slide are named.
+        """
+        named = SLIDE if self.pattern == "*" else None
+        return compare(*(card.name for card in self.cards)).plot(path, named)
 
 
 def ranking(pattern: str = "*") -> Ranking:
@@ -339,7 +348,7 @@ def ranking(pattern: str = "*") -> Ranking:
     if not names:
         zoo.card(pattern)  # raises, and names the close matches
     found = [zoo.card(name) for name in names]
-    return Ranking(tuple(sorted(found, key=lambda card: -_best(card))))
+    return Ranking(tuple(sorted(found, key=lambda card: -_best(card))), pattern)
 
 
 def _best(card: zoo.Card) -> float:

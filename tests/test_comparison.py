@@ -31,7 +31,7 @@ from kerascnn.plotting.comparison import bars, scatter
 from kerascnn.summary import summarize
 from kerascnn.twin import mlp_twin
 from zoo.lecture_cnn import lecture_cnn
-from zoo.references import HUMAN
+from zoo.references import HUMAN, SLIDE
 from zoo.registry import Published
 
 
@@ -308,6 +308,27 @@ def test_the_picture_names_every_model_once_in_each_panel():
     assert "human: 94 %, 95 % interval 91.2 to 95.9" in legend
 
 
+def test_models_that_nobody_asked_for_are_dots_without_a_name():
+    entries = (*cluster(), made("small", 5_000, 10**5, measured=40.0))
+    figure = scatter(Comparison(entries), HUMAN, named=("network_3", "small"))
+    for axes, cost in zip(figure.axes, ("parameters", "macs"), strict=True):
+        assert {t.get_text() for t in axes.texts} == {"network_3", "small"}
+        dots = [line for line in axes.lines if line.get_marker() == "."]
+        numbers = [a for e in entries for a in (e.published, e.measured) if a]
+        assert len(dots) == len(numbers) - 3  # network_3 has two, small has one
+        # The axis begins where the data is.
+        least, most = (
+            np.log10(f(getattr(e, cost) for e in entries)) for f in (min, max)
+        )
+        left, right = np.log10(axes.get_xlim())
+        assert left < least and most < right
+        assert max(least - left, right - most) < 0.12 * (right - left)
+    assert "the same of other networks" in words(figure)[1]
+    assert (
+        "the same of other networks" not in words(scatter(Comparison(entries), None))[1]
+    )
+
+
 def test_the_names_in_a_picture_do_not_overlap():
     figure = scatter(Comparison(cluster()), HUMAN)
     renderer = figure.canvas.get_renderer()
@@ -523,8 +544,16 @@ def test_no_name_matches():
         ranking("resnet21")
 
 
-def test_the_picture_of_the_ranking(tmp_path):
+def test_the_picture_of_the_ranking(tmp_path, monkeypatch):
     assert ranking("*cnn*").plot(tmp_path / "ranking.png").stat().st_size > 10_000
+    named = []
+    monkeypatch.setattr(
+        Comparison, "plot", lambda self, path, names: named.append(names)
+    )
+    ranking().plot("all.png")
+    ranking("vgg*").plot("some.png")
+    assert named == [SLIDE, None]  # whoever asks by a pattern sees every name
+    assert set(SLIDE) < set(zoo.names())
 
 
 def test_the_board_has_every_result_beside_what_was_published():

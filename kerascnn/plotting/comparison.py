@@ -15,18 +15,20 @@ _NAMED = 6  # of those that are not drawn
 _HOLLOW = {"mfc": "white", "mec": PUBLISHED, "mew": 1.6, "marker": "D", "ls": ""}
 
 
-def scatter(comparison, human: Reference | None):
+def scatter(comparison, human: Reference | None, named=None):
     """Draw accuracy against parameters and against multiply-accumulates.
 
     The error, 100 % less the accuracy, has a logarithmic scale: from 90 to 95 % is as
     far as from 80 to 90 %. `human` is what a human reaches on the same images, if that
-    is known. Returns a `matplotlib.figure.Figure`.
+    is known. `named` are the models with a name, the others are dots; None names all.
+    Returns a `matplotlib.figure.Figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     shown = {e: found for e in comparison.entries if (found := _found(comparison, e))}
-    height = 7.5 + 0.12 * max(0, len(shown) - 12)  # room for many names
-    figure = canvas(14, height)
+    names = [e.name for e in shown if named is None or e.name in named]
+    # With room for many names; no wider, as a page would make the letters too small.
+    figure = canvas(11, 7 + 0.12 * max(0, len(names) - 12))
     FigureCanvasAgg(figure)  # measures the names
     panels = figure.subplots(1, 2, sharey=True)
     values = [a.percent for found in shown.values() for a in found.values()]
@@ -38,7 +40,7 @@ def scatter(comparison, human: Reference | None):
         axes.set_xscale("log")
         axes.set_ylim(low, high)
         if costs := [cost for e in shown if (cost := getattr(e, key))]:
-            room = (max(costs) / min(costs)) ** 0.14 * 1.6
+            room = (max(costs) / min(costs)) ** 0.07 * 1.5
             axes.set_xlim(min(costs) / room, max(costs) * room)
         axes.set_yticks([t for t in _TICKS if low <= t <= high], minor=False)
         axes.yaxis.set_major_formatter("{x:g}")
@@ -48,30 +50,27 @@ def scatter(comparison, human: Reference | None):
             axes.axhline(human.accuracy, color=HUMAN, lw=1.2, ls="--")
         for entry, found in shown.items():
             if cost := getattr(entry, key):
-                _draw_point(axes, cost, found)
-        axes.set_title(f"Accuracy and {title.lower()}")
+                _draw_point(axes, cost, found, entry.name in names)
         axes.set_xlabel(f"{title} (log scale)")
         axes.grid(alpha=0.25)
     panels[0].set_ylabel(f"Test accuracy on {data} (%), error on a log scale")
-    handles = _legend(comparison.data, shown.values(), human)
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
-    )
+    handles = _legend(comparison.data, shown.values(), human, len(names) < len(shown))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     missing = [e.name for e in comparison.entries if e not in shown]
     missing += [f"{e.name} (MACs)" for e in shown if not e.macs]
     if len(missing) > _NAMED:
         missing[_NAMED:] = [f"{len(missing) - _NAMED} more"]
     without = f"\nnot drawn, as unknown: {', '.join(missing)}" if missing else ""
-    figure.suptitle(f"What accuracy on {data} costs{without}", wrap=True)
+    figure.suptitle(f"What accuracy on {data} costs{without}", size=10.5, wrap=True)
     figure.draw_without_rendering()  # lays out the panels, in which names take room
     for axes, (key, _) in zip(panels, COSTS, strict=True):
         points = [
-            (cost, accuracy.percent, "" if i else entry.name)
+            (cost, accuracy.percent, "" if i or entry.name not in names else entry.name)
             for entry, found in shown.items()
             if (cost := getattr(entry, key))
             for i, accuracy in enumerate(found.values())
         ]
-        if points:
+        if any(name for *_, name in points):
             _name(axes, points)
     return figure
 
@@ -132,7 +131,12 @@ def _limits(values) -> tuple[float, float]:
     return 100 - 10 ** -(places.min() - room), 100 - 10 ** -(places.max() + room)
 
 
-def _draw_point(axes, x, found) -> None:
+def _draw_point(axes, x, found, named) -> None:
+    if not named:
+        for key, accuracy in found.items():
+            colour = MEASURED if key == "measured" else PUBLISHED
+            axes.plot(x, accuracy.percent, ".", color=colour, ms=5, alpha=0.5)
+        return
     if len(found) == 2:
         ends = [a.percent for a in found.values()]
         axes.plot([x, x], ends, color="#999999", lw=1, zorder=2)
@@ -151,7 +155,7 @@ def _draw_point(axes, x, found) -> None:
         axes.plot(x, published.percent, zorder=3, **_HOLLOW)
 
 
-def _legend(data, shown, human) -> list:
+def _legend(data, shown, human, unnamed) -> list:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -168,6 +172,9 @@ def _legend(data, shown, human) -> list:
         low, high = human.interval
         label = f"human: {human.accuracy:g} %, 95 % interval {low:.1f} to {high:.1f}"
         handles.append(Patch(color=HUMAN, alpha=0.35, label=label))
+    if unnamed:
+        dot = {"color": INK, "alpha": 0.5, "marker": ".", "ls": "", "ms": 5}
+        handles.append(Line2D([], [], label="the same of other networks", **dot))
     return handles
 
 
@@ -189,7 +196,7 @@ def _name(axes, points) -> None:
         x_scatter=all_x,
         y_scatter=all_y,
         scatter_sizes=[5] * len(points),  # pixels
-        textsize=8.5,
+        textsize=9.5,
         textcolor=INK,
         linecolor="#888888",
         linewidth=0.6,
