@@ -77,71 +77,98 @@ export function spread(call, axis, place, size) {
   });
 }
 
+// What lies under a window is gathered once for all filters; products with 0, which ReLU
+// leaves often, are left out.
 function convolution(call, [x], [given]) {
   const [height, width, channels] = given;
   const [rows, columns, filters] = extent(call.shape);
   const kernel = array(call.kernel);
-  const bias = call.bias && array(call.bias);
+  const bias = call.bias ? array(call.bias) : new Float32Array(filters);
   const share = channels / call.groups; // channels that a filter sees
   const each = filters / call.groups; // filters of a group
   const place = call.op === "transposed" ? spread : taps;
   const across = Array.from({ length: columns }, (_, c) => place(call, 1, c, width));
   const result = new Float32Array(rows * columns * filters);
-  const sums = new Float64Array(filters);
+  const size = call.window[0] * call.window[1] * share;
+  const [patch, from] = [new Float64Array(size), new Int32Array(size)];
   for (let row = 0; row < rows; row++) {
     const down = place(call, 0, row, height);
     for (let column = 0; column < columns; column++) {
-      if (bias) sums.set(bias);
-      else sums.fill(0);
-      for (let i = 0; i < call.window[0]; i++) {
-        const r = down[i];
-        if (r === null || r < 0 || r >= height) continue;
-        for (let j = 0; j < call.window[1]; j++) {
-          const c = across[column][j];
-          if (c === null || c < 0 || c >= width) continue;
-          const pixel = (r * width + c) * channels;
-          const tap = (i * call.window[1] + j) * share;
-          for (let g = 0; g < call.groups; g++) {
-            const end = (g + 1) * each;
+      const to = (row * columns + column) * filters;
+      for (let g = 0; g < call.groups; g++) {
+        let count = 0;
+        for (let i = 0; i < call.window[0]; i++) {
+          const r = down[i];
+          if (r === null || r < 0 || r >= height) continue;
+          for (let j = 0; j < call.window[1]; j++) {
+            const c = across[column][j];
+            if (c === null || c < 0 || c >= width) continue;
+            const pixel = (r * width + c) * channels + g * share;
+            const tap = (i * call.window[1] + j) * share;
             for (let k = 0; k < share; k++) {
-              const value = x[pixel + g * share + k];
-              if (value === 0) continue;
-              const weights = (tap + k) * filters;
-              for (let f = g * each; f < end; f++)
-                sums[f] += value * kernel[weights + f];
+              if (x[pixel + k] === 0) continue;
+              patch[count] = x[pixel + k];
+              from[count++] = (tap + k) * filters; // its weight for the first filter
             }
           }
         }
+        sums(result, to, patch, from, count, kernel, bias, g * each, (g + 1) * each);
       }
-      result.set(sums, (row * columns + column) * filters);
     }
   }
   return activated(result, call.activation, filters);
 }
 
+// The sums of some filters over one patch, four at a time: so they stay in registers.
+function sums(result, to, patch, from, count, kernel, bias, first, last) {
+  let f = first;
+  for (; f + 4 <= last; f += 4) {
+    let [a, b, c, d] = [bias[f], bias[f + 1], bias[f + 2], bias[f + 3]];
+    for (let n = 0; n < count; n++) {
+      const value = patch[n];
+      const at = from[n] + f;
+      a += value * kernel[at];
+      b += value * kernel[at + 1];
+      c += value * kernel[at + 2];
+      d += value * kernel[at + 3];
+    }
+    result[to + f] = a;
+    result[to + f + 1] = b;
+    result[to + f + 2] = c;
+    result[to + f + 3] = d;
+  }
+  for (; f < last; f++) {
+    let sum = bias[f];
+    for (let n = 0; n < count; n++) sum += patch[n] * kernel[from[n] + f];
+    result[to + f] = sum;
+  }
+}
+
 function pool(call, [x], [[height, width, channels]]) {
   const [rows, columns] = extent(call.shape);
+  const within = (axis, size) => (_, place) =>
+    taps(call, axis, place).filter((p) => p >= 0 && p < size);
+  const down = Array.from({ length: rows }, within(0, height));
+  const across = Array.from({ length: columns }, within(1, width));
   const result = new Float32Array(rows * columns * channels);
-  for (let row = 0; row < rows; row++) {
-    const down = taps(call, 0, row).filter((r) => r >= 0 && r < height);
-    for (let column = 0; column < columns; column++) {
-      const across = taps(call, 1, column).filter((c) => c >= 0 && c < width);
+  down.forEach((lines, row) =>
+    across.forEach((places, column) => {
       for (let k = 0; k < channels; k++) {
         let sum = 0;
         let most = -Infinity;
-        for (const r of down) {
-          for (const c of across) {
+        for (const r of lines) {
+          for (const c of places) {
             const value = x[(r * width + c) * channels + k];
             sum += value;
             most = Math.max(most, value);
           }
         }
-        const mean = sum / (down.length * across.length);
+        const mean = sum / (lines.length * places.length);
         const at = (row * columns + column) * channels + k;
         result[at] = call.by === "max" ? most : mean;
       }
-    }
-  }
+    }),
+  );
   return result;
 }
 

@@ -33,9 +33,10 @@ const byId = (id) => document.getElementById(id);
 const state = { layer: 0, place: [0, 0, 0], pixels: null, sample: 0, ran: null };
 let strip = null;
 let tiles = null;
-let tilesBefore = null;
+let tilesBefore = null; // where the layer is not given the image
 let followers = []; // sections that are told of another image
 let resting = 0;
+let linking = 0;
 let turn = 0; // of images
 let asked = 0; // of cells
 
@@ -62,7 +63,8 @@ async function take(pixels, name, sample) {
   answer(byId("answers"), DATA, state.ran.values[DATA.answer], took);
   const stays = held[DATA.answer] && !recorded();
   byId("stays").hidden = !stays;
-  choose(state.layer, state.place);
+  if (tiles) repaint(state.place);
+  else choose(state.layer, state.place);
   // What takes longer waits for the brush to rest.
   clearTimeout(resting);
   resting = setTimeout(
@@ -77,7 +79,6 @@ const failed = (error) => problem(`The network could not be asked: ${error.messa
 function choose(number, place = null) {
   state.layer = number;
   const call = DATA.calls[number];
-  const values = state.ran.values[number];
   strip.buttons.forEach((button, n) => {
     button.setAttribute("aria-pressed", String(n === number));
     button.classList.toggle("source", call.inputs.includes(n));
@@ -95,16 +96,20 @@ function choose(number, place = null) {
   byId("layer-facts").textContent = facts.join(" · ");
   const wide = Math.min(560, byId("maps-frame").clientWidth - 4);
   tiles = mosaic(call.shape, wide);
+  const before = DATA.calls[call.inputs[0]];
+  byId("before-figure").hidden = !before;
+  tilesBefore = before ? mosaic(before.shape, wide) : null;
+  if (before) byId("before-name").textContent = `its input 입력: ${before.name}`;
+  repaint(place);
+}
+
+/** Draw the maps of the chosen layer, and a cell; without a place the strongest. */
+function repaint(place) {
+  const call = DATA.calls[state.layer];
+  const values = state.ran.values[state.layer];
   draw(byId("maps"), values, tiles);
-  const from = call.inputs[0];
-  const before = from === undefined ? null : from;
-  byId("before-figure").hidden = before === null || before < 0;
-  if (before !== null && before >= 0) {
-    tilesBefore = mosaic(DATA.calls[before].shape, wide);
-    draw(byId("before"), state.ran.values[before], tilesBefore);
-    byId("before-name").textContent = `its input 입력: ${DATA.calls[before].name}`;
-  }
-  const fits = place && within(number, place);
+  if (tilesBefore) draw(byId("before"), state.ran.values[call.inputs[0]], tilesBefore);
+  const fits = place && within(state.layer, place);
   point(fits ? place : greatest(values, call.shape));
 }
 
@@ -138,8 +143,15 @@ async function point(place) {
   byId("value").textContent = written(cell.value);
   byId("proof").textContent = proof(cell, recorded());
   byId("sentence").textContent = sentence(DATA, cell, recorded());
+  // The address waits for the mouse to rest: browsers refuse hundreds of changes.
+  clearTimeout(linking);
+  linking = setTimeout(link, 200);
+}
+
+/** Make the address one that leads to this cell. */
+function link() {
   const parts = [`layer=${encodeURIComponent(DATA.calls[state.layer].name)}`];
-  parts.push(`cell=${place.join(",")}`);
+  parts.push(`cell=${state.place.join(",")}`);
   if (state.sample) parts.push(`sample=${state.sample}`);
   history.replaceState(null, "", `#${parts.join("&")}`);
 }
@@ -162,7 +174,7 @@ function windowOf(cell) {
   const mark = byId("before-mark");
   const rows = cell.rows.filter((r) => r !== null);
   const columns = cell.columns.filter((c) => c !== null);
-  mark.hidden = byId("before-figure").hidden || !rows.length || !columns.length;
+  mark.hidden = !tilesBefore || !rows.length || !columns.length;
   if (mark.hidden) return;
   let map = cell.place[2];
   if (cell.channels) {

@@ -2,18 +2,26 @@
 
 import { array, counted, extent } from "./arrays.js";
 
-const DARK = [38, 20, 70];
-const LIGHT = [255, 214, 102];
-const COLD = [24, 78, 150];
+const COLOURS = [
+  [
+    [38, 20, 70],
+    [255, 214, 102],
+  ], // 0 to the limit: dark to gold
+  [
+    [24, 78, 150],
+    [120, 190, 255],
+  ], // below 0: blue
+];
+const STEPS = 256;
 
-/** Colour of a value: dark to gold for 0 to the limit, blue below 0. */
-function colour(value, limit) {
-  const share = Math.min(1, Math.abs(value) / limit);
-  const end = value < 0 ? [120, 190, 255] : LIGHT;
-  const start = value < 0 ? COLD : DARK;
-  if (value === 0) return DARK;
-  return start.map((from, i) => from + (end[i] - from) * Math.sqrt(share));
-}
+// All colours as the numbers that a canvas' memory has for them: of 0 to the limit, then
+// of the values below 0.
+const PALETTE = Uint32Array.from({ length: 2 * STEPS }, (_, n) => {
+  const [start, end] = COLOURS[Math.floor(n / STEPS)];
+  const share = Math.sqrt((n % STEPS) / (STEPS - 1));
+  const mixed = start.map((from, i) => from + (end[i] - from) * share);
+  return new Uint32Array(Uint8ClampedArray.from([...mixed, 255]).buffer)[0];
+});
 
 /** How maps lie in a mosaic: columns of tiles, and pixels of a cell. */
 export function mosaic(shape, wide) {
@@ -54,26 +62,31 @@ export function hit(tiles, x, y) {
 
 /** Draw all maps of a layer; each cell is `scale` pixels wide. */
 export function draw(canvas, values, tiles) {
-  [canvas.height, canvas.width] = tiles.size;
-  const context = canvas.getContext("2d");
-  const limit = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
-  const { scale } = tiles;
-  const picture = context.createImageData(canvas.width, canvas.height);
-  for (let map = 0; map < tiles.maps; map++) {
-    for (let row = 0; row < tiles.height; row++) {
-      for (let column = 0; column < tiles.width; column++) {
-        const value = values[(row * tiles.width + column) * tiles.maps + map];
-        const [red, green, blue] = colour(value, limit);
-        const [left, top] = spot(tiles, [row, column, map]);
-        for (let y = top; y < top + scale; y++) {
-          for (let x = left; x < left + scale; x++) {
-            picture.data.set([red, green, blue, 255], 4 * (y * canvas.width + x));
-          }
-        }
+  const { height, width, maps, scale } = tiles;
+  const [high, wide] = tiles.size;
+  if (canvas.height !== high || canvas.width !== wide)
+    [canvas.height, canvas.width] = [high, wide];
+  let limit = 0;
+  for (const value of values) limit = Math.max(limit, Math.abs(value));
+  const step = (STEPS - 1) / (limit || 1);
+  const picture = new Uint32Array(high * wide);
+  for (let map = 0; map < maps; map++) {
+    for (let row = 0; row < height; row++) {
+      const [left, top] = spot(tiles, [row, 0, map]);
+      const start = top * wide + left;
+      for (let column = 0; column < width; column++) {
+        const value = values[(row * width + column) * maps + map];
+        const place = (value < 0 ? STEPS : 0) + Math.round(Math.abs(value) * step);
+        const x = start + column * scale;
+        picture.fill(PALETTE[place], x, x + scale);
+      }
+      for (let y = 1; y < scale; y++) {
+        picture.copyWithin(start + y * wide, start, start + width * scale);
       }
     }
   }
-  context.putImageData(picture, 0, 0);
+  const bytes = new Uint8ClampedArray(picture.buffer);
+  canvas.getContext("2d").putImageData(new ImageData(bytes, wide), 0, 0);
 }
 
 /** Draw pixels of an image, one canvas pixel each. */
@@ -227,11 +240,15 @@ export function origin(data, call) {
 
 /** How far the page is from Keras, over all values of the recorded image. */
 export function farthest(data, values) {
-  let most = 0;
-  data.calls.forEach((call, n) => {
-    const own = array(call.keras);
-    const size = own.reduce((a, b) => Math.max(a, Math.abs(b)), 1);
-    own.forEach((v, i) => (most = Math.max(most, Math.abs(v - values[n][i]) / size)));
-  });
-  return most;
+  return Math.max(
+    ...data.calls.map((call, n) => {
+      const own = array(call.keras);
+      let [most, far] = [1, 0];
+      for (let i = 0; i < own.length; i++) {
+        most = Math.max(most, Math.abs(own[i]));
+        far = Math.max(far, Math.abs(own[i] - values[n][i]));
+      }
+      return far / most;
+    }),
+  );
 }

@@ -12,7 +12,7 @@ function same(from, to, [row, column, channel]) {
   return [Math.floor(pixel / from[1]), pixel % from[1], index % from[2]];
 }
 
-/** The terms of a cell: { number, place, amount, slope, text }; number −1 is the image.
+/** The terms of a cell: { number, place, amount, slope, told }; number −1 is the image.
  *  The amounts add up to the value, or to what the activation is given. */
 export function termsOf(data, cell) {
   const { call, place } = cell;
@@ -22,7 +22,7 @@ export function termsOf(data, cell) {
   const one = (where, slope = 1, from = number) => {
     const inside = where.every((p, i) => p >= 0 && p < givenOf(data, from)[i]);
     return inside
-      ? [{ number: from, place: where, amount: cell.value, slope, text: "" }]
+      ? [{ number: from, place: where, amount: cell.value, slope, told: () => "" }]
       : [];
   };
   if (cell.channels) {
@@ -31,9 +31,10 @@ export function termsOf(data, cell) {
         line.flatMap((amount, j) => {
           if (cell.zeros[i][j]) return [];
           const [x, slope] = [patch[i][j], weights[i][j]];
-          const text = `${written(x, 3)} · ${written(slope, 3)} = ${written(amount, 3)}`;
+          const told = () =>
+            `${written(x, 3)} · ${written(slope, 3)} = ${written(amount, 3)}`;
           const where = [cell.rows[i], cell.columns[j], channel];
-          return [{ number, place: where, amount, slope, text }];
+          return [{ number, place: where, amount, slope, told }];
         }),
       ),
     );
@@ -45,9 +46,9 @@ export function termsOf(data, cell) {
         if (value === null || (call.by === "max" && value !== cell.value)) return [];
         const share = call.by === "max" ? 1 : 1 / count;
         const where = [cell.rows[i], cell.columns[j], place[2]];
-        const text =
+        const told = () =>
           call.by === "max" ? "the greatest" : `${written(value, 3)} / ${count}`;
-        return [{ number, place: where, amount: value * share, slope: share, text }];
+        return [{ number, place: where, amount: value * share, slope: share, told }];
       }),
     );
     return call.by === "max" ? found.slice(0, 1) : found;
@@ -71,7 +72,7 @@ export function termsOf(data, cell) {
     return call.inputs.map((from, n) => {
       const slope = call.by === "subtract" && n > 0 ? -1 : 1;
       const amount = slope * cell.given[n];
-      return { number: from, place, amount, slope, text: written(amount, 3) };
+      return { number: from, place, amount, slope, told: () => written(amount, 3) };
     });
   }
   if (cell.given) {
@@ -144,7 +145,7 @@ export function walking(examine, go) {
     if (found.length < 2) return item;
     const group = element("span", "", "terms");
     found.forEach((term, n) => {
-      const button = element("button", `${where(term)}: ${term.text}`);
+      const button = element("button", `${where(term)}: ${term.told()}`);
       button.type = "button";
       button.setAttribute("aria-pressed", String(n === pick));
       button.addEventListener("click", () => {
