@@ -1,8 +1,11 @@
 """The graph that decodes images does what `read_image` does, file by file."""
 
 import io
+import re
 import struct
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,3 +265,23 @@ def test_text_of_a_picture_is_kept_apart(agree):
     told.add_text("Author", "Exif\0\0", zip=True)
     told.add_itxt("Title", "tiff:Orientation>6", "en", "Title")
     agree(saved(Image.fromarray(RGB), pnginfo=told), (20, 28, 3))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells memory")
+def test_memory_of_many_pixels(graph):
+    """It is what a hostile client can make a server take."""
+
+    def told(name):
+        (found,) = re.findall(
+            rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text()
+        )
+        return int(found) * 1024
+
+    def ask(side):
+        graph(saved(Image.new("RGBA", (side, side))), (32, 32, 3))
+
+    ask(40)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
+    before = told("VmRSS")
+    ask(2500)
+    assert told("VmHWM") - before < 30 * 2500**2

@@ -66,7 +66,7 @@ class Limits:
     # Numbers and texts of a request in JSON; a list or an object counts as eight. The
     # usual lists of integers 0…255 cost less and are not counted.
     values: int = 4_000_000
-    # Width times height of an encoded image; a PNG file takes 45 bytes a pixel while
+    # Width times height of an encoded image; a PNG file takes 20 bytes a pixel while
     # TensorFlow decodes it. A request may have four times as many, eight times as many
     # wait, and an eighth is decoded at once, or one image that has more.
     pixels: int = 12_500_000

@@ -14,19 +14,19 @@ import numpy as np
 from kerascnn.serving.http.limits import Limits, RequestError, invalid, pixels
 from kerascnn.serving.warmup import FILE, read_requests
 
-# `import tensorflow` imports Keras where it is installed: a second and 100 MB that a
+# What `import tensorflow` imports where it is installed: two seconds and 240 MB that a
 # server has no use for.
-KERAS = ("keras", "tf_keras")
+UNUSED = ("keras", "tf_keras", "jax", "h5py", "scipy")
 
 
 class _NoKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a Keras that cannot be imported, for the thread that made it alone."""
+    """Finds modules that cannot be imported, for the thread that made it alone."""
 
     def __init__(self):
         self.thread = threading.get_ident()
 
     def find_spec(self, name, path=None, target=None):
-        if name in KERAS and threading.get_ident() == self.thread:
+        if name in UNUSED and threading.get_ident() == self.thread:
             return importlib.machinery.ModuleSpec(name, self)
         return None
 
@@ -35,7 +35,7 @@ class _NoKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def tensorflow():
-    """Import TensorFlow, without Keras if this process has not imported it already."""
+    """Import TensorFlow, without `UNUSED` where neither it nor Keras is imported."""
     if "tensorflow" not in sys.modules and "keras" not in sys.modules:
         blind = _NoKeras()
         sys.meta_path.insert(0, blind)

@@ -167,20 +167,21 @@ def test_a_port_that_is_taken(tmp_path, capsys, monkeypatch):
     assert "choose another --port" in error
 
 
-def test_keras_stays_out(tmp_path):
+@pytest.mark.parametrize("unused", ["keras", "jax", "scipy", "h5py"])
+def test_what_a_server_does_not_need_stays_out(tmp_path, unused):
     """What `import tensorflow` would import is kept out, and only meanwhile."""
     for name, text in {
-        "tensorflow": "try:\n import keras\nexcept ModuleNotFoundError:\n pass",
-        "keras": "",
+        "tensorflow": f"try:\n import {unused}\nexcept ModuleNotFoundError:\n pass",
+        unused: "",
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
-    script = """
+    script = f"""
 import sys
 from kerascnn.serving.http.saved_model import tensorflow
 tensorflow()
-print("keras" in sys.modules)
-import keras
-print(keras.__file__)
+print({unused!r} in sys.modules)
+import {unused}
+print({unused}.__file__)
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -189,7 +190,7 @@ print(keras.__file__)
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines() == ["False", str(tmp_path / "keras.py")]
+    assert done.stdout.splitlines() == ["False", str(tmp_path / f"{unused}.py")]
 
 
 def test_other_machines_are_let_in_only_when_asked():
