@@ -157,7 +157,7 @@ assert rgb.shape == (1, 3, 3) and rgb.size == 9
 three = explain.pixels(rgb)
 print(three)
 figure = three.plot()
-figure.set_size_inches(14, 2.4)
+figure.set_size_inches(8.4, 4.2)
 for axes in figure.axes:
     axes.set(xticks=range(3), yticks=[0])
 figure.savefig(

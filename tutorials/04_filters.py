@@ -274,7 +274,7 @@ print(f"loss {losses[0]:.3f} before, {losses[-1]:.0e} after 100 steps")
 assert np.allclose(path[100], diagonal, atol=0.01)
 
 # %% tags=["hide-input"]
-figure = Figure(figsize=(13, 3.2), layout="constrained")
+figure = Figure(figsize=(11, 3.2), layout="constrained")
 panels = figure.subplots(1, 6, width_ratios=(1, 1, 1, 1, 1, 2))
 for axes, (step, values) in zip(panels, kept.items(), strict=False):
     axes.imshow(values, cmap="PuOr", vmin=-1.6, vmax=1.6)

@@ -199,7 +199,7 @@ def tiles(volume):
 
 
 # %% tags=["hide-input"]
-figure = Figure(figsize=(15, 4.8), layout="constrained")
+figure = Figure(figsize=(14, 4.8), layout="constrained")
 grid = figure.subplots(1, 8, width_ratios=[1, 1, 1, 1, 1, 1, 1, 1.2])
 grid[0].imshow(photo)
 grid[0].set_title("image\n32x32x3")

@@ -197,14 +197,15 @@ class Slide:
     def _figure(self, shown, **options):
         from matplotlib.figure import Figure
 
-        return Figure(figsize=(14, 1.2 + 2.3 * max(len(shown), 1.5)), **options)
+        return Figure(figsize=(11, 1.2 + 2 * max(len(shown), 1.5)), **options)
 
     def _draw(self, figure, index: int, shown, inverted, numbers=True) -> None:
         step = self.steps[index]
         # Places that are fixed: a layout that is worked out costs more than all else,
         # frame by frame.
-        widths, count = (1.5, 1, 1, 1, 0.1, 1.6), len(shown)
-        sides = {"left": 0.05, "right": 0.96, "top": 0.88, "bottom": 0.09}
+        taps, count = 1.4 if max(self.filters.shape[:2]) > 3 else 1.1, len(shown)
+        widths = (1.8, taps, taps, taps, 0.1, 1.7)
+        sides = {"left": 0.05, "right": 0.94, "top": 0.88, "bottom": 0.09}
         areas = figure.add_gridspec(count, 6, width_ratios=widths, wspace=0.15, **sides)
         channels = self.image.shape[-1]
         names = style.CHANNELS.get(channels) or [
@@ -233,7 +234,7 @@ class Slide:
                 matrix = values[..., c]
                 style.draw_matrix(axes, matrix, text, limit=limit, numbers=False)
                 if numbers and max(matrix.shape) <= 9:
-                    size = 7 if max(matrix.shape) <= 5 else 5.5
+                    size = 8 if max(matrix.shape) <= 5 else 5.5
                     style.draw_numbers(axes, matrix, size=size, form=_short)
         note = "window · filter = product, place by place"
         if rest := channels - len(shown):

@@ -111,7 +111,7 @@ class ActivationMaps:
             axes.set_ylabel("activation")
             figure.suptitle(f"{self._head()}: {count} units{some}")
             return figure
-        rows, columns = style.grid(len(shown))
+        rows, columns = style.grid(len(shown), 6)
         figure = style.canvas(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows))
         left, right = figure.subfigures(1, 2, width_ratios=(3.2, 1.25 * columns))
         style.draw_image(left.subplots(), self.image, "image")

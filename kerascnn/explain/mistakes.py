@@ -284,7 +284,7 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
                 xycoords="axes fraction",
                 ha="center",
                 va="top",
-                fontsize=6.5,
+                fontsize=7.5,
                 color=GREEN if right else VERMILION,
             )
     return figure

@@ -65,8 +65,9 @@ class Pixels:
     def plot(self):
         """Draw the picture, and its numbers by channel."""
         count = 1 + len(self.names)
-        figure = style.canvas(4.2 * count, 4.6)
-        panels = figure.subplots(1, count)
+        lines = -(-count // 2)  # two in a row: on a page more would be too small
+        figure = style.canvas(8.4, 4.6 * lines)
+        panels = [figure.add_subplot(lines, 2, place + 1) for place in range(count)]
         style.draw_image(
             panels[0], self.image, f"the image, {style.shape_text(self.image.shape)}"
         )

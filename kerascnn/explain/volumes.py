@@ -11,6 +11,7 @@ from kerascnn.summary import Row, Summary, summarize
 from kerascnn.tables import Column, Table
 
 _LINES = 4  # of kinds of layers, below a volume
+_ACROSS = 9  # volumes in a line: on a page the letters of more would be too small
 _FEW = 12  # layers, of which each that changes the shape makes a volume
 
 
@@ -88,27 +89,33 @@ class Volumes:
     def plot(self):
         """Draw the volumes as boxes, and below each what it costs."""
         count = len(self.volumes)
-        size = (max(7.0, 1.3 + 1.1 * count), 6.2)
+        lines = -(-count // _ACROSS)
+        across = -(-count // lines)
+        size = (max(7.0, 1.3 + 1.1 * across), 0.87 + 5.33 * lines)
         figure = style.canvas(*size, layout=None)
         # Fixed places: to lay them out takes longer than all the rest.
-        sides = {"left": 0.75 / size[0], "right": 0.985}
-        panels = figure.subplots(
-            3, 1, sharex=True, height_ratios=(2.6, 1, 1), gridspec_kw=sides
-        )
-        figure.subplots_adjust(top=0.86, bottom=0.05, hspace=0.34)
-        _draw_boxes(panels[0], self.volumes)
-        panels[0].set_xlim(-0.6, count - 0.4)
+        sides = {"left": 0.75 / size[0], "right": 0.985, "hspace": 0.34}
         parameters, macs = self._shares()
-        numbers = [v.parameters for v in self.volumes]
-        _draw_shares(panels[1], "Share of the parameters", numbers, parameters, BLUE)
-        title, numbers = "multiply-accumulates", [v.macs for v in self.volumes]
-        _draw_shares(panels[2], f"Share of the {title}", numbers, macs, VERMILION)
-        aside = f"; aside: {self.aside:,} parameters" if self.aside else ""
-        figure.suptitle(
-            f"{self.model}: from the image to the answer{aside}\n", fontsize=12
+        shares = (
+            ("parameters", [v.parameters for v in self.volumes], parameters, BLUE),
+            ("multiply-accumulates", [v.macs for v in self.volumes], macs, VERMILION),
         )
+        for line in range(lines):  # each draws all, and shows its part
+            top = 1 - (0.87 + 5.33 * line) / size[1]
+            bottom = 1 - (0.56 + 5.33 * (line + 1)) / size[1]
+            panels = figure.add_gridspec(
+                3, 1, height_ratios=(2.6, 1, 1), top=top, bottom=bottom, **sides
+            ).subplots(sharex=True)
+            _draw_boxes(panels[0], self.volumes)
+            panels[0].set_xlim(across * line - 0.6, across * (line + 1) - 0.4)
+            for axes, (what, *drawn) in zip(panels[1:], shares, strict=True):
+                _draw_shares(axes, f"Share of the {what}", *drawn)
+        aside = f"; aside: {self.aside:,} parameters" if self.aside else ""
+        title = f"{self.model}: from the image to the answer{aside}"
+        figure.text(0.5, 1 - 0.25 / size[1], title, ha="center", fontsize=12)
         note = "height and width: root of the pixels; thickness: log of the channels"
-        figure.text(0.5, 0.925, note, ha="center", fontsize=8, color=INK)
+        place = 1 - 0.46 / size[1]
+        figure.text(0.5, place, note, ha="center", fontsize=8, color=INK)
         return figure
 
 
@@ -231,6 +238,14 @@ def _words(layers) -> list[str]:
     return [kind if number == 1 else f"{number} {kind}" for kind, number in layers]
 
 
+def _brief(kind: str) -> str:
+    """Shorten a long name of a layer, for which a box has no room."""
+    kind = kind.removesuffix("2D")
+    if len(kind) > 15:
+        kind = kind.replace("Normalization", "Norm").replace("Pooling", "Pool")
+    return kind
+
+
 def _percent(share: float) -> str:
     if 0 < share < 0.0005:
         return "< 0.1 %"
@@ -277,14 +292,14 @@ def _draw_boxes(axes, found) -> None:
             axes.add_patch(Polygon(corners, fc="white", ec="none"))
             axes.add_patch(Polygon(corners, fc=colour, ec=INK, lw=0.8, alpha=alpha))
         text, bold = shape_text(volume.shape), {"fontsize": 9, "fontweight": "bold"}
-        axes.text(place, 0.72, text, va="bottom", **bold, **middle)
+        axes.annotate(text, (place, 0.72), va="bottom", **bold, **middle)
         # There are no others here, and room is short.
-        lines = _words((kind.removesuffix("2D"), n) for kind, n in volume.layers)
+        lines = _words((_brief(kind), n) for kind, n in volume.layers)
         if len(lines) > _LINES:
             lines[_LINES - 1 :] = [f"{len(lines) - _LINES + 1} more kinds"]
         text = "\n".join(lines) if place else "image"
-        small = {"fontsize": 6.5, "linespacing": 1.3}
-        axes.text(place, -0.72, text, va="top", **small, **middle)
+        small = {"fontsize": 8, "linespacing": 1.2}
+        axes.annotate(text, (place, -0.72), va="top", **small, **middle)
     axes.set_ylim(-1.15, 0.85)
     axes.axis("off")
 
@@ -296,7 +311,7 @@ def _draw_shares(axes, title, values, shares, colour) -> None:
     heights = [100 * (share or 0) for share in shares]
     bars = axes.bar(range(len(heights)), heights, color=colour, width=0.5)
     labels = ["unknown" if value is None else _short(value) for value in values]
-    axes.bar_label(bars, labels, padding=2, fontsize=7.5)
+    axes.bar_label(bars, labels, padding=2, fontsize=8)
     axes.set_ylim(0, 1.25 * (max(heights) or 100))  # with room for values
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     axes.set_ylabel("%")

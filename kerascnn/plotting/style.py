@@ -93,7 +93,7 @@ def whole_ticks(axes) -> None:
         axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def tiles(axes, rows, *, heads=(), size=7.5, gap=0.12, **image):
+def tiles(axes, rows, *, heads=(), size=8, gap=0.12, **image):
     """Draw small pictures in rows on one axes: many times quicker than one axes each.
 
     `rows` are of pairs (array, title), `heads` texts to their left, `gap` a share of a
