@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascnn.arithmetic import output_size
 from kerascnn.costs import macs
 from kerascnn.data import read_image, shapes
 from kerascnn.explain.receptive_field import region
 from kerascnn.explain.recording import numbers, prepared, record
-from kerascnn.receptive_field import cut_before
+from kerascnn.receptive_field import ALL, Reads, cut_before, reads
 from kerascnn.summary import summarize
 from kerascnn.training.run import Network, open_network
 
@@ -35,38 +34,23 @@ ACTIVATIONS = (
 
 CONVOLUTIONS = "(Depthwise|Separable)?Conv2D|Conv2DTranspose|Dense|PatchWhitening2D"
 POOLS = "(Ceil|Global)?MaxPooling2D|(Global)?AveragePooling2D"
-SAME = (
-    "Dropout",
-    "Flatten",
-    "GaussianNoise",
-    "Identity",
-    "Reshape",
-    "SpatialDropout2D",
-)
-MERGES = ("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract")
-ONE = {"stride": [1, 1], "dilation": [1, 1], "before": [0, 0]}  # pixel after pixel
+SAME = "Dropout|Flatten|GaussianNoise|Identity|Reshape|SpatialDropout2D"
+MERGES = "Add|Average|Maximum|Minimum|Multiply|Subtract"
+ALONE = "Activation|ELU|LeakyReLU|ReLU|Softmax"  # an activation alone
 
 
-class _Store:
-    """Arrays one behind the other, each told by its type, place and length."""
-
-    def __init__(self, filters=True):
-        self.bytes = bytearray()
-        self.filters = filters  # whether those of convolutions are kept
-
-    def add(self, values) -> dict:
-        """Keep an array; as float16 where nothing is lost by it."""
-        values = np.asarray(values)
-        if values.dtype != np.uint8:
-            values = values.astype(np.float32)
-            with np.errstate(over="ignore"):
-                half = values.astype(np.float16)
-            if np.array_equal(half.astype(np.float32), values):
-                values = half
-        self.bytes += b"\0" * (-len(self.bytes) % 4)
-        at = len(self.bytes)
-        self.bytes += np.ascontiguousarray(values).tobytes()
-        return {"type": values.dtype.str[1:], "at": at, "size": int(values.size)}
+def _keep(arrays: bytearray, values) -> dict:
+    """Append an array, as float16 where nothing is lost by it; tell where it lies."""
+    values = np.asarray(values)
+    if values.dtype != np.uint8:
+        values = values.astype(np.float32)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        values = half if np.array_equal(half, values) else values
+    arrays += b"\0" * (-len(arrays) % 4)
+    told = {"type": values.dtype.str[1:], "at": len(arrays), "size": values.size}
+    arrays += values.tobytes()
+    return told
 
 
 def pack(source, image=None, *, served=False) -> tuple[dict, bytes]:
@@ -91,130 +75,124 @@ def pack(source, image=None, *, served=False) -> tuple[dict, bytes]:
             f"{network.name} takes {' and '.join(map(str, given))}"
         )
     height, width, channels = (*shape, 1)[:3]
-    store = _Store(filters=not served)
     drawn, labels = shapes.generate(40, seed=23, image_size=(height, width))
     # One of each of the first classes, not several of one.
-    first = [int(np.flatnonzero(labels == c)[0]) for c in (8, 1, 3, 0, 5, 9)]
-    samples = [(shapes.LABELS[labels[i]], _channels(drawn[i], channels)) for i in first]
+    first = [np.flatnonzero(labels == c)[0] for c in (8, 1, 3, 0, 5, 9)]
+    if channels == 1:  # ITU-R BT.601
+        drawn = np.rint(drawn @ (0.299, 0.587, 0.114)).astype(np.uint8)[..., None]
+    drawn = drawn[..., np.arange(channels) % drawn.shape[-1]]
+    samples = [(shapes.LABELS[labels[i]], drawn[i]) for i in first]
     if image is not None:
-        given = read_image(image, (height, width), channels)
-        samples.insert(0, (Path(image).name, given))
+        own = read_image(image, (height, width), channels)
+        samples.insert(0, (Path(image).name, own))
     seen = record(model, prepared(model, samples[0][1]))
     if seen.channels_first:
         raise ValueError(f"{network.name} has channels first; the lab takes them last")
     rows = {row.name: row for row in summarize(model, expand_nested=True).rows}
     makers = {id(x): -1 for x in seen.graph.inputs}
-    calls = []
+    arrays, calls = bytearray(), []
     for position, (name, call) in enumerate(zip(seen.names, seen.calls, strict=True)):
         values = seen.values(position)[0]
         inputs = [makers[id(x)] for x in call.inputs if id(x) in makers]
         known = len(inputs) == len(call.inputs) and len(call.outputs) == 1
-        lowered = _lower(call, store) if known and values.ndim in (1, 3) else None
+        lowered = _lower(call) if known and values.ndim in (1, 3) else None
+        if served and lowered:
+            lowered.pop("kernel", None)
         row = rows.get(call.operation.name)
-        calls.append(
-            {
-                "name": name,
-                "kind": type(call.operation).__name__,
-                "shape": list(values.shape),
-                "inputs": inputs,
-                "expression": row.expression if row else "",
-                "parameters": row.parameters if row else 0,
-                "macs": macs(call),
-                "keras": None if served else store.add(values),
-                "regions": None if served else _regions(seen, position, values.shape),
-                **(lowered or {"op": "recorded"}),
-            }
-        )
-        for x in call.outputs:
-            makers.setdefault(id(x), position)
+        told = {
+            "name": name,
+            "kind": type(call.operation).__name__,
+            "shape": list(values.shape),
+            "inputs": inputs,
+            "expression": getattr(row, "expression", ""),
+            "parameters": getattr(row, "parameters", 0),
+            "macs": macs(call),
+            "keras": None if served else values,
+            "regions": None if served else _regions(seen, position, values.shape),
+            **(lowered or {"op": "recorded"}),
+        }
+        kept = {k: _keep(arrays, told[k]) for k in told if hasattr(told[k], "dtype")}
+        calls.append(told | kept)
+        # What hands on what it was given, as dropout does, stands in its way.
+        makers |= {id(x): position for x in call.outputs}
     data = {
         "name": network.name,
         "served": served,
         "shape": [height, width, channels],
         "labels": list(network.labels) if network.labels else None,
-        "samples": [{"name": n, "pixels": store.add(x)} for n, x in samples],
+        "samples": [{"name": n, "pixels": _keep(arrays, x)} for n, x in samples],
         "answer": makers[id(seen.graph.outputs[0])],
         "parameters": model.count_params(),
         "calls": calls,
     }
-    return data, bytes(store.bytes)
-
-
-def _channels(image, channels):
-    if channels == 1:  # ITU-R BT.601
-        return np.rint(image @ (0.299, 0.587, 0.114)).astype(np.uint8)[..., None]
-    return image if channels == 3 else np.resize(image, (*image.shape[:2], channels))
+    return data, bytes(arrays)
 
 
 def _regions(seen, position, shape) -> list | None:
     """The pixels that each row, and each column, of a map depends on."""
+    if not seen.connected:
+        return None
     height, width = shape[:2] if len(shape) == 3 else (1, 1)
     # Rows and columns do not depend on one another; the middle is no padding's.
     down = [region(seen, position, i, width // 2) for i in range(height)]
     across = [region(seen, position, height // 2, i) for i in range(width)]
-    if None in (found := [*down, *across]):
+    rows, columns = [r.rows for r in down], [r.columns for r in across]
+    return [rows, columns, all(r.exact for r in (*down, *across))]
+
+
+def _windows(call, given) -> dict | None:
+    """Window, stride, dilation and zeros before, of each axis; None if unknown."""
+    layer, axes = call.operation, reads(call, call.inputs[0], False)
+    if axes == ALL:  # a vector is a map of one pixel
+        sides = given[:2] if len(given) == 3 else (1, 1)
+        axes = [Reads(1, (tuple(range(n)),)) for n in sides]
+    if not axes or not all(axis.exact for axis in axes):
         return None
-    rows, columns = [list(r.rows) for r in down], [list(r.columns) for r in across]
-    return [rows, columns, all(r.exact for r in found)]
+    taps, strides = [axis.positions[0] for axis in axes], [a.shift for a in axes]
+    before, window = [-places[0] for places in taps], [len(places) for places in taps]
+    if type(layer).__name__ == "Conv2DTranspose":
+        strides, window = layer.strides, layer.kernel_size
+        after = call.outputs[0].shape[1:]
+        before = [cut_before(layer, i, given[i], after[i]) for i in (0, 1)]
+    gaps = getattr(layer, "dilation_rate", (1, 1))
+    return {"window": window, "stride": strides, "dilation": gaps, "before": before}
 
 
-def _activation(layer) -> str | None:
-    """The name of a layer's own activation; None for one that the page lacks."""
-    if (activation := getattr(layer, "activation", None)) is None:
-        return "linear"
-    own = str(getattr(activation, "__module__", "")).startswith("keras.")
-    name = getattr(activation, "__name__", "")
-    return name if own and name in ACTIVATIONS else None
-
-
-def _windows(layer, given, size) -> dict:
-    """Window, stride, dilation and zeros before, of each axis."""
-    dilation = getattr(layer, "dilation_rate", (1, 1))
-    before = [
-        output_size(n, k, s, layer.padding, d).before
-        for n, k, s, d in zip(given[:2], size, layer.strides, dilation, strict=True)
-    ]
-    where = {"window": size, "stride": layer.strides, "dilation": dilation}
-    return {**where, "before": before}
-
-
-def _lower(call, store) -> dict | None:
+def _lower(call) -> dict | None:
     """Say what a call computes in the page's terms; None where it has none."""
+    from keras import activations
+
     layer, kind = call.operation, type(call.operation).__name__
     if type(layer).__module__.split(".")[0] not in ("keras", "zoo"):
         return None
-    given = tuple(call.inputs[0].shape[1:]) if call.inputs else ()
-    activation, last = _activation(layer), ([-1], [len(given)])
-    if activation is None:
+    activation = getattr(layer, "activation", None) or activations.linear
+    name = getattr(activation, "__name__", "")
+    if name not in ACTIVATIONS or getattr(activations, name, None) is not activation:
         return None
-    if re.fullmatch(CONVOLUTIONS, kind):
-        return _convolution(layer, kind, given, activation, store)
-    if kind in ("BatchNormalization", "LayerNormalization"):
-        if list(np.atleast_1d(layer.axis)) not in last:
+    given = tuple(call.inputs[0].shape[1:]) if call.inputs else ()
+    # Normalisation, softmax and concatenation go over the channels.
+    axes = np.atleast_1d(getattr(layer, "axis", -1)).tolist()
+    if axes not in ([-1], [len(given)]):
+        return None
+    if re.fullmatch(f"{CONVOLUTIONS}|{POOLS}", kind):
+        if (where := _windows(call, given)) is None:
             return None
+        if re.fullmatch(CONVOLUTIONS, kind):
+            return {**where, **_convolution(layer, kind, given), "activation": name}
+        return {"op": "pool", "by": "max" if "Max" in kind else "average", **where}
+    if kind in ("BatchNormalization", "LayerNormalization"):
         scale = numbers(layer.gamma) if layer.scale else np.ones(given[-1])
         shift = numbers(layer.beta) if layer.center else np.zeros(given[-1])
         op = {"op": "layernorm", "epsilon": layer.epsilon}
         if kind == "BatchNormalization":
+            op = {"op": "affine"}
             spread = numbers(layer.moving_variance).astype(float) + layer.epsilon
             scale = scale / np.sqrt(spread)
             shift = shift - numbers(layer.moving_mean) * scale
-            op = {"op": "affine"}
-        return {**op, "scale": store.add(scale), "bias": store.add(shift)}
-    if kind == "Rescaling":
-        parts = {"scale": np.asarray(layer.scale), "bias": np.asarray(layer.offset)}
-        if max(part.size for part in parts.values()) not in (1, given[-1]):
-            return None
-        each = {n: store.add(v * np.ones(given[-1])) for n, v in parts.items()}
-        return {"op": "affine", **each}
-    if re.fullmatch(POOLS, kind) and len(given) == 3:
-        where = {**ONE, "window": given[:2]}  # of all
-        if kind == "CeilMaxPooling2D":
-            size, step = [layer.pool_size] * 2, [layer.strides] * 2
-            where = {**ONE, "window": size, "stride": step}
-        elif not kind.startswith("Global"):
-            where = _windows(layer, given, tuple(layer.pool_size))
-        return {"op": "pool", "by": "max" if "Max" in kind else "average", **where}
+        return {**op, "scale": scale, "bias": shift}
+    if kind == "Rescaling" and np.ndim(layer.scale) < 2 > np.ndim(layer.offset):
+        scale, shift = (x + np.zeros(given[-1]) for x in (layer.scale, layer.offset))
+        return {"op": "affine", "scale": scale, "bias": shift}
     if kind == "ZeroPadding2D":
         return {"op": "pad", "before": [a for a, _ in layer.padding]}
     if kind == "IdentityShortcut":
@@ -222,63 +200,43 @@ def _lower(call, store) -> dict | None:
     if kind == "LocalResponseNormalization":
         parts = {n: getattr(layer, n) for n in ("size", "alpha", "beta", "kappa")}
         return {"op": "lrn", **parts}
-    if kind in SAME:
+    if re.fullmatch(SAME, kind):
         return {"op": "same"}
-    if kind in MERGES:
+    if re.fullmatch(MERGES, kind):
         # Layers alone: bare operations hold constants, which are no inputs.
         alike = len({tuple(x.shape) for x in call.inputs}) == 1 < len(call.inputs)
         return {"op": "merge", "by": kind.lower()} if alike else None
-    if kind == "Concatenate" and layer.axis in (-1, 3, len(given)):
+    if kind == "Concatenate":
         return {"op": "concatenate"}
-    slope = None
-    if (
-        kind == "ReLU"
-        and getattr(layer, "max_value", 0) is None
-        and not layer.threshold
-    ):
-        activation, slope = "leaky_relu", layer.negative_slope or 0
-    elif kind in ("LeakyReLU", "ELU"):
-        activation = "leaky_relu" if kind == "LeakyReLU" else "elu"
-        slope = layer.alpha if kind == "ELU" else layer.negative_slope
-    elif kind == "Softmax":
-        activation = "softmax"
-    elif kind != "Activation":
+    bent = kind == "ReLU" and (layer.max_value is not None or layer.threshold)
+    if bent or not re.fullmatch(ALONE, kind):
         return None
+    names = {"Activation": name, "ELU": "elu", "Softmax": "softmax"}
+    slope = getattr(layer, "negative_slope", getattr(layer, "alpha", None))
     more = {} if slope is None else {"slope": float(slope)}
-    return {"op": "activation", "activation": activation, **more}
+    return {"op": "activation", "activation": names.get(kind, "leaky_relu"), **more}
 
 
-def _convolution(layer, kind, given, activation, store) -> dict:
+def _convolution(layer, kind, given) -> dict:
     """Convolutions of all kinds as one: a dense layer's window is one pixel."""
-    groups, where = getattr(layer, "groups", 1), None
+    bias = getattr(layer, "bias", None)
     if kind == "SeparableConv2D":  # two steps: the product of both
-        deep = numbers(layer.depthwise_kernel)
-        point = numbers(layer.pointwise_kernel)[0, 0]
-        point = point.reshape(*deep.shape[2:], -1)
-        kernel = np.einsum("hwcm,cmf->hwcf", deep, point)
+        deep, point = numbers(layer.depthwise_kernel), numbers(layer.pointwise_kernel)
+        kernel = np.einsum("hwcm,cmf->hwcf", deep, point.reshape(*deep.shape[2:], -1))
     else:
         kernel = numbers(layer.kernel)
     if kind == "DepthwiseConv2D":  # a group for each channel
-        groups = kernel.shape[2]
         kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
-    elif kind == "Conv2DTranspose":
-        kernel = np.swapaxes(kernel, 2, 3)  # to (height, width, channels, filters)
-        after = layer.compute_output_shape((1, *given))
-        before = [cut_before(layer, a, given[a], after[a + 1]) for a in (0, 1)]
-        where = {**_windows(layer, given, layer.kernel_size), "before": before}
     elif kind == "Dense":
         kernel = kernel[None, None]
-    if kind in ("Dense", "PatchWhitening2D"):
-        where = {**ONE, "window": kernel.shape[:2]}
-    bias = getattr(layer, "bias", None)
+    elif kind == "Conv2DTranspose":
+        kernel = np.swapaxes(kernel, 2, 3)  # to (height, width, channels, filters)
     return {
         "op": "transposed" if kind == "Conv2DTranspose" else "convolution",
-        **(where or _windows(layer, given, layer.kernel_size)),
-        "groups": groups,
-        "kernel": store.add(kernel) if store.filters else None,
+        "groups": given[-1] // kernel.shape[2],
+        "kernel": kernel,
         "filters": int(kernel.shape[-1]),
-        "bias": None if bias is None else store.add(numbers(bias)),
-        "activation": activation,
+        "bias": None if bias is None else numbers(bias),
     }
 
 
@@ -296,8 +254,10 @@ def page(data: dict, arrays: bytes) -> str:
     """
     code = f"\n{script()}"
     style = (FOLDER / "style.css").read_text(encoding="utf-8")
+    digests = (hashlib.sha256(text.encode()).digest() for text in (code, style))
+    own = ["sha256-" + base64.b64encode(digest).decode() for digest in digests]
     policy = (
-        f"default-src 'none'; script-src '{_hash(code)}'; style-src '{_hash(style)}'; "
+        f"default-src 'none'; script-src '{own[0]}'; style-src '{own[1]}'; "
         "img-src data: blob:; media-src blob:; worker-src blob:; base-uri 'none'; "
         f"form-action 'none'; connect-src '{'self' if data['served'] else 'none'}'"
     )
@@ -334,7 +294,3 @@ def write(source, out, image=None) -> Path:
         )
     Path(out).write_text(text, encoding="utf-8")
     return Path(out)
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

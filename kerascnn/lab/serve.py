@@ -22,8 +22,6 @@ from kerascnn.explain.recording import prepared, record
 from kerascnn.lab.pack import pack, page
 from kerascnn.training.run import Network, open_network
 
-HOSTS = ["127.0.0.1", "localhost"]
-
 
 def create_app(source, image=None):
     """Make the application that answers the page of a network, as `pack` takes it."""
@@ -32,6 +30,7 @@ def create_app(source, image=None):
     text, shape, model = page(data, arrays), data["shape"], network.model
     size = int(np.prod(shape))
     runs, numbers, lock = {}, itertools.count(1), Lock()
+    hosts = ["127.0.0.1", "localhost"]
 
     def answers(pixels, brief):
         given = np.frombuffer(pixels, np.uint8).reshape(shape)
@@ -57,13 +56,9 @@ def create_app(source, image=None):
         try:
             number, call = (int(request.query_params[k]) for k in ("run", "call"))
             place = [int(p) for p in request.query_params["place"].split(",")]
-            seen, (row, column, _) = runs[number], place
-            found = taken_apart(seen, call, place)
-            where = region(seen, call, row, column)
+            return JSONResponse(taken_apart(runs[number], call, place))
         except (KeyError, IndexError, ValueError):
             return Response("no such run, call or place: run the image again", 404)
-        found["region"] = where and vars(where)
-        return JSONResponse(found)
 
     return Starlette(
         routes=[
@@ -72,21 +67,22 @@ def create_app(source, image=None):
             Route("/cell", cell),
         ],
         # A page of another name that resolves to this machine is not answered.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
     )
 
 
 def taken_apart(seen, position: int, place) -> dict:
-    """Return the sum behind a value as the page shows it; {} of what is no sum."""
+    """Return the sum behind a value as the page shows it, or its region alone."""
+    row, column, _ = place
     try:
         cell = cell_at(seen, position, place)
     except (ValueError, RuntimeError):  # a layer that does more than its filters say
-        return {}
-    names = ("rows", "columns", "channels", "bias", "activation")
+        where = region(seen, position, row, column)
+        return {"region": where and vars(where)}
+    names = ("rows", "columns", "channels", "bias", "activation", "total", "value")
     found = {name: getattr(cell, name) for name in names}
-    arrays = {"patch": cell.patch, "weights": cell.filter, "inside": cell.inside}
-    found |= {name: values.tolist() for name, values in arrays.items()}
-    return found | {"sum": cell.total, "worked": cell.value}
+    found |= {n: getattr(cell, n).tolist() for n in ("patch", "filter", "inside")}
+    return found | {"region": cell.region and vars(cell.region)}
 
 
 def serve(source, image=None, *, show) -> None:

@@ -29,18 +29,23 @@ export async function compute(pixels) {
   return { image: Float32Array.from(pixels), values, id: answer.headers.get("run") };
 }
 
-/** Take a value apart: [row, column, channel] of a call of what `compute` gave. */
-export async function examine(ran, number, place) {
+/** Take a value apart: [row, column, channel] of a call of what `compute` gave.
+ *
+ *  Served, Python is asked for sums and for what is seen of the image; `brief` asks for
+ *  sums alone. */
+export async function examine(ran, number, place, brief = false) {
   const cell = dissect(DATA, ran, number, place);
   if (!SERVED) return cell;
+  cell.served = true;
+  if (brief && !cell.call.filters) return cell;
   const way = `cell?run=${ran.id}&call=${number}&place=${place.join(",")}`;
   const told = await (await ask(way)).json();
-  Object.assign(cell, { served: true, region: told.region });
+  cell.region = told.region;
   if (!told.patch) return cell;
-  const { rows, columns, bias, sum, activation, worked } = told;
-  Object.assign(cell, { bias, sum, activation, worked });
+  const { rows, columns, bias, total, activation, value } = told;
+  Object.assign(cell, { bias, sum: total, activation, worked: value });
   [cell.rows, cell.columns] = rows.length ? [rows, columns] : [[0], [0]];
-  byChannel(cell, told);
+  byChannel(cell, { ...told, weights: told.filter });
   return cell;
 }
 

@@ -88,8 +88,9 @@ const givenOf = (data, number) =>
  *
  *  `examine(number, place)` takes a cell apart; `chosen` has, of each step that was
  *  decided otherwise, which of the three greatest terms. What a negative weight meets is
- *  followed down, not up. */
-export async function walk(data, examine, start, chosen = {}) {
+ *  followed down, not up. `tell(step, number)` gets each step as it is known, and says
+ *  whether to go on. */
+export async function walk(data, examine, start, chosen = {}, tell = () => true) {
   const steps = [];
   let here = start;
   let towards = 1;
@@ -98,6 +99,7 @@ export async function walk(data, examine, start, chosen = {}) {
     const found = termsOf(data, cell).sort((a, b) => towards * (b.amount - a.amount));
     const pick = Math.min(chosen[steps.length] ?? 0, Math.max(0, found.length - 1));
     steps.push({ cell, found: found.slice(0, 3), pick });
+    if (!tell(steps.at(-1), steps.length - 1)) break;
     here = found[pick];
     if (here?.slope < 0) towards = -towards;
   }
@@ -111,21 +113,34 @@ export function walking(examine, go) {
   const canvas = document.getElementById("walk-image");
   let chosen = {};
   let state = null;
+  let cells = null; // of this image, by their place
   let turn = 0;
+
+  const look = (number, place) => {
+    const key = `${number},${place}`;
+    if (!cells.has(key)) cells.set(key, examine(state, number, place, true));
+    return cells.get(key);
+  };
 
   const where = ({ number, place }) => {
     const flat = number >= 0 && DATA.calls[number].shape.length === 1;
     return flat ? `unit ${place[2]}` : `r${place[0]} c${place[1]} m${place[2]}`;
   };
 
-  async function show() {
+  /** Walk; the steps before the `first` stay as they are. */
+  async function show(first = 0) {
     const mine = ++turn;
+    while (list.children.length > first) list.lastChild.remove();
+    const tell = (step, n) => {
+      if (mine !== turn) return false;
+      if (n >= first) list.append(line(step, n));
+      return true;
+    };
     document.getElementById("walk-end").textContent = "walking …";
     const place = [0, 0, Number(classes.value)];
     const start = { number: DATA.answer, place };
-    const found = await walk(DATA, (n, p) => examine(state, n, p), start, chosen);
+    const found = await walk(DATA, look, start, chosen, tell);
     if (mine !== turn) return;
-    list.replaceChildren(...found.steps.map(line));
     drawImage(canvas, state.pixels, DATA.shape);
     picture(found);
     const end = document.getElementById("walk-end");
@@ -151,7 +166,9 @@ export function walking(examine, go) {
       button.addEventListener("click", () => {
         for (const step of Object.keys(chosen)) if (step > number) delete chosen[step];
         chosen[number] = n;
-        show();
+        show(number).then(() => {
+          list.children[number]?.querySelectorAll(".terms button")[n]?.focus();
+        });
       });
       group.append(button);
     });
@@ -201,7 +218,7 @@ export function walking(examine, go) {
   /** Another image: its best answer is walked back. */
   return (ran, pixels) => {
     state = { ...ran, pixels };
-    chosen = {};
+    [chosen, cells] = [{}, new Map()];
     const values = ran.values[DATA.answer];
     classes.value = String(
       [...values.keys()].reduce((a, b) => (values[b] > values[a] ? b : a)),
