@@ -11,7 +11,7 @@ attribute `kerascnn_costs = True` and, of these methods, those that it needs:
 
 import math
 
-from kerascnn.graph import Call, Graph, longest
+from kerascnn.graph import Call, Graph
 
 
 def names(text: str, axes: str = "") -> tuple[str, ...]:
@@ -129,10 +129,19 @@ def _products(layer, shape_in, shape_out) -> int:
     return places * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
+def depths(graph: Graph) -> dict[int, int]:
+    """For each tensor's `id`, the most layers with kernels on a way to it."""
+    found = {id(x): 0 for x in graph.inputs}
+    for call in graph.calls:
+        before = max((found[id(x)] for x in call.inputs), default=0)
+        found |= {id(x): before + weighted(call) for x in call.outputs}
+    return found
+
+
 def depth(graph: Graph) -> int:
     """Count the layers with kernels on the longest way, as papers do: 19 for VGG19."""
-    lengths = longest(graph, [call for call in graph.calls if weighted(call)])
-    return max(lengths[id(x)] for x in graph.outputs)
+    found = depths(graph)
+    return max(found[id(x)] for x in graph.outputs)
 
 
 def weighted(call: Call) -> bool:

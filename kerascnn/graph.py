@@ -40,6 +40,12 @@ def functional(model):
     return model if hasattr(model, "_run_through_graph") else None
 
 
+def image_shape(model) -> tuple[int | None, ...] | None:
+    """Return the shape of the images that a model takes; None where it is not known."""
+    inputs = getattr(model, "inputs", None) or ()
+    return tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
+
+
 def trace(model, input_shape=None) -> Graph | None:
     """Follow the images through a model symbolically; None for a subclassed model.
 
@@ -115,17 +121,6 @@ def without_weights() -> Iterator[None]:
             yield
     finally:
         global_state.set_global_attribute(key, before)
-
-
-def longest(graph: Graph, counts: Iterable[Call]) -> dict[int, int]:
-    """For each tensor's `id`, the most of the calls that count on a way to it."""
-    counted = {id(call) for call in counts}
-    length = {id(x): 0 for x in graph.inputs}
-    for call in graph.calls:
-        before = max((length[id(x)] for x in call.inputs), default=0)
-        for x in call.outputs:
-            length[id(x)] = before + (id(call) in counted)
-    return length
 
 
 def bottlenecks(graph: Graph, output) -> list[Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kerascnn.arithmetic import Worked, mlp_parameters, product, storage
-from kerascnn.costs import weighted
-from kerascnn.graph import bottlenecks, longest, trace
+from kerascnn.costs import depths
+from kerascnn.graph import bottlenecks, trace
 from kerascnn.tables import format_bytes
 
 
@@ -76,7 +76,7 @@ def mlp_twin(model: Any, *, bias: bool = False) -> Twin:
     output = graph.outputs[0]
     # How many layers with weights lie before each place; of the places with equally
     # many, the last is the one just before the next layer with weights.
-    before = longest(graph, [call for call in graph.calls if weighted(call)])
+    before = depths(graph)
     places = {before[id(x)]: x for x in bottlenecks(graph, output)}
     places[before[id(output)]] = output
     places[0] = graph.inputs[0]
