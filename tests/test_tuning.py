@@ -236,7 +236,8 @@ def test_a_study_from_before_a_recipe_knew_a_key_is_continued(keys, tmp_path):
 
 def run_trials(study, total):
     while (trial := study.claim(total)) is not None:
-        study.complete(trial, analytic(study.values(trial.params)))
+        reached = analytic(study.values(trial.params))
+        study.tell(trial, "finished", accuracy=reached)
     return study.trials()
 
 
@@ -276,7 +277,7 @@ def test_two_at_one_study_try_different_things_and_no_more_than_asked(tmp_path):
     ends = [t.end for t in two.trials()]
     assert ends == ["running"] * 3
     for study, trial in ((one, first), (two, second), (one, third)):
-        study.complete(trial, 50.0)
+        study.tell(trial, "finished", accuracy=50.0)
     assert [t.end for t in one.trials()] == ["finished"] * 3
     assert one.claim(3) is None
 
@@ -497,13 +498,13 @@ def test_a_poor_trial_is_pruned(tmp_path):
         for epoch, accuracy in enumerate((40.0, 60.0, 70.0)):
             trial.report(accuracy, epoch)
             assert not trial.should_prune()
-        study.complete(trial, 70.0)
+        study.tell(trial, "finished", accuracy=70.0)
     trial = study.claim(6)
     trial.report(10.0, 0)
     assert not trial.should_prune()  # in the first third
     trial.report(10.0, 1)
     assert trial.should_prune()
-    study.prune(trial, "pruned", "too low")
+    study.tell(trial, "pruned", "too low")
     pruned = study.trials()[-1]
     assert (pruned.end, pruned.accuracy, pruned.epochs) == ("pruned", 10.0, 2)
 
@@ -527,7 +528,7 @@ def test_a_trial_is_given_up_between_its_epochs(data, tmp_path, monkeypatch):
         def run_folder(self, number):
             return tmp_path / "trial"
 
-        def prune(self, trial, end, why):
+        def tell(self, trial, end, why):
             self.pruned = (end, why)
 
     study, trial = Study(), Never()

@@ -1,6 +1,5 @@
 """The search: trials with other values, one after the other, and what they found."""
 
-import contextlib
 import gc
 import logging
 import math
@@ -20,13 +19,8 @@ from kerascnn.environment import first_missing
 from kerascnn.tables import Column, Table
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
 from kerascnn.training.recipe import builder_defaults, check_options
-from kerascnn.tuning.space import (
-    default_space,
-    plain_space,
-    space_from,
-    split,
-    starting_point,
-)
+from kerascnn.tuning import space as spaces
+from kerascnn.tuning.space import space_from, split
 
 DATA = ("name", "fingerprint", "input_shape")  # what of it a study keeps
 
@@ -78,10 +72,8 @@ class Tuning:
 
     def _the_best(self) -> Trial:
         if self.best is None:
-            raise ValueError(
-                f"no trial of {self.folder} is finished; run more trials, or search "
-                "where the loss does not diverge"
-            )
+            told = "run more trials, or search where the loss does not diverge"
+            raise ValueError(f"no trial of {self.folder} is finished; {told}")
         return self.best
 
     @property
@@ -145,15 +137,11 @@ class Tuning:
             *(Column(key, key.removeprefix("option:"), _text) for key in keys),
         ]
         own = ("accuracy", "epochs", "seconds", "end")
-        rows = [
-            {
-                "trial": t.number,
-                **{key: getattr(t, key) for key in own},
-                **{key: t.values.get(key) for key in keys},
-                "why": t.why or None,
-            }
-            for t in self.trials
-        ]
+        rows = []
+        for t in self.trials:
+            row = {"trial": t.number, **{key: getattr(t, key) for key in own}}
+            row |= {key: t.values.get(key) for key in keys}
+            rows.append({**row, "why": t.why or None})
         return Table(columns, rows, title=f"{self.name} on {self.data}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,10 +179,8 @@ class Tuning:
         lines += [f"  {setting}" for setting in self.settings]
         if self.command:
             lines.append(f"train it anew: {self.command}")
-        lines.append(
-            f"measure it on the test images, once: kerascnn train --resume "
-            f"{shlex.quote(str(self.best_folder))}"
-        )
+        command = f"kerascnn train --resume {shlex.quote(str(self.best_folder))}"
+        lines.append(f"measure it on the test images, once: {command}")
         return "\n".join(lines)
 
     def plot(self, folder: str | os.PathLike | None = None) -> tuple[Path, Path]:
@@ -252,21 +238,19 @@ def tune(
     that has all its epochs and lacks its test: `resume(tuning.best_folder)`, or
     `kerascnn train --resume`, reads them, once.
 
-    Everything is in the folder. Called again with the same arguments, the search goes
-    on until there are `trials` in all; what Ctrl-C broke off is made anew. Several
-    processes may work at one folder; on one GPU they need
-    TF_FORCE_GPU_ALLOW_GROWTH=true, or with JAX XLA_PYTHON_CLIENT_PREALLOCATE=false.
+    Called again with the same arguments, the search goes on until there are `trials` in
+    all; what Ctrl-C broke off is made anew. Several processes may work at one folder;
+    on one GPU with TF_FORCE_GPU_ALLOW_GROWTH=true, or of JAX
+    XLA_PYTHON_CLIENT_PREALLOCATE=false.
 
     Args:
         model: a name of the zoo, or a built Keras model as `train` takes it: every
             trial trains a copy of it, from the weights that it has.
         data: a `Data` with validation images, or what `load_data` takes.
         space: what is searched, such as `{"learning_rate": [1e-3, 0.1, "log"]}`; see
-            `kerascnn.tuning.space.space_from`. Default: that of the network's card,
-            else what `kerascnn.tuning.space.default_space` says; without what the
-            arguments below set.
-        recipe: where the search starts: name of a recipe on the card, a dict, or a
-            `Recipe`.
+            `kerascnn.tuning.space_from`. Default: that of the network's card, else that
+            of `kerascnn.tuning.space.default_space`; without what is set below.
+        recipe: where the search starts: a name on the card, a dict, or a `Recipe`.
         trials: number of trials in all, those that were pruned or diverged included.
         epochs: of each trial; default those of the recipe.
         folder: of the study; default `tuning/<model>-<data>`.
@@ -276,16 +260,13 @@ def tune(
         progress: show a line a trial on standard error.
         **overrides: values of the recipe for every trial, such as `batch_size=64`.
 
-    Raises:
-        ModuleNotFoundError: Optuna is not installed.
-        ValueError: unknown name, key or value; no validation images; the folder's study
-            is of something else.
-        FileExistsError: the folder holds something other than a study.
+    Raises ModuleNotFoundError without Optuna, FileExistsError where the folder holds no
+    study, and ValueError for an unknown name, key or value, where there are no
+    validation images, and where the folder's study is of something else.
     """
     if package := first_missing(("optuna",)):
-        raise ModuleNotFoundError(
-            f'tuning needs {package}: pip install "kerascnn[tune]"'
-        )
+        told = f'tuning needs {package}: pip install "kerascnn[tune]"'
+        raise ModuleNotFoundError(told)
     from kerascnn.tuning.study import SharedStudy
 
     if trials < 1:
@@ -301,10 +282,8 @@ def tune(
     base = recipe_for(name, recipe).replace(**overrides)
     data = data if isinstance(data, Data) else load_data(data)
     if not len(data.validation):
-        raise ValueError(
-            f"a search decides on validation images, and {data.title} has none; "
-            "load_data(..., validation=...) holds some out"
-        )
+        told = f"{data.title} has none; load_data(…, validation=…) holds some out"
+        raise ValueError(f"a search decides on validation images, and {told}")
     searched = _space(space, name, base, data, {*overrides}, options or {})
     options = {**base.options, **(options or {})}
     check_options(model, [*options, *split(searched)[1]])
@@ -315,7 +294,7 @@ def tune(
         "model": {"name": name, "options": options},
         "data": {key: getattr(data, key) for key in DATA} | parts,
         "recipe": {k: v for k, v in vars(base).items() if k != "options"},
-        "space": plain_space(searched),
+        "space": spaces.plain_space(searched),
         "seed": seed,
     }
     if not named:  # names of layers are counted on in a process: two have other ones
@@ -323,23 +302,24 @@ def tune(
     shared = SharedStudy(
         Path(folder or Path("tuning") / f"{name}-{data.name}"),
         setup,
-        start=starting_point(searched, base, own),
+        start=spaces.starting_point(searched, base, own),
         epochs=base.epochs,
     )
     show = _Lines(shared.trials()) if progress else None
-    begun = time.monotonic()
+    begun, logger = time.monotonic(), logging.getLogger("tensorflow")
+    logger.addFilter(_worth_telling)
     try:
         while timeout is None or time.monotonic() - begun < timeout:
             trial = shared.claim(trials)
             if trial is None:
                 break
             values = shared.values(trial.params)
-            with _every_network_is_new():
-                _attempt(shared, trial, values, model, data, base, options, seed, show)
+            _attempt(shared, trial, values, model, data, base, options, seed, show)
             gc.collect()  # a network is a ring of references: many do not fit
             if show:
                 show.line(shared.trials(), trial.number)
     finally:
+        logger.removeFilter(_worth_telling)
         shared.close()
         if show:
             show.status.stop()
@@ -366,7 +346,8 @@ def _space(space, name, base: Recipe, data: Data, fixed: set, options: dict):
     fixed = fixed | {f"option:{key}" for key in options}
     if space is None:
         card = zoo.registry.cards().get(name)
-        table = (card and card.search) or default_space(base, data.input_shape)
+        table = card and card.search
+        table = table or spaces.default_space(base, data.input_shape)
         return space_from({key: v for key, v in table.items() if key not in fixed})
     searched = space_from(space)
     if both := sorted(fixed & set(searched)):
@@ -396,7 +377,7 @@ def _attempt(shared, trial, values, model, data, base, options, seed, show) -> N
     try:
         recipe = base.replace(**found)
     except ValueError as error:  # each value is possible, together they are not
-        shared.prune(trial, "impossible", str(error))
+        shared.tell(trial, "impossible", str(error))
         return
     report = _Report(trial, recipe, show)
     network = model
@@ -417,32 +398,22 @@ def _attempt(shared, trial, values, model, data, base, options, seed, show) -> N
             test=False,
         )
     except TrainingDivergedError as error:
-        shared.prune(trial, "diverged", str(error))
+        shared.tell(trial, "diverged", str(error))
     except BaseException as error:  # Ctrl-C among it: the study stays in order
-        shared.fail(trial, str(error) or type(error).__name__)
+        shared.tell(trial, "failed", str(error) or type(error).__name__)
         raise
     else:
         if report.pruned:
-            shared.prune(trial, "pruned", report.pruned)
+            shared.tell(trial, "pruned", report.pruned)
         else:
             best = recipe.keep == "best"
             reached = max(report.accuracies) if best else report.accuracies[-1]
-            shared.complete(trial, reached)
+            shared.tell(trial, "finished", accuracy=reached)
 
 
-@contextlib.contextmanager
-def _every_network_is_new():
-    """Leave out TensorFlow's warning that functions are traced again and again."""
-
-    def wanted(record) -> bool:
-        return "triggered tf.function retracing" not in record.getMessage()
-
-    logger = logging.getLogger("tensorflow")
-    logger.addFilter(wanted)
-    try:
-        yield
-    finally:
-        logger.removeFilter(wanted)
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """Whether TensorFlow tells more than that it traces the next trial's network."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 class _Report(keras.callbacks.Callback):
@@ -462,18 +433,14 @@ class _Report(keras.callbacks.Callback):
         self.accuracies.append(accuracy)
         self.trial.report(accuracy, step=epoch)
         if self.show and self.show.console.is_terminal:
-            self.show.status.update(
-                f"trial {self.trial.number}: epoch {epoch + 1} of "
-                f"{self.recipe.epochs}, {accuracy:.2f} %"
-            )
+            now = f"epoch {epoch + 1} of {self.recipe.epochs}, {accuracy:.2f} %"
+            self.show.status.update(f"trial {self.trial.number}: {now}")
             self.show.status.start()
         # A trial that has all its epochs is a finished one, however poor.
         if epoch + 1 < self.recipe.epochs and self.trial.should_prune():
             self.model.stop_training = True
-            self.pruned = (
-                f"{max(self.accuracies):.2f} % after {epoch + 1} epochs is below the "
-                "median of the finished trials"
-            )
+            told = f"{max(self.accuracies):.2f} % after {epoch + 1} epochs is below"
+            self.pruned = f"{told} the median of the finished trials"
 
 
 class _Lines:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerascnn.training import Recipe
-from kerascnn.training.recipe import CHOICES, check_keys, key_types, read_value
+from kerascnn.training.recipe import CHOICES, KEYS, check_keys, read_value
 
 OPTION = "option:"  # what the names of builder options begin with
 DIGITS = 4  # significant digits of a value that is drawn: more make no difference
@@ -85,10 +85,8 @@ def space_from(table: Mapping[str, Any]) -> Space:
     Raises ValueError where it is empty, a key is not known, or a value not possible.
     """
     if not table:
-        raise ValueError(
-            "there is nothing to search: give a space such as "
-            '{"learning_rate": [1e-3, 0.1, "log"]}; received none'
-        )
+        told = 'give a space such as {"learning_rate": [1e-3, 0.1, "log"]}'
+        raise ValueError(f"there is nothing to search: {told}; received none")
     return {key: _entry(key, given) for key, given in table.items()}
 
 
@@ -105,10 +103,8 @@ def parse_space(pairs: Mapping[str, str]) -> dict[str, Any]:
                 parts = [_plain(part) for part in parts]
             table[key] = {"choices": parts}
         elif any(isinstance(end, str) for end in ends) or (colon and log != "log"):
-            raise ValueError(
-                f"--space takes {key}=low:high, {key}=low:high:log or {key}=one/other; "
-                f"received {key}={text}"
-            )
+            forms = f"{key}=low:high, {key}=low:high:log or {key}=one/other"
+            raise ValueError(f"--space takes {forms}; received {key}={text}")
         else:
             table[key] = [*ends, "log"] if log else ends
     return table
@@ -123,17 +119,14 @@ def _plain(text: str) -> Any:
 
 def plain_space(space: Space) -> dict[str, dict[str, Any]]:
     """Return a space as JSON and TOML can hold it; `space_from` reads it again."""
-    return {
-        key: {"choices": list(entry.values)}
-        if isinstance(entry, Choices)
-        else {
-            "low": entry.low,
-            "high": entry.high,
-            "log": entry.log,
-            "int": entry.whole,
-        }
-        for key, entry in space.items()
-    }
+    plain = {}
+    for key, entry in space.items():
+        if isinstance(entry, Choices):
+            plain[key] = {"choices": list(entry.values)}
+        else:
+            plain[key] = dict(vars(entry))
+            plain[key]["int"] = plain[key].pop("whole")
+    return plain
 
 
 def default_space(recipe: Recipe, input_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -204,28 +197,22 @@ def _range(key: str, given: dict) -> Range:
         number = isinstance(end, int | float) and not isinstance(end, bool)
         if not number or not math.isfinite(end):
             raise ValueError(f"{key}: the ends must be numbers; received {end!r}")
-    wanted = key_types().get(key)
+    wanted, received = KEYS.get(key), f"received {low} to {high}"
     if wanted not in (None, int, float) or key in CHOICES:
-        raise ValueError(
-            f"{key} has no order: search it as {{choices = [...]}}; received "
-            f"{low} to {high}"
-        )
+        told = "has no order: search it as {choices = [...]}"
+        raise ValueError(f"{key} {told}; {received}")
     whole = given.get("int")
     if whole is None:
         ends = isinstance(low, int) and isinstance(high, int)
         whole = wanted is int or (wanted is None and ends)
     if whole and (low % 1 or high % 1):
-        raise ValueError(
-            f"{key} is searched in whole numbers; received {low} to {high}"
-        )
+        raise ValueError(f"{key} is searched in whole numbers; {received}")
     if wanted is int and not whole:
         raise ValueError(f"{key} is a whole number; received int = false")
     if not low < high:
-        raise ValueError(f"{key}: low must be below high; received {low} to {high}")
+        raise ValueError(f"{key}: low must be below high; {received}")
     if log and low <= 0:
-        raise ValueError(
-            f"{key}: a logarithmic range begins above 0; received {low} to {high}"
-        )
+        raise ValueError(f"{key}: a logarithmic range begins above 0; {received}")
     if wanted:
         low, high = read_value(key, low), read_value(key, high)
     number = int if whole else float
@@ -240,9 +227,8 @@ def _choices(key: str, given: Any) -> Choices:
     values = tuple(_storable(value) for value in given)
     for value in values:
         if not isinstance(value, bool | int | float | str):
-            raise ValueError(
-                f"{key}: a choice is a number, true, false or text; received {value!r}"
-            )
+            told = f"a number, true, false or text; received {value!r}"
+            raise ValueError(f"{key}: a choice is {told}")
     if len(set(map(repr, values))) < len(values):
         raise ValueError(f"{key}: each choice once; received {list(values)}")
     return Choices(values)

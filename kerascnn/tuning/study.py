@@ -24,22 +24,9 @@ from typing import Any
 import numpy as np
 import optuna
 from filelock import FileLock, Timeout
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.importance import (
-    BaseImportanceEvaluator,
-    PedAnovaImportanceEvaluator,
-    get_param_importances,
-)
+from optuna import distributions, importance
 from optuna.samplers import TPESampler
-from optuna.storages.journal import (
-    JournalFileBackend,
-    JournalFileOpenLock,
-    JournalStorage,
-)
+from optuna.storages import journal
 from optuna.trial import FrozenTrial, TrialState
 
 from kerascnn.training.recipe import Recipe
@@ -48,6 +35,12 @@ from kerascnn.tuning.search import Trial
 from kerascnn.tuning.space import Range, Space, space_from
 
 NAME = "tuning"  # of the study in the journal
+# How a trial may end, and what Optuna's sampler makes of it.
+ENDS = {
+    "finished": TrialState.COMPLETE,
+    **dict.fromkeys(("pruned", "diverged", "impossible"), TrialState.PRUNED),
+    "failed": TrialState.FAIL,  # another takes its place
+}
 UNPRUNED = 5  # trials that are finished whatever they promise, to know a median
 FEWEST = 10  # finished trials from which importances are told
 
@@ -73,9 +66,9 @@ class SeededTPE(TPESampler):
 
 def _distribution(entry):
     if not isinstance(entry, Range):
-        return CategoricalDistribution(entry.values)
-    kind = IntDistribution if entry.whole else FloatDistribution
-    return kind(entry.low, entry.high, log=entry.log)
+        return distributions.CategoricalDistribution(entry.values)
+    numbers = distributions.FloatDistribution, distributions.IntDistribution
+    return numbers[entry.whole](entry.low, entry.high, log=entry.log)
 
 
 @contextlib.contextmanager
@@ -113,10 +106,12 @@ class SharedStudy:
 
     def _open(self, seed: int, epochs: int) -> optuna.Study:
         path = self.folder / "study.journal"
-        lock = JournalFileOpenLock(str(path))  # also where links need privileges
+        # A lock that also works where links need privileges.
+        lock = journal.JournalFileOpenLock(str(path))
+        file = journal.JournalFileBackend(str(path), lock)
         try:
             return optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(path), lock)),
+                storage=journal.JournalStorage(file),
                 study_name=NAME,
                 sampler=SeededTPE(seed),
                 # A trial ends where its best epoch so far is below the median of the
@@ -127,10 +122,8 @@ class SharedStudy:
                 load_if_exists=True,
             )
         except (ValueError, KeyError) as error:  # of JSON, or a log that is not one
-            raise ValueError(
-                f"{path} is damaged: {error}; restore it, or begin anew in another "
-                "folder"
-            ) from error
+            told = f"{error}; restore it, or begin anew in another folder"
+            raise ValueError(f"{path} is damaged: {told}") from error
 
     def _lock_for(self, name: str) -> FileLock:
         return FileLock(self.folder / ".locks" / f"{name}.lock")
@@ -159,23 +152,12 @@ class SharedStudy:
             for key, value in params.items()
         }
 
-    def complete(self, trial: optuna.Trial, accuracy: float) -> None:
-        """Record a trial that was trained to its end, by its accuracy in percent."""
-        self._tell(trial, TrialState.COMPLETE, "finished", "", accuracy)
-
-    def prune(self, trial: optuna.Trial, end: str, why: str) -> None:
-        """Record a trial that was given up, from which the sampler learns."""
-        self._tell(trial, TrialState.PRUNED, end, why)
-
-    def fail(self, trial: optuna.Trial, why: str) -> None:
-        """Record a trial that was broken off; another takes its place."""
-        self._tell(trial, TrialState.FAIL, "failed", why)
-
-    def _tell(self, trial, state, end, why, accuracy=None) -> None:
+    def tell(self, trial: optuna.Trial, end: str, why="", accuracy=None) -> None:
+        """Record how a trial ended; one that is finished by its accuracy in percent."""
         with self._lock:
             trial.set_user_attr("end", end)
             trial.set_user_attr("why", why)
-            self._study.tell(trial, accuracy, state)
+            self._study.tell(trial, accuracy, ENDS[end])
             self._held.pop(trial.number).release()
             self._clean()
 
@@ -246,8 +228,9 @@ class SharedStudy:
         done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(done) < FEWEST:
             return {}
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, 5 / len(done)))
-        return get_param_importances(self._study, evaluator=evaluator)
+        best = max(0.1, 5 / len(done))
+        evaluator = importance.PedAnovaImportanceEvaluator(target_quantile=best)
+        return importance.get_param_importances(self._study, evaluator=evaluator)
 
 
 def _make(folder: Path) -> None:
@@ -256,10 +239,8 @@ def _make(folder: Path) -> None:
         raise FileExistsError(f"{folder} is a file; choose another folder")
     locks = folder / ".locks"
     if folder.exists() and not locks.exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} holds something other than a study of kerascnn tune; choose "
-            "another folder"
-        )
+        told = "something other than a study of kerascnn tune; choose another folder"
+        raise FileExistsError(f"{folder} holds {told}")
     locks.mkdir(parents=True, exist_ok=True)
 
 
@@ -269,7 +250,6 @@ def _agree(folder: Path, setup: dict) -> None:
     setup = json.loads(json.dumps(setup))
     if not path.exists():
         write_json(path, setup)
-        return
     before = read_json(path)
     if "recipe" in before:  # without what recipes have learnt since: it is off
         known = json.loads(json.dumps(vars(Recipe())))
@@ -288,7 +268,7 @@ def _agree(folder: Path, setup: dict) -> None:
         )
 
 
-class _Known(BaseImportanceEvaluator):
+class _Known(importance.BaseImportanceEvaluator):
     """Importances that are known already, for Optuna's picture of them."""
 
     def __init__(self, shares: dict[str, float]):
@@ -304,12 +284,11 @@ def pictures(trials, importances: dict[str, float]):
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as optuna_pictures
 
-    ends = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
     with warnings.catch_warnings(), _quiet(logging.ERROR):
         warnings.simplefilter("ignore")  # Optuna's pictures are experimental
         study = optuna.create_study(direction="maximize")
         for trial in trials:
-            state = ends.get(trial.end, TrialState.FAIL)
+            state = ENDS.get(trial.end, TrialState.FAIL)
             value = trial.accuracy if trial.end == "finished" else None
             study.add_trial(optuna.trial.create_trial(state=state, value=value))
         history = optuna_pictures.plot_optimization_history(
