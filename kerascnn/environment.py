@@ -15,13 +15,7 @@ from pathlib import Path
 
 def first_missing(packages) -> str | None:
     """Return the first package that is not installed; imports none of them."""
-    for package in packages:
-        try:
-            if importlib.util.find_spec(package) is None:
-                return package
-        except ValueError:  # it is marked as missing
-            return package
-    return None
+    return next((p for p in packages if importlib.util.find_spec(p) is None), None)
 
 
 @contextlib.contextmanager
@@ -50,10 +44,8 @@ def versions() -> dict[str, str]:
     import keras
 
     backend = keras.backend.backend()
-    found = {"python": platform.python_version(), "backend": backend}
-    for package in ("kerascnn", "keras", "numpy", backend):
-        found[package] = metadata.version(package)
-    return found
+    packages = {p: metadata.version(p) for p in ("kerascnn", "keras", "numpy", backend)}
+    return {"python": platform.python_version(), "backend": backend, **packages}
 
 
 @functools.cache
@@ -64,9 +56,8 @@ def commit() -> str | None:
         return None
     try:
         asked = ["git", "-C", source, "describe", "--always", "--abbrev=12", "--dirty"]
-        return subprocess.check_output(
-            asked, text=True, stderr=subprocess.DEVNULL
-        ).strip()
+        told = subprocess.check_output(asked, text=True, stderr=subprocess.DEVNULL)
+        return told.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -102,27 +93,49 @@ def hardware() -> str:
     return f"{cores} core{'s' * (cores != 1)} of {model}"
 
 
+def surroundings() -> dict:
+    """Return what a run folder says of where it was made."""
+    return {"versions": versions(), "hardware": hardware(), "commit": commit()}
+
+
+def resolve_precision(precision: str) -> str:
+    """Return the dtype policy to train in.
+
+    "auto" is mixed_bfloat16 where it is fast: on processors with bfloat16 instructions
+    (AVX512-BF16, AMX) and on accelerators; float32 elsewhere.
+    """
+    if precision != "auto":
+        return precision
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    fast = accelerators() or "avx512_bf16" in flags or "amx_bf16" in flags
+    return "mixed_bfloat16" if fast else "float32"
+
+
 @contextlib.contextmanager
 def progress_bar(
     description: str, *, total: int | None, in_bytes: bool = False, enabled: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Show progress on stderr, if a terminal; yields a function (done, total=None)."""
+    """Show progress on stderr, if a terminal, for a while.
+
+    Yields a function (done, total=None, description=None).
+    """
     from rich import progress
     from rich.console import Console
 
     console = Console(stderr=True)
-    columns = ["{task.description}", progress.BarColumn()]
+    counts = [progress.MofNCompleteColumn()]
     if in_bytes:
-        columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
-    else:
-        columns.append(progress.MofNCompleteColumn())
-    columns.append(progress.TimeRemainingColumn())
+        counts = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+    columns = progress.BarColumn(), *counts, progress.TimeRemainingColumn()
     off = not (enabled and console.is_terminal)
-    options = {"console": console, "disable": off, "speed_estimate_period": 120}
-    with progress.Progress(*columns, **options) as bar:
+    options = {"console": console, "disable": off, "transient": True}
+    options["speed_estimate_period"] = 120  # seconds
+    with progress.Progress("{task.description}", *columns, **options) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(done, total=None):
-            bar.update(task, completed=done, total=total or None)
+        def advance(done, total=None, description=None):
+            told = {"total": total or None, "description": description}
+            bar.update(task, completed=done, **told)
 
         yield advance

@@ -1,4 +1,9 @@
-"""The state of a training between two epochs: all that an exact resume needs."""
+"""The state of a training between two epochs: all that an exact resume needs.
+
+It is every variable that training changes, random states included, which the
+`.weights.h5` files of Keras leave out: a dropout that starts over would make a resumed
+training another one.
+"""
 
 import io
 import json
@@ -13,28 +18,19 @@ from kerascnn.training.run import write_file
 NAME, BEFORE = "checkpoint.npz", "checkpoint-before.npz"
 
 
-def variables(model) -> list:
-    """Return every variable that training changes, random states included.
-
-    Those the `.weights.h5` files of Keras leave out, and a dropout that starts over
-    would make a resumed training another one.
-    """
-    return [*model.variables, *model.optimizer.variables]
-
-
 def values(variables) -> list[np.ndarray]:
-    """Return copies of the values of variables."""
+    """Return copies of the values of variables.
+
+    With JAX two variables could hold one array, and a compiled step, which takes over
+    the arrays of one, would delete that of the other.
+    """
     return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
 
-def copy(sources, targets) -> None:
-    """Give variables the values of others, each an array of its own.
-
-    With JAX, `assign` would let both hold one array, and a compiled step, which takes
-    over the arrays of one variable, would delete that of the other.
-    """
-    for target, value in zip(targets, values(sources), strict=True):
-        target.assign(value)
+def assign(variables, values) -> None:
+    """Give each of some variables its value."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def remove(folder: Path) -> None:
@@ -49,7 +45,8 @@ def save(folder: Path, model, history: list[dict], best=()) -> None:
 
     The state before stays beside it, one epoch older, also where an OSError is raised.
     """
-    arrays = {f"state{i}": array for i, array in enumerate(values(variables(model)))}
+    state = values([*model.variables, *model.optimizer.variables])
+    arrays = {f"state{i}": array for i, array in enumerate(state)}
     arrays |= {f"best{i}": array for i, array in enumerate(best)}
     arrays["history"] = np.frombuffer(json.dumps(history).encode(), np.uint8)
     write_file(folder / NAME, pack(arrays), before=folder / BEFORE)
@@ -87,23 +84,16 @@ def read(folder: Path) -> bytes:
             damaged.append((path, error))
             continue
         for other, error in damaged:
-            warnings.warn(
-                f"{other} is damaged ({error}); the training continues from {path}, an "
-                "epoch earlier, to the same result",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            told = f"{other} is damaged ({error}); the training continues from {path}"
+            told += ", an epoch earlier, to the same result"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
         return data
     if damaged:
         named = " and ".join(f"{path} ({error})" for path, error in damaged)
-        raise ValueError(
-            f"the saved state is damaged: {named}; put back a copy of the file, or "
-            "start the training again in a new folder"
-        )
-    raise FileNotFoundError(
-        f"{folder} has no {NAME}: nothing was saved there to continue from; remove "
-        "the folder and start the training again"
-    )
+        told = "put back a copy of the file, or start again in a new folder"
+        raise ValueError(f"the saved state is damaged: {named}; {told}")
+    told = "nothing was saved there to continue from; remove the folder and start again"
+    raise FileNotFoundError(f"{folder} has no {NAME}: {told}")
 
 
 def restore(data: bytes, folder, model) -> tuple[list[dict], list]:
@@ -112,7 +102,7 @@ def restore(data: bytes, folder, model) -> tuple[list[dict], list]:
     Returns the history of the epochs that were done, and the best epoch's weights
     (empty where they were not kept). Raises ValueError for a state of another model.
     """
-    state, arrays = variables(model), unpack(data)
+    state, arrays = [*model.variables, *model.optimizer.variables], unpack(data)
 
     def found(kind):
         number = sum(name.startswith(kind) for name in arrays)
@@ -120,12 +110,9 @@ def restore(data: bytes, folder, model) -> tuple[list[dict], list]:
 
     shapes = [array.shape for array in found("state")]
     if shapes != [tuple(v.shape) for v in state] or "history" not in arrays:
-        raise ValueError(
-            f"{folder}/{NAME} is the state of another network than {model.name}; "
-            "start the training again in a new folder"
-        )
-    for variable, value in zip(state, found("state"), strict=True):
-        variable.assign(value)
+        told = f"another network than {model.name}; start again in a new folder"
+        raise ValueError(f"{folder}/{NAME} is the state of {told}")
+    assign(state, found("state"))
     finalize_layers(model)
     return json.loads(arrays["history"].tobytes()), found("best")
 

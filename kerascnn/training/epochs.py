@@ -4,20 +4,17 @@ import contextlib
 import math
 import sys
 import time
-from pathlib import Path
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from kerascnn.data import Augmentation, Data, Images, Shards
+from kerascnn.data import Augmentation
+from kerascnn.environment import progress_bar
 from kerascnn.training import checkpoint
-from kerascnn.training.feed import Feed, make_feed
+from kerascnn.training.feed import make_feed
 from kerascnn.training.network import borrowed, compile_model, logits_model
 from kerascnn.training.optimizers import learning_rate
-from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import best_epoch, write_history
-from kerascnn.training.strategy import Place
 
 CHANGES = ("flip", "crop", "crop_padding", "cutout", "affine", "color")
 
@@ -34,37 +31,17 @@ class Epochs(keras.callbacks.Callback):
     epoch and, on a terminal, a bar with the time left for all.
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        validation: Images | Shards,
-        recipe: Recipe,
-        feed: Feed,
-        trained,
-        judged,
-        shown: bool,
-    ):
+    def __init__(self, folder, validation, recipe, feed, trained, judged, shown):
         super().__init__()
-        self.folder = folder  # None on another host than host 0
-        self.validation = validation
+        self.folder = folder  # a Path; None on another host than host 0
+        self.validation = validation  # Images or Shards
         self.recipe = recipe
         self.feed = feed
         self.place = feed.place
         self.trained = trained
         self.judged = judged  # of the same weights; what is validated
         self.history, self.best = [], []
-        self.console = Console(stderr=True, quiet=not shown)
-        self.bar = Progress(
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            "steps",
-            TimeRemainingColumn(),
-            "left",
-            console=self.console,
-            transient=True,
-            disable=not (shown and self.console.is_terminal),
-        )
+        self.console = Console(stderr=True, quiet=not shown, highlight=False)
 
     def run(self, callbacks, saved: bytes | None) -> None:
         """Train the epochs that are left, and leave the weights that are kept."""
@@ -75,14 +52,14 @@ class Epochs(keras.callbacks.Callback):
             checkpoint.save(self.folder, trained, self.history)
         done, epochs = len(self.history), self.recipe.epochs
         if done < epochs and not self.should_stop():
-            self._say(
+            self.console.print(
                 f"{'epoch':>9}  {'loss':>7}  {'accuracy':>8}  {'val. acc.':>9}  "
                 f"{'rate':>8}  {'seconds':>7}"
             )
-            steps = len(self.feed)
-            self.bar.add_task("training", total=epochs * steps, completed=done * steps)
+            total, shown = epochs * len(self.feed), not self.console.quiet
+            bar = progress_bar("training", total=total, enabled=shown)
             try:
-                with self.bar, self.place.fitting():
+                with bar as self.advance, self.place.fitting():
                     trained.fit(
                         self.feed.for_keras(),
                         epochs=epochs,
@@ -96,17 +73,13 @@ class Epochs(keras.callbacks.Callback):
                     raise failure from None  # which TensorFlow wraps in pages
                 raise
         if self.best:
-            for variable, value in zip(trained.weights, self.best, strict=True):
-                variable.assign(value)
+            checkpoint.assign(trained.weights, self.best)
         elif self.recipe.ema or self.recipe.lookahead:
             self._take_average()
         if self.place.replicas > 1:
             self.place.hand_over()
         if self.folder:  # a process that is killed may leave it a row behind
             write_history(self.folder / "history.csv", self.history)
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Order the images."""
@@ -126,16 +99,12 @@ class Epochs(keras.callbacks.Callback):
                 "warmup or clip_norm=1"
             )
         told = f"epoch {self._epoch + 1}/{self.recipe.epochs}, loss {loss:.4f}"
-        done = self._epoch * len(self.feed) + batch + 1
-        self.bar.update(self.bar.task_ids[0], completed=done, description=told)
+        self.advance(self._epoch * len(self.feed) + batch + 1, description=told)
 
     def on_epoch_end(self, epoch, logs=None):
         """Validate, save and show; stop early where the recipe says so."""
-        row = {
-            "epoch": epoch + 1,
-            "loss": float(logs["loss"]),
-            "accuracy": _accuracy(logs),
-        }
+        row = {"epoch": epoch + 1}
+        row |= {"loss": float(logs["loss"]), "accuracy": _accuracy(logs)}
         if len(self.validation):
             row |= self._validate()
         row["learning_rate"] = float(self.trained.optimizer.learning_rate)
@@ -151,7 +120,7 @@ class Epochs(keras.callbacks.Callback):
         # Of the last step; after it the rate is that of a step to come, or 0.
         rate = float(learning_rate(self.recipe, steps)((epoch + 1) * steps - 1))
         validation = f"{row['val_accuracy']:.2%}" if "val_accuracy" in row else "-"
-        self._say(
+        self.console.print(
             f"{epoch + 1:>4}/{self.recipe.epochs:<4}  {row['loss']:7.4f}  "
             f"{row['accuracy']:8.2%}  {validation:>9}  {rate:8.2g}  "
             f"{row['seconds']:7.1f}"
@@ -164,14 +133,9 @@ class Epochs(keras.callbacks.Callback):
                 self.place.hand_over()
             row = {}
             if self.place.first:
-                feed = make_feed(
-                    self.validation,
-                    self.feed.units,
-                    max(self.recipe.batch_size, 128),
-                    seed=None,
-                    augmentation=Augmentation(),
-                    outputs=len(self.judged.outputs),
-                ).for_keras()
+                size, outputs = max(self.recipe.batch_size, 128), self.judged.outputs
+                images, units = self.validation, self.feed.units
+                feed = make_feed(images, units, size, outputs=len(outputs)).for_keras()
                 with self.place.alone():
                     logs = self.judged.evaluate(feed, verbose=0, return_dict=True)
                 row = {"val_loss": float(logs["loss"]), "val_accuracy": _accuracy(logs)}
@@ -195,23 +159,20 @@ class Epochs(keras.callbacks.Callback):
         try:
             yield
         finally:
-            for variable, value in zip(weights, own, strict=True):
-                variable.assign(value)
+            checkpoint.assign(weights, own)
 
     def _take_average(self) -> None:
-        if self.recipe.lookahead:
-            self.trained.lookahead.take_slow()
+        if lookahead := self.trained.lookahead:
+            checkpoint.assign(lookahead.weights, checkpoint.values(lookahead.slow))
         else:
             weights = self.trained.trainable_variables
             self.trained.optimizer.finalize_variable_values(weights)
-            checkpoint.copy(weights, weights)  # the average keeps its arrays
+            checkpoint.assign(weights, checkpoint.values(weights))  # of the average
 
     def should_stop(self) -> bool:
         """Tell whether the validation accuracy has not grown for too long."""
-        patience = self.recipe.early_stopping
-        if not patience or not self.history:
-            return False
-        return len(self.history) - best_epoch(self.history) >= patience
+        patience, done = self.recipe.early_stopping, len(self.history)
+        return bool(patience and done) and done - best_epoch(self.history) >= patience
 
 
 def _accuracy(logs: dict) -> float:
@@ -220,18 +181,12 @@ def _accuracy(logs: dict) -> float:
 
 
 def train_epochs(
-    model,
-    data: Data,
-    recipe: Recipe,
-    config: dict,
-    folder: Path | None,
-    place: Place,
-    universum,
-    progress: bool,
-    callbacks,
-    saved: bytes | None = None,
+    model, data, recipe, config, folder, place, universum, progress, callbacks, saved
 ) -> list[dict]:
-    """Train a network until the end of its recipe; the history is returned."""
+    """Train a network until the end of its recipe; the history is returned.
+
+    `folder` is None on another host than host 0; `saved` what `checkpoint.read` gave.
+    """
     shown = progress and folder is not None
     if shown:
         told = [
@@ -240,7 +195,7 @@ def train_epochs(
             f"{len(data.test):,} images of {data.classes} classes",
             *(f"  {note}" for note in data.notes),
         ]
-        print("\n".join(told), file=sys.stderr, flush=True)
+        print(*told, sep="\n", file=sys.stderr, flush=True)
     ends, heads = logits_model(model)
     feed = make_feed(
         data.train,
@@ -275,7 +230,6 @@ def train_epochs(
         except KeyboardInterrupt:
             if not folder:
                 raise
-            raise KeyboardInterrupt(
-                f"interrupted; continue with kerascnn train --resume {folder}"
-            ) from None
+            told = f"interrupted; continue with kerascnn train --resume {folder}"
+            raise KeyboardInterrupt(told) from None
     return epochs.history

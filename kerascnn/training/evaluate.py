@@ -13,6 +13,7 @@ import numpy as np
 
 from kerascnn.data import Data, Images, Shards, load_data, read_image, steps
 from kerascnn.data.tfds import keras_dataset
+from kerascnn.graph import image_shape
 from kerascnn.heads import Head, head
 from kerascnn.plotting.curves import plot_confusion, plot_history
 from kerascnn.prediction import Prediction, ranked
@@ -20,6 +21,7 @@ from kerascnn.statistics import calibration_error, wilson
 from kerascnn.training import checkpoint
 from kerascnn.training.initialization import fits, measure_statistics
 from kerascnn.training.network import answering_model
+from kerascnn.training.recipe import CHOICES
 from kerascnn.training.run import (
     Run,
     averaged,
@@ -83,9 +85,9 @@ def evaluate(
     """Measure a network on images with known classes.
 
     Args:
-        model: a Keras model that classifies images, a run, or what else
-            `kerascnn.training.open_network` takes: a run folder, a `.keras` file, a
-            name. Which of several outputs counts, `kerascnn.heads.head` says.
+        model: a Keras model that classifies images, or what `open_network` takes: a
+            run, its folder, a `.keras` file, a name. Which of several outputs counts,
+            `kerascnn.heads.head` says.
         images: the images, or a `Data`, whose test images are taken; default the test
             images of the run. Streamed ones are read 4,096 at a time.
         labels: names of the classes; default those of the data or of the run, else
@@ -95,9 +97,7 @@ def evaluate(
             those of the run's recipe, else 1.
         passes: passes of each view, for a network that draws at inference; likewise.
 
-    Raises:
-        ValueError: there are no images, no such number of views or passes, or the
-            images are not those that the network takes.
+    Raises ValueError where there are no images, or not such as the network takes.
     """
     own, known = {}, None
     if isinstance(model, Run | str | os.PathLike):
@@ -118,36 +118,31 @@ def evaluate(
     if isinstance(images, Shards):
         chunks = images.chunks(max(CHUNK // batch_size, 1) * batch_size)
     labels = tuple(labels or known or ())
-    seconds, confusion, found = 0.0, None, []
+    seconds, found, truth = 0.0, [], []
     for part in chunks:
-        if confusion is None:  # the first call compiles
+        if not found:  # the first call compiles
             answering = _head(model, part.x)
             predict_batches(model, part.x[: 2 * batch_size], batch_size)
             classes = answering.classes
-            if int(part.y.max(initial=0)) >= classes:
-                raise ValueError(
-                    f"the network tells {classes} classes apart, the images are of "
-                    f"more: one has class {int(part.y.max())}, counted from 0"
-                )
+            told = f"the network tells {classes} classes apart"
+            if (most := int(part.y.max(initial=0))) >= classes:
+                raise ValueError(f"{told}, an image has class {most}, counted from 0")
             if labels and len(labels) != classes:
-                raise ValueError(
-                    f"the network tells {classes} classes apart, there are names of "
-                    f"{len(labels)}: {', '.join(labels[:12])}"
-                )
-            confusion = np.zeros((classes, classes), int)
+                names = f"{len(labels)}: {', '.join(labels[:12])}"
+                raise ValueError(f"{told}, there are names of {names}")
         start = time.perf_counter()
-        probabilities = predict_probabilities(
-            model, part.x, batch_size, views=views, passes=passes
-        )
+        asked = {"views": views, "passes": passes}
+        found.append(predict_probabilities(model, part.x, batch_size, **asked))
         seconds += time.perf_counter() - start
-        answers, every = probabilities.argmax(1), np.arange(len(part))
-        np.add.at(confusion, (part.y, answers), 1)
-        loss = -np.log(np.maximum(probabilities, 1e-12))[every, part.y]
-        if answering.kind == "sigmoids":
-            others = -np.log(np.maximum(1 - probabilities, 1e-12))
-            loss = (loss + others.sum(1) - others[every, part.y]) / classes
-        found.append((loss, probabilities.max(1), answers == part.y))
-    loss, confidence, correct = map(np.concatenate, zip(*found, strict=True))
+        truth.append(part.y)
+    probabilities, truth = np.concatenate(found), np.concatenate(truth)
+    answers, confusion = probabilities.argmax(1), np.zeros((classes, classes), int)
+    every = np.arange(number)
+    np.add.at(confusion, (truth, answers), 1)
+    loss = -np.log(np.maximum(probabilities, 1e-12))[every, truth]
+    if answering.kind == "sigmoids":
+        others = -np.log(np.maximum(1 - probabilities, 1e-12))
+        loss = (loss + others.sum(1) - others[every, truth]) / classes
     labels = labels or tuple(map(str, range(classes)))
     right, totals = confusion.diagonal(), confusion.sum(1)
     counts = zip(labels, right, totals, strict=True)
@@ -156,7 +151,7 @@ def evaluate(
         interval=tuple(100 * end for end in wilson(right.sum() / number, number)),
         images=number,
         loss=float(loss.mean()),
-        calibration_error=calibration_error(confidence, correct),
+        calibration_error=calibration_error(probabilities.max(1), answers == truth),
         per_class={label: 100 * float(r) / int(t) for label, r, t in counts if t},
         confusion=confusion,
         labels=labels,
@@ -167,10 +162,7 @@ def evaluate(
 
 
 def own_data(network) -> Data:
-    """Read the images that a network's run was trained and is measured on.
-
-    Raises ValueError where it is no run, or `load_data` had not made its data.
-    """
+    """Read the images of a network's run; ValueError where it has none to read."""
     if not (run := network.run):
         raise ValueError(f"say what to evaluate {network.name} on: --data cifar10")
     if not (origin := run.config["data"]["origin"]):
@@ -184,13 +176,13 @@ def measure(model, data: Data, recipe, config, history, folder: Path, test) -> R
     Where the recipe wants it, the statistics of the batch normalisations are measured
     before.
     """
-    if recipe.statistics:
-        measure_statistics(
-            model, data.train, recipe.statistics, recipe.batch_size, config["seed"]
-        )
+    if number := recipe.statistics:
+        seed, size = config["seed"], recipe.batch_size
+        measure_statistics(model, data.train, number, size, seed)
     model = answering_model(model, data, recipe)
+    run = Run(folder, model.name, config, history, {}, data.labels, _model=model)
     if not test:
-        return Run(folder, model.name, config, history, {}, data.labels, _model=model)
+        return run
     temporary = folder / ".model.part.keras"  # Keras asks for the ending
     with writing(folder / "model.keras", temporary):
         model.save(temporary)
@@ -203,7 +195,7 @@ def measure(model, data: Data, recipe, config, history, folder: Path, test) -> R
     if recipe.views > 1 or recipe.passes > 1:
         result = evaluate(model, data, views=recipe.views, passes=recipe.passes)
     seconds = sum(row["seconds"] for row in history)
-    metrics = {
+    run.metrics = metrics = {
         "test_accuracy": result.accuracy,
         "test_interval": list(result.interval),
         "test_images": result.images,
@@ -219,13 +211,12 @@ def measure(model, data: Data, recipe, config, history, folder: Path, test) -> R
         metrics["test_accuracy_averaged"] = result.accuracy
         metrics["test_accuracy_single"] = single.accuracy
     if len(data.validation):
-        kept = evaluate(model, data.validation)
-        metrics["validation_accuracy"] = kept.accuracy
+        metrics["validation_accuracy"] = evaluate(model, data.validation).accuracy
         metrics["best_epoch"] = best_epoch(history)
     # The metrics come last: with them the run is finished.
     write_json(folder / "metrics.json", metrics)
     checkpoint.remove(folder)
-    return Run(folder, model.name, config, history, metrics, data.labels, _model=model)
+    return run
 
 
 def predict(
@@ -242,14 +233,11 @@ def predict(
         source: what `kerascnn.training.open_network` takes: a run, a model, a name.
         files: which are brought to the size that the network takes, as in training.
         labels: names of the classes, where the source does not know them.
-        views: 1, 2 or 6 views of each image whose probabilities are averaged, see
-            `kerascnn.training.evaluate.predict_probabilities`.
+        views: 1, 2 or 6 views of each image, see `predict_probabilities`.
         passes: passes of each view, for a network that draws at inference.
 
-    Raises:
-        ValueError: no files, an unreadable image, a wrong number of labels, views or
-            passes, or a network of images of another kind.
-        FileNotFoundError: an image is not there.
+    Raises FileNotFoundError, and ValueError for no files, an unreadable image, a wrong
+    number of labels, views or passes, and a network of images of another kind.
     """
     if not files:
         raise ValueError("there are no images to predict; received no files")
@@ -262,24 +250,21 @@ def predict(
 def read_images(model, files) -> np.ndarray:
     """Read image files as a model takes them: uint8 (N, height, width, channels).
 
-    Raises ValueError where a file is no image or the model does not take images of a
-    known size and channels, and FileNotFoundError.
+    Raises FileNotFoundError, and ValueError where a file is no image or the model does
+    not take images of a known size and channels.
     """
-    inputs = getattr(model, "inputs", None) or ()
-    shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
+    shape = image_shape(model)
     one_channel = shape is not None and len(shape) == 2  # (28, 28), as MNIST comes
     size = (*shape, 1) if one_channel else shape
     if shape is None or len(size) != 3 or size[2] not in (1, 3, 4):
-        raise ValueError(
-            f"files are read as (height, width, channels) of 1, 3 or 4 channels; "
-            f"{model.name} takes {shape or 'no image of a known size'}"
-            + (": channels first" if shape and shape[0] in (1, 3, 4) else "")
-        )
+        told = f"{model.name} takes {shape or 'no image of a known size'}"
+        told += ": channels first" * bool(shape and shape[0] in (1, 3, 4))
+        asked = "(height, width, channels) of 1, 3 or 4 channels"
+        raise ValueError(f"files are read as {asked}; {told}")
     if None in size:
         raise ValueError(
-            f"the size of the images that {model.name} takes is open, {shape}: give "
-            "it one, keras.Model(image, model(image)) with image = keras.Input("
-            f"(224, 224, {size[2]}))"
+            f"the size of the images that {model.name} takes is open, {shape}: give it "
+            f"one by keras.Model(x, model(x)), x = keras.Input((224, 224, {size[2]}))"
         )
     images = []
     for file in files:
@@ -308,9 +293,9 @@ def predict_probabilities(
         views: 1, the image; 2, also its mirror image; 6, both also shifted by one
             pixel up and left, and down and right, with the edge reflected, at half the
             weight (Jordan 2024, arXiv 2404.00498, section 3.5).
-        passes: how often to ask the network for each view, where it draws something.
+        passes: how often to ask for each view, of a network that draws something.
     """
-    if views not in VIEWS:
+    if views not in CHOICES["views"]:
         raise ValueError(f"views must be 1, 2 or 6; received {views}")
     if passes < 1:
         raise ValueError(f"passes must be 1 or more; received {passes}")
@@ -323,9 +308,6 @@ def predict_probabilities(
             answers = own.probabilities(predict_batches(model, view, batch_size))
             total = total + weight / passes * answers.astype(np.float64)
     return total.astype(np.float32)
-
-
-VIEWS = (1, 2, 6)
 
 
 def _views(x: np.ndarray, views: int):
@@ -343,9 +325,7 @@ def _views(x: np.ndarray, views: int):
 
 def _head(model, x) -> Head:
     """Return what a model's numbers are; ValueError where it takes other images."""
-    inputs = getattr(model, "inputs", None) or ()
-    own = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
-    given = tuple(x.shape[1:])
+    own, given = image_shape(model), tuple(x.shape[1:])
     if isinstance(model, keras.Model):
         mend_name(model)
     if own and len(own) == len(given) - 1 and given[-1] == 1:
@@ -362,9 +342,10 @@ def predict_batches(model, x: np.ndarray, batch_size: int):
     Of arrays it makes a `tf.data.Dataset` whose tuning thread it waits for, a fifth of
     the time of ten thousand images of a small network; see `keras_dataset`.
     """
-    if isinstance(model, keras.Model) and len(x) <= batch_size:
+    own = isinstance(model, keras.Model)
+    if own and len(x) <= batch_size:
         return model.predict_on_batch(x)  # by the function that Keras keeps compiled
-    if not isinstance(model, keras.Model) or keras.backend.backend() != "tensorflow":
+    if not own or keras.backend.backend() != "tensorflow":
         return model.predict(x, batch_size=batch_size, verbose=0)
 
     def batches():

@@ -1,5 +1,8 @@
 """Batches for Keras: a random order and augmentation that follow from the epoch."""
 
+import functools
+from dataclasses import KW_ONLY, dataclass
+
 import keras
 import numpy as np
 
@@ -9,69 +12,54 @@ from kerascnn.training.strategy import ONE, Place
 from kerascnn.training.universum import Universum
 
 
+@dataclass(eq=False, repr=False)
 class Feed(keras.utils.PyDataset):
     """The training images, one epoch after the other, for `fit`.
 
     Batch `i` of an epoch follows from (seed, epoch, i) alone, so that a training that
     is resumed sees what an uninterrupted one sees.
-
-    Args:
-        images: the training images.
-        units: of the output; labels become one-hot float32 (batch, units), of one unit
-            0 and 1; for several `outputs` as many times.
-        batch_size: images a batch, on all devices together; the last may be smaller.
-        seed: of the run; None for images in their own order, to validate on.
-        augmentation: what to do to each batch, until the epoch `plain_from`, from 0.
-        alternate_flip: mirror half of the images in the even epochs, the other half in
-            the odd ones (arXiv 2404.00498, section 3.6).
-        universum: unlabelled images, which take the place of some labelled ones.
-        place: the devices; a batch becomes what they take, this host's part of it.
     """
 
-    # The exception that ended the reading, which TensorFlow wraps.
-    failure: Exception | None = None
+    images: Images | Shards
+    # Labels become one-hot float32 (batch, units), of one unit 0 and 1.
+    units: int
+    batch_size: int  # on all devices together; the last may be smaller
+    _: KW_ONLY
+    seed: int | None = None  # of the run; None for images in their own order
+    augmentation: Augmentation | None = None  # until the epoch `plain_from`, from 0
+    # Mirror half of the images in the even epochs, the other half in the odd ones
+    # (arXiv 2404.00498, section 3.6).
+    alternate_flip: bool = False
+    outputs: int = 1  # of the network; each is given the labels
+    plain_from: int | None = None
+    universum: Universum | None = None  # what takes the place of some labelled images
+    place: Place = ONE  # a batch becomes what its devices take, this host's part of it
 
-    def __init__(
-        self,
-        images: Images | Shards,
-        units: int,
-        batch_size: int,
-        *,
-        seed: int | None,
-        augmentation: Augmentation,
-        alternate_flip: bool = False,
-        outputs: int = 1,
-        plain_from: int | None = None,
-        universum: Universum | None = None,
-        place: Place = ONE,
-    ):
+    failure = None  # the exception that ended the reading, which TensorFlow wraps
+
+    def __post_init__(self):
         super().__init__()
-        self.images = images
-        self.units = units
-        self.batch_size = batch_size
-        self.seed = seed
-        self.augmentation = augmentation
-        self.outputs = outputs
-        self.plain_from = plain_from
-        self.universum = universum
-        self.place = place
-        table = np.eye(units) if units > 1 else np.array([[0], [1]])
-        self._targets = universum.targets() if universum else table.astype(np.float32)
+        self.number = len(self.images)
+        self.steps = steps(self.number, self.batch_size)
+        table = np.eye(self.units) if self.units > 1 else np.array([[0], [1]])
+        targets = self.universum.targets() if self.universum else table
+        self._targets = targets.astype(np.float32)
         # Four numbers seed a stream apart from those of the epochs and the batches.
-        rng = np.random.default_rng((seed or 0, 0, 0, 1))
-        in_memory = isinstance(images, Images)
-        number = len(images) if in_memory else images.records
-        self.image_shape = images.x.shape[1:] if in_memory else images.image_shape
-        self._first = rng.random(number) < 0.5 if alternate_flip else None
+        rng = np.random.default_rng((self.seed or 0, 0, 0, 1))
+        if isinstance(self.images, Images):
+            records, self.image_shape = self.number, self.images.x.shape[1:]
+        else:
+            records, self.image_shape = self.images.records, self.images.image_shape
+        self._first = rng.random(records) < 0.5 if self.alternate_flip else None
         self.start(0)
 
     def start(self, epoch: int) -> None:
         """Draw the order of an epoch; call it before the epoch is read."""
         self.epoch = epoch
-        self._order = np.arange(len(self.images))
+        self._order = np.arange(self.number)
         if self.seed is not None:
             rng = np.random.default_rng((self.seed, epoch))
-            self._order = rng.permutation(len(self.images))
+            self._order = rng.permutation(self.number)
 
     def for_keras(self):
         """Return what Keras reads: with TensorFlow a `tf.data.Dataset`.
@@ -103,15 +91,17 @@ class Feed(keras.utils.PyDataset):
         return (self[index] for index in range(len(self)))
 
     def __len__(self) -> int:
-        return steps(len(self.images), self.batch_size)
+        return self.steps
 
     def __getitem__(self, index: int):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        x, labels = self.images.x[chosen], self.images.y[chosen]
-        return self._divided(*self._changed(index, x, labels, chosen))
+        return self._batch(index, self.images.x[chosen], self.images.y[chosen], chosen)
 
-    def _changed(self, index, x, labels, numbers, part=()):
-        """Mix and augment a batch, or the part of a host, which has its own streams."""
+    def _batch(self, index, x, labels, numbers, part=()):
+        """Mix and augment a batch, fill it up, and take this host's part of it.
+
+        Of several hosts that read their own `part`, each has streams of its own.
+        """
         if self.universum:
             # A stream of its own: four numbers, the last not that of alternate_flip.
             rng = np.random.default_rng((self.seed, self.epoch, index, 2, *part))
@@ -121,23 +111,16 @@ class Feed(keras.utils.PyDataset):
             mirrored = self._first[numbers] ^ bool(self.epoch % 2)
             x[mirrored] = x[mirrored, :, ::-1]
         if self.augmentation and not plain:
-            part = (3, *part) if part else ()
-            rng = np.random.default_rng((self.seed, self.epoch, index, *part))
+            stream = (3, *part) if part else ()
+            rng = np.random.default_rng((self.seed, self.epoch, index, *stream))
             x = self.augmentation(x, rng)
-        return x, labels
-
-    def _divided(self, x, labels):
-        """Fill a whole batch up, and take this host's part of it."""
         number = len(x)
-        if self.place.replicas > 1:
+        if self.place.replicas > 1 and not part:
             rows = self.place.rows(number, self.batch_size)
             x, labels = x[rows], labels[rows]
-        return self._batch(x, labels, number)
-
-    def _batch(self, x, labels, number):
         y = self._targets[labels]
         y = y if self.outputs == 1 else (y,) * self.outputs
-        if self.place.weighted:
+        if self.place.weighted:  # which those of several hosts are not
             return x, y, self.place.weights(number, self.batch_size)
         return x, y
 
@@ -165,18 +148,13 @@ class StreamedFeed(Feed):
 
     def _batches(self):
         seed = None if self.seed is None else (self.seed, self.epoch)
-        total, size = len(self.images), self.batch_size
-        shared = self.place.hosts > 1
-        rows = (lambda n: self.place.rows(n, size)) if shared else None
+        size, rows, part = self.batch_size, None, ()
+        if self.place.hosts > 1:
+            part = (self.place.host, self.place.hosts)
+            rows = functools.partial(self.place.rows, batch_size=size)
         reading = self.images.batches(size, seed=seed, rows=rows)
         for index, (x, labels, numbers) in enumerate(reading):
-            if shared:
-                number = min(size, total - index * size)
-                part = (self.place.host, self.place.hosts)
-                changed = self._changed(index, x, labels, numbers, part)
-                yield self._batch(*changed, number)
-            else:
-                yield self._divided(*self._changed(index, x, labels, numbers))
+            yield self._batch(index, x, labels, numbers, part)
 
 
 def make_feed(images: Images | Shards, *arguments, **options) -> Feed:

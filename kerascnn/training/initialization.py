@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers
 
 from kerascnn.data import Images
-from kerascnn.graph import functional, trace
+from kerascnn.graph import functional, image_shape, trace
 from kerascnn.training import checkpoint
 from zoo.layers import Maxout
 
@@ -69,86 +69,89 @@ def lsuv(
         images: training images (N, …), for the zoo's networks pixels 0…255.
         tolerance: how far from 1 a variance may stay; the authors' value.
         iterations: how often to divide at most; the authors' value.
-        batch: number of images, which pass the network at once; drawn where there are
-            more.
+        batch: images that pass the network at once; drawn where there are more.
         seed: of the matrices and of the choice of images.
 
-    Returns:
-        What became of each layer, in the order of the graph. Warns (RuntimeWarning)
-        where a variance is not within the tolerance in the end.
-
-    Raises:
-        ValueError: the model cannot be walked or has no such layer, the images do not
-            fit it, or the output of a layer does not vary at all.
+    Returns what became of each layer, in the order of the graph; a RuntimeWarning tells
+    of a variance that is not within the tolerance in the end. Raises ValueError where
+    the model has no such layer, the images do not fit it, or an output does not vary.
     """
     graph = functional(model)
-    if graph is None or not model.built:
-        raise ValueError(
-            "lsuv needs a built functional or Sequential model; received "
-            f"{model.name}, {type(model).__name__}"
-        )
+    if (shape := image_shape(graph)) is None:
+        told = f"of one input; received {model.name}, {type(model).__name__}"
+        raise ValueError(f"lsuv needs a built functional or Sequential model {told}")
     if not tolerance > 0 or iterations < 1 or batch < 2:
-        raise ValueError(
-            "tolerance must be above 0, iterations 1 or more and batch 2 or more; "
-            f"received {tolerance}, {iterations} and {batch}"
-        )
+        told = f"received {tolerance}, {iterations} and {batch}"
+        least = "tolerance must be above 0, iterations 1 or more, batch 2 or more"
+        raise ValueError(f"{least}; {told}")
+    images = images.x if isinstance(images, Images) else np.asarray(images)
+    if not fits(shape, images.shape[1:]) or len(images) < 2:
+        told = f"images {shape}, two or more; received {images.shape}"
+        raise ValueError(f"{model.name} takes {told}")
+    if len(images) > batch:
+        # A stream of its own: the matrices do not depend on the number of images.
+        rng = np.random.default_rng((seed, 1))
+        images = images[np.sort(rng.choice(len(images), batch, replace=False))]
     rng = np.random.default_rng(seed)
-    x = _inputs(graph, model.name, images, batch, seed)
-    inside = model._flatten_layers(include_self=False)
+    inside = list(model._flatten_layers(include_self=False))
     known = PLAIN + TRANSPOSED + DEPTHWISE + SEPARABLE
     found = [one for one in inside if isinstance(one, known) and one.trainable]
     if not found:
-        raise ValueError(
-            f"{model.name} has no convolution and no dense layer that can be trained: "
-            "there is nothing to initialise"
-        )
+        told = "no convolution and no dense layer that can be trained"
+        raise ValueError(f"{model.name} has {told}: there is nothing to initialise")
     pieces = _pieces(model)
     report: dict[int, Scaled] = {}
-    failures: list[str] = []
+    failures: list[Exception] = []
 
     def hook(layer):
         """Return what stands in for `layer.call`: it initialises at the first call."""
         call = layer.call
 
-        def initialize_and_call(inputs, *args, **kwargs):
+        def initialize_and_call(*args, **kwargs):
             if id(layer) not in report:
+                many, limits = pieces.get(id(layer), 1), (tolerance, iterations)
                 # The activation is fused into the layer: without it for a while.
-                with _replaced(layer, "activation", keras.activations.linear):
-                    scaled = _scale(
-                        layer,
-                        lambda: call(inputs, *args, **kwargs),
-                        pieces.get(id(layer), 1),
-                        tolerance,
-                        iterations,
-                        rng,
-                        failures,
+                activation = layer.activation
+                layer.activation = keras.activations.linear
+                try:
+                    report[id(layer)] = _scale(
+                        layer, lambda: call(*args, **kwargs), many, *limits, rng
                     )
-                report[id(layer)] = scaled
-            return call(inputs, *args, **kwargs)
+                except ValueError as error:
+                    failures.append(error)
+                    raise
+                finally:
+                    layer.activation = activation
+            return call(*args, **kwargs)
 
         return initialize_and_call
 
-    before = checkpoint.values(model.variables)
-    # Moving averages and the states of random generators, which a pass may change.
-    passing = {id(variable) for variable in model.non_trainable_variables}
-    done = False
+    def by_batch(call):
+        """Return a call of batch normalisation that uses the batch's statistics."""
+        return lambda x, training=None, mask=None: call(x, training is not False, mask)
+
+    # Moving averages and the states of random generators change in a pass.
+    changed, passing = model.variables, model.non_trainable_variables
+    before = {id(v): checkpoint.values([v])[0] for v in changed}
     try:
         with contextlib.ExitStack() as stack:
-            for layer in model._flatten_layers(include_self=False):
+            for layer in inside:
                 if isinstance(layer, layers.BatchNormalization):
-                    stack.enter_context(_replaced(layer, "call", _by_batch(layer)))
-            for layer in found:
-                stack.enter_context(_replaced(layer, "call", hook(layer)))
-            _walk(graph, [x])
-        done = True
+                    layer.call = by_batch(layer.call)
+                elif layer in found:
+                    layer.call = hook(layer)
+                else:
+                    continue
+                stack.callback(delattr, layer, "call")
+            dtype = graph.inputs[0].dtype
+            _walk(graph, [keras.ops.convert_to_tensor(images, dtype=dtype)])
+        changed = passing
     except Exception:
         if failures:  # without what Keras adds about the call of the layer
             raise ValueError(f"{model.name}: {failures[0]}") from None
         raise
     finally:
-        for variable, value in zip(model.variables, before, strict=True):
-            if not done or id(variable) in passing:
-                variable.assign(value)
+        checkpoint.assign(changed, [before[id(v)] for v in changed])
     return list(report.values())
 
 
@@ -157,24 +160,6 @@ def fits(own, shape) -> bool:
     if len(own) != len(shape):
         return False
     return all(o in (None, s) for o, s in zip(own, shape, strict=True))
-
-
-def _inputs(graph, name, images, batch, seed):
-    images = images.x if isinstance(images, Images) else np.asarray(images)
-    if len(graph.inputs) != 1:
-        raise ValueError(
-            f"lsuv needs a model of one input; {name} has {len(graph.inputs)}"
-        )
-    own = graph.inputs[0].shape[1:]
-    if not fits(own, images.shape[1:]) or len(images) < 2:
-        raise ValueError(
-            f"{name} takes images {own}, two or more; received {images.shape}"
-        )
-    if len(images) > batch:
-        # A stream of its own: the matrices do not depend on the number of images.
-        rng = np.random.default_rng((seed, 1))
-        images = images[np.sort(rng.choice(len(images), batch, replace=False))]
-    return keras.ops.convert_to_tensor(images, dtype=graph.inputs[0].dtype)
 
 
 def _pieces(model) -> dict[int, int]:
@@ -193,7 +178,7 @@ def _pieces(model) -> dict[int, int]:
     return found
 
 
-def _scale(layer, output, pieces, tolerance, iterations, rng, failures) -> Scaled:
+def _scale(layer, output, pieces, tolerance, iterations, rng) -> Scaled:
     """Initialise a layer; `output` computes what it says, without its activation."""
     if isinstance(layer, SEPARABLE):
         kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
@@ -208,13 +193,11 @@ def _scale(layer, output, pieces, tolerance, iterations, rng, failures) -> Scale
         values = keras.ops.reshape(values, (-1, pieces))
         variances = keras.ops.convert_to_numpy(keras.ops.var(values, axis=0))
         if not (variances > DEAD).all():  # nor where it is not a number
-            failures.append(
+            raise ValueError(
                 f"the output of {layer.name} does not vary over the images (variance "
-                f"{variances.min():g}), so that it cannot be scaled to 1; give other "
-                "images, or look at the layers before it: one that is zero, or a "
-                "rectifier that nothing passes"
+                f"{variances.min():g}) and cannot be scaled; give other images, or "
+                "look for a layer before it that is zero, or a rectifier that is shut"
             )
-            raise ValueError(failures[0])
         near = (np.abs(variances - 1) <= tolerance).all()
         if near or iteration == iterations:
             break
@@ -225,11 +208,8 @@ def _scale(layer, output, pieces, tolerance, iterations, rng, failures) -> Scale
             scale = np.tile(factor, units) if pieces > 1 else factor
             kernel.assign(keras.ops.convert_to_numpy(kernel) * scale)
     if not near:
-        warnings.warn(
-            f"{layer.name} has variance {variances} after {iteration} iterations",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        told = f"{layer.name} has variance {variances} after {iteration} iterations"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
     return Scaled(layer.name, tuple(float(v) for v in variances), iteration)
 
 
@@ -263,31 +243,6 @@ def orthonormal(number, rows, columns, rng: np.random.Generator) -> np.ndarray:
     # The signs of the diagonal make the decomposition unique, and Q uniform.
     q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
     return (q if rows >= columns else q.swapaxes(1, 2)).astype(np.float32)
-
-
-def _by_batch(layer):
-    """Return a call of batch normalisation that uses the batch's statistics."""
-    call = layer.call
-
-    def call_in_training(inputs, training=None, mask=None):
-        return call(inputs, training=training is not False, mask=mask)
-
-    return call_in_training
-
-
-@contextlib.contextmanager
-def _replaced(thing, name, value):
-    """Set an attribute for a while; one that was the class's is deleted then."""
-    own = vars(thing)
-    had, before = name in own, own.get(name)
-    setattr(thing, name, value)
-    try:
-        yield
-    finally:
-        if had:
-            setattr(thing, name, before)
-        else:
-            delattr(thing, name)
 
 
 def _walk(graph, tensors) -> list:
@@ -347,10 +302,8 @@ def adapt_layers(model, images: np.ndarray) -> list[str]:
     found = [one for one in inside if hasattr(one, "adapt") and one.variables]
     for layer in found:
         if not any(layer is own for own in model.layers):
-            raise ValueError(
-                f"{layer.name} has to be adapted and is inside a nested model of "
-                f"{model.name}: build {model.name} from layers, not from models"
-            )
+            told = f"{layer.name} has to be adapted and is inside a model in"
+            raise ValueError(f"{told} {model.name}: build that from layers alone")
         features = images[:IMAGES]
         if not any(layer.input is tensor for tensor in model.inputs):
             before = keras.Model(model.inputs[0], layer.input)
@@ -379,15 +332,15 @@ def measure_statistics(model, images, number: int, batch_size: int, seed: int) -
         x = images.x[order[:number]]
     else:
         x = images.take(number, seed=seed).x
-    inside = model._flatten_layers(include_self=False)
     dropouts = (layers.Dropout, layers.GaussianDropout, layers.AlphaDropout)
     learnt = normalizations(model)
     with contextlib.ExitStack() as stack:
-        for layer in inside:
+        for layer in model._flatten_layers(include_self=False):
             if isinstance(layer, dropouts):
-                stack.enter_context(_replaced(layer, "rate", 0.0))
+                stack.callback(setattr, layer, "rate", layer.rate)
+                layer.rate = 0.0
         for layer in learnt:
-            stack.enter_context(_replaced(layer, "momentum", layer.momentum))
+            stack.callback(setattr, layer, "momentum", layer.momentum)
         for done in range(max(1, len(x) // batch_size)):
             for layer in learnt:
                 layer.momentum = done / (done + 1)

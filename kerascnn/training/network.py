@@ -17,13 +17,14 @@ from pathlib import Path
 import keras
 
 from kerascnn.data import Data, load_data
-from kerascnn.environment import commit, hardware, versions
+from kerascnn.environment import surroundings
+from kerascnn.graph import image_shape
 from kerascnn.heads import Head, head
 from kerascnn.summary import summarize
 from kerascnn.training.initialization import normalizations
 from kerascnn.training.optimizers import Lookahead, make_optimizer, offsets, penalize
 from kerascnn.training.recipe import Recipe
-from kerascnn.training.run import json_bytes, mend_name
+from kerascnn.training.run import mend_name
 from kerascnn.training.universum import LabelledAccuracy, without_dustbin
 from zoo.layers.compiling import compiled_by_xla
 
@@ -36,9 +37,8 @@ PARTS = ("train", "validation", "test")
 
 def data_for(model, source, **asked) -> Data:
     """Read images in the size that a network takes, unless another one is asked for."""
-    inputs = getattr(model, "inputs", None) or ()
-    size = tuple(inputs[0].shape[1:3]) if len(inputs) == 1 else (None,)
-    if None not in size and len(size) == 2 and asked.get("image_size") is None:
+    size = (image_shape(model) or ())[:2]
+    if len(size) == 2 and None not in size and asked.get("image_size") is None:
         asked["image_size"] = size
     return load_data(source, **asked)
 
@@ -46,27 +46,23 @@ def data_for(model, source, **asked) -> Data:
 def check_fit(model, data: Data, recipe: Recipe) -> None:
     """Raise ValueError where a model, its data and its recipe do not go together."""
     if not model.built or not getattr(model, "outputs", None):
-        raise ValueError(
-            f"{model.name} is not built: give a functional model, or a Sequential one "
-            "that begins with keras.Input"
-        )
+        told = "give a functional model, or a Sequential one with a keras.Input"
+        raise ValueError(f"{model.name} is not built: {told}")
     if keras.backend.backend() == "tensorflow":
         mend_name(model)
         for layer in model._flatten_layers(include_self=False):
             if not re.fullmatch(r"[A-Za-z0-9_.\\/>-]*", layer.name):
                 raise ValueError(
                     "TensorFlow takes letters without accents, digits, _, - and . in "
-                    "the name of a layer: give another name; received "
-                    f"{layer.name!r} in {model.name}"
+                    f"the name of a layer; received {layer.name!r} in {model.name}"
                 )
-    if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != data.input_shape:
-        raise ValueError(
-            f"{model.name} takes {[tuple(i.shape[1:]) for i in model.inputs]}, the "
-            f"images of {data.title} are {data.input_shape}"
-        )
+    if image_shape(model) != data.input_shape:
+        told = f"the images of {data.title} are {data.input_shape}"
+        taken = [tuple(x.shape[1:]) for x in model.inputs]
+        raise ValueError(f"{model.name} takes {taken}, {told}")
     heads = answers_of(model)
     several = [own.index for own in heads] != list(range(len(model.outputs)))
-    dustbin = recipe.universum == "dustbin"
+    universum, dustbin = recipe.universum, recipe.universum == "dustbin"
     for own in heads:
         if own.classes != data.classes + dustbin:
             raise ValueError(
@@ -75,39 +71,30 @@ def check_fit(model, data: Data, recipe: Recipe) -> None:
                 + (", and universum=dustbin needs one more" if dustbin else "")
             )
     plain = all(own.kind in ("softmax", "logits") for own in heads)
-    if recipe.universum and (several or not plain):
+    if universum and (several or not plain):
         raise ValueError(
-            f"universum={recipe.universum} is for a softmax over the classes, and for "
-            f"outputs in a list; {model.name} ends in "
+            f"universum={universum} is for a softmax over the classes, and for outputs "
+            f"in a list; {model.name} ends in "
             + ("a dictionary" if several else heads[0].kind)
         )
-    if recipe.universum in ("dustbin", "background") and not all(map(in_logits, heads)):
+    if universum in ("dustbin", "background") and not all(map(in_logits, heads)):
         raise ValueError(
-            f"universum={recipe.universum} works on logits: let {model.name} end in "
-            "them, or in a softmax that is a layer of its own; received a model whose "
-            "last layer has the softmax inside"
+            f"universum={universum} works on logits: let {model.name} end in them, or "
+            "in a softmax that is a layer of its own; received one inside a layer"
         )
     if recipe.loss_weights and len(recipe.loss_weights) != len(heads):
-        raise ValueError(
-            f"{model.name} has {len(heads)} outputs; received "
-            f"loss_weights={recipe.loss_weights}"
-        )
+        told = f"outputs; received loss_weights={recipe.loss_weights}"
+        raise ValueError(f"{model.name} has {len(heads)} {told}")
     if recipe.bias_rate != 1 and not offsets(model):
-        raise ValueError(
-            f"bias_rate is for the offsets of normalisation layers, and {model.name} "
-            f"trains none: set it to 1; received {recipe.bias_rate:g}"
-        )
+        told = f"{model.name} trains none: set it to 1; received {recipe.bias_rate:g}"
+        raise ValueError(f"bias_rate is for offsets of normalisation layers; {told}")
     if recipe.statistics and not normalizations(model):
-        raise ValueError(
-            f"statistics are those of batch normalisations, and {model.name} learns "
-            f"none: set it to 0; received {recipe.statistics}"
-        )
+        told = f"{model.name} learns none: set it to 0; received {recipe.statistics}"
+        raise ValueError(f"statistics are those of batch normalisations; {told}")
     decides = recipe.early_stopping or recipe.keep == "best"
     if decides and not len(data.validation):
-        raise ValueError(
-            "early_stopping and keep=best decide on validation images, and "
-            f"{data.title} has none"
-        )
+        told = f"validation images, and {data.title} has none"
+        raise ValueError(f"early_stopping and keep=best decide on {told}")
 
 
 def answers_of(model) -> list[Head]:
@@ -162,7 +149,7 @@ def check_savable(model) -> None:
 
 
 def describe(model, data, recipe, seed, place, precision, universum):
-    """Return what config.json holds of a training, and its first files by name.
+    """Return what config.json holds of a training, and the texts beside it by name.
 
     Everything that may fail for a model, its data or this machine fails here, before
     there is a folder.
@@ -179,28 +166,14 @@ def describe(model, data, recipe, seed, place, precision, universum):
         "seed": seed,
         "devices": place.devices,
         "hosts": place.hosts,
-        "versions": versions(),
-        "hardware": hardware(),
-        "commit": commit(),
+        **surroundings(),
     }
-    summary = summarize(answering_model(model, data, recipe))
+    summary = summarize(answering_model(model, data, recipe)).table()
     files = {
-        "architecture.json": model.to_json().encode(),
-        "summary.txt": f"{summary.to_text(width=160, ascii=False)}\n".encode(),
-        "config.json": json_bytes(config),
+        "architecture.json": model.to_json(),
+        "summary.txt": f"{summary.to_text(width=160, ascii=False)}\n",
     }
-    return json.loads(files["config.json"]), files
-
-
-class Right(keras.metrics.MeanMetricWrapper):
-    """The share of right answers of one unit, a logit or a probability of class 1."""
-
-    def __init__(self, threshold, name="accuracy", **kwargs):
-        def right(truth, answer):
-            same = keras.ops.equal(truth > 0.5, answer > threshold)
-            return keras.ops.mean(keras.ops.cast(same, "float32"), -1)
-
-        super().__init__(right, name=name, **kwargs)
+    return json.loads(json.dumps(config)), files
 
 
 def compile_model(model, heads, recipe: Recipe, universum, place=None, steps=0):
@@ -209,7 +182,10 @@ def compile_model(model, heads, recipe: Recipe, universum, place=None, steps=0):
     if universum:
         first = LabelledAccuracy(universum.classes)
     elif model.outputs[0].shape[1] == 1:
-        first = Right(0.0 if in_logits(heads[0]) else 0.5)
+        least = 0.0 if in_logits(heads[0]) else 0.5  # BinaryAccuracy refuses 0
+        first = keras.metrics.MeanMetricWrapper(
+            keras.metrics.binary_accuracy, "accuracy", threshold=least
+        )
     several = len(heads) > 1
     losses = [
         (

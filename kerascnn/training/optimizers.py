@@ -1,13 +1,10 @@
-"""From a recipe to a Keras optimizer, a schedule, an average and a precision."""
+"""From a recipe to a Keras optimizer, a schedule and an average of the weights."""
 
 import itertools
 import math
-import pathlib
-import platform
 
 import keras
 
-from kerascnn.environment import accelerators
 from kerascnn.training import checkpoint
 from kerascnn.training.recipe import Recipe
 from zoo.layers.compiling import compiled_by_xla
@@ -33,6 +30,8 @@ class Warmup(_Schedule):
 
     def __init__(self, after, peak, steps):
         super().__init__()
+        if isinstance(after, dict):  # as Keras writes it
+            after = keras.saving.deserialize_keras_object(after)
         self.after = after
         self.peak = peak
         self.steps = steps
@@ -44,17 +43,6 @@ class Warmup(_Schedule):
         growing = self.peak * (step + 1) / self.steps
         later = self.after(keras.ops.maximum(step - self.steps, 0))
         return keras.ops.where(step < self.steps, growing, later)
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        after = keras.saving.serialize_keras_object(self.after)
-        return {**super().get_config(), "after": after}
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuild from `get_config`."""
-        after = keras.saving.deserialize_keras_object(config["after"])
-        return cls(**{**config, "after": after})
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")
@@ -144,31 +132,23 @@ class _Optimizer:
       gradients have been clipped, since a multiple of the gradient would be none with
       Adam. Weight decay, which uses the rate too, stays as it is.
     - A variable is updated by one kernel where TensorFlow has one.
-    - Several devices clip their gradients as one, where `add_up` is set: TensorFlow's
-      Keras clips the part that a device computed, and adds up the parts after that.
     """
 
     scaled: frozenset = frozenset()  # keys of variables whose rate is multiplied
     factor = 1.0
-    add_up = None  # adds up the gradients of several devices
-    devices = 1
-
-    def _clip_gradients(self, grads):
-        """Clip gradients, as Keras asks for it before it adds up those of devices."""
-        if self.add_up is None:
-            return super()._clip_gradients(grads)
-        whole = super()._clip_gradients(self.add_up(grads))
-        return [gradient / self.devices for gradient in whole]
+    slots: tuple[str, ...] = ()  # the states that a kernel updates; none without one
 
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable, as Keras asks for it."""
         if self._var_key(variable) in self.scaled:
             learning_rate = learning_rate * self.factor
-        states = [] if compiled_by_xla() else self._states(variable)
-        if states and variable.dtype == "float32":
+        slots = () if compiled_by_xla() else self.slots
+        if slots and variable.dtype == "float32":
             import tensorflow as tf
 
             if isinstance(gradient, tf.Tensor):  # that of an embedding is sparse
+                index = self._get_variable_index(variable)
+                states = (getattr(self, slot)[index] for slot in slots)
                 handles = [
                     (v.value if isinstance(v, keras.Variable) else v).handle
                     for v in (variable, *states)
@@ -178,18 +158,14 @@ class _Optimizer:
                 return
         super().update_step(gradient, variable, learning_rate)
 
-    def _states(self, variable) -> list:
-        """Return the states that the kernel updates; none where there is no kernel."""
-        return []
-
 
 class ScaledSGD(_Optimizer, keras.optimizers.SGD):
     """SGD with momentum, in a single pass over each variable."""
 
-    def _states(self, variable) -> list:
-        if self.momentum == 0:
-            return []
-        return [self.momentums[self._get_variable_index(variable)]]
+    @property
+    def slots(self):
+        """The momentum, if any."""
+        return ("momentums",) if self.momentum else ()
 
     def _kernel(self, tf, handles, gradient, rate) -> None:
         variable, momentum = handles
@@ -206,9 +182,7 @@ class ScaledSGD(_Optimizer, keras.optimizers.SGD):
 class ScaledAdam(_Optimizer, keras.optimizers.Adam):
     """Adam, in a single pass over each variable."""
 
-    def _states(self, variable) -> list:
-        index = self._get_variable_index(variable)
-        return [self._momentums[index], self._velocities[index]]
+    slots = "_momentums", "_velocities"
 
     def _kernel(self, tf, handles, gradient, rate) -> None:
         variable, momentum, velocity = handles
@@ -315,7 +289,7 @@ class Lookahead:
         self.slow = [
             self.optimizer.add_variable_from_reference(v, "slow") for v in self.weights
         ]
-        checkpoint.copy(self.weights, self.slow)
+        checkpoint.assign(self.slow, checkpoint.values(self.weights))
 
     def blend(self) -> None:
         """Blend, where a multiple of `every` steps is done; else change nothing.
@@ -334,25 +308,3 @@ class Lookahead:
             used = keras.ops.where(due, blended, ahead)
             slow.assign(kept)
             weight.assign(used)
-
-    def take_slow(self) -> None:
-        """Put the slow weights in place of the weights."""
-        checkpoint.copy(self.slow, self.weights)
-
-
-def resolve_precision(precision: str) -> str:
-    """Return the dtype policy to train in.
-
-    "auto" is mixed_bfloat16 where it is fast: on processors with bfloat16 instructions
-    (AVX512-BF16, AMX) and on accelerators; float32 elsewhere.
-    """
-    if precision != "auto":
-        return precision
-    if accelerators():
-        return "mixed_bfloat16"
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if platform.system() == "Linux" and cpuinfo.exists():
-        flags = cpuinfo.read_text()
-        if "avx512_bf16" in flags or "amx_bf16" in flags:
-            return "mixed_bfloat16"
-    return "float32"

@@ -2,11 +2,9 @@
 
 import dataclasses
 import difflib
-import functools
 import inspect
 import itertools
 import json
-import typing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,9 +50,7 @@ class Recipe:
     crop_padding: str = "reflect"  # "reflect" or "zeros"
     cutout: int = 0  # side of the square that is blanked; 0 = off
     affine: float = 0.0  # strength of random stretches, shears and turns (Graham: 0.2)
-    color: float = (
-        0.0  # grey levels of random offsets and slopes of colour (Graham: 25)
-    )
+    color: float = 0.0  # grey levels of random offsets and slopes (Graham: 25)
     plain_epochs: int = 0  # last epochs, which see the images without augmentation
     initialization: str = ""  # "lsuv": see `lsuv`; of networks built by their name
     universum: str = ""  # what the network learns to say of unlabelled images:
@@ -79,62 +75,44 @@ class Recipe:
             _check(name, getattr(self, name))
         self._check_schedule()
         if self.flip and self.alternate_flip:
-            raise ValueError(
-                "flip and alternate_flip are two ways to mirror the same images: set "
-                "one of them to false; received both"
-            )
+            told = "flip and alternate_flip mirror the same images"
+            raise ValueError(f"{told}: set one to false; received both")
         if self.ema and self.lookahead:
-            raise ValueError(
-                "ema and lookahead are two averages of the weights, of which one is "
-                f"kept: set one to 0; received ema={self.ema} and "
-                f"lookahead={self.lookahead}"
-            )
+            told = f"received ema={self.ema} and lookahead={self.lookahead}"
+            raise ValueError(f"one of two averages is kept: set the other to 0; {told}")
         if self.universum_data and not self.universum:
-            raise ValueError(
-                "universum_data is of use with universum=uniform, dustbin or "
-                f"background; received universum={self.universum!r}"
-            )
+            told = "of use with universum=uniform, dustbin or background"
+            raise ValueError(f"universum_data is {told}; received universum=''")
         if self.optimizer == "adamw" and not self.weight_decay:
-            raise ValueError(
-                "optimizer=adamw needs a weight_decay above 0; received 0 (or choose "
-                "adam)"
-            )
+            told = "received 0 (or choose adam)"
+            raise ValueError(f"optimizer=adamw needs a weight_decay above 0; {told}")
 
     def _check_schedule(self):
         """Check what the schedules with milestones, and a decay an epoch, need."""
-        milestones, rates = self.milestones, self.rates
-        if self.schedule == "exponential" and not self.decay:
-            raise ValueError(
-                "schedule=exponential needs a decay above 0, the factor of the "
-                "learning rate an epoch; received 0"
-            )
-        if self.schedule not in ("steps", "points"):
+        kind, milestones, rates = self.schedule, self.milestones, self.rates
+        if kind == "exponential" and not self.decay:
+            told = "the factor of the learning rate an epoch; received 0"
+            raise ValueError(f"schedule=exponential needs a decay above 0, {told}")
+        if kind not in ("steps", "points"):
             return
         if not milestones:
-            raise ValueError(
-                f"schedule={self.schedule} needs milestones, the epochs at which the "
-                "learning rate is decayed or given; received none"
-            )
+            told = "the epochs at which the learning rate is decayed or given"
+            raise ValueError(f"schedule={kind} needs milestones, {told}; received none")
         ordered = all(a < b for a, b in itertools.pairwise(milestones))
         if not ordered or not all(0 <= m < INF for m in milestones):
-            raise ValueError(
-                "milestones must be epochs from 0 on, each later than the one before; "
-                f"received {milestones}"
-            )
+            told = "epochs from 0 on, each later than the one before"
+            raise ValueError(f"milestones must be {told}; received {milestones}")
         if not all(0 <= rate < INF for rate in rates):
+            told = "factors of the peak, 0 or more"
+            raise ValueError(f"rates must be {told}; received {rates}")
+        if (rates or kind == "points") and len(rates) != len(milestones):
             raise ValueError(
-                f"rates must be factors of the peak, 0 or more; received {rates}"
-            )
-        if (rates or self.schedule == "points") and len(rates) != len(milestones):
-            raise ValueError(
-                f"schedule={self.schedule} needs as many rates as milestones; received "
+                f"schedule={kind} needs as many rates as milestones; received "
                 f"{len(rates)} rates and {len(milestones)} milestones"
             )
-        if self.schedule == "points" and self.warmup:
-            raise ValueError(
-                "schedule=points holds the warm-up in its points: set warmup to 0; "
-                f"received warmup={self.warmup}"
-            )
+        if kind == "points" and self.warmup:
+            told = f"set warmup to 0; received warmup={self.warmup}"
+            raise ValueError(f"schedule=points holds the warm-up in its points: {told}")
 
     def replace(self, **overrides: Any) -> "Recipe":
         """Return a copy with some values changed.
@@ -149,7 +127,7 @@ class Recipe:
 
 def check_keys(names) -> None:
     """Raise ValueError where one of some names is no key of a recipe."""
-    _only(names, key_types(), "a recipe has no")
+    _only(names, KEYS, "a recipe has no")
 
 
 def _only(names, known, told: str) -> None:
@@ -200,12 +178,7 @@ def _check(name: str, value) -> None:
         raise ValueError(f"{name} must be {limits}; received {value}")
 
 
-@functools.cache
-def key_types() -> dict[str, type]:
-    """Return the type of each key of a recipe."""
-    return typing.get_type_hints(Recipe)
-
-
+KEYS: dict[str, Any] = Recipe.__annotations__  # the type of each
 KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -217,10 +190,9 @@ KINDS = {
 def read_value(key: str, value):
     """Return a value as a recipe has it, of TOML, of Python or of the command line.
 
-    Raises:
-        ValueError: it is not of the type of its key, or not one that it may have.
+    Raises ValueError where it is not one that the key may have.
     """
-    wanted = key_types()[key]
+    wanted = KEYS[key]
     try:
         found = _convert(value, wanted)
     except (ValueError, TypeError, KeyError, OverflowError):
@@ -250,8 +222,7 @@ def _convert(value, wanted):
 def recipe_for(name: str | None, recipe: "str | dict | Recipe" = "default") -> Recipe:
     """Return a recipe: one of a network's card by its name, or a dict, or a `Recipe`.
 
-    A network that the zoo does not have has the recipe "default", `Recipe()`. Raises
-    ValueError where the card has no such recipe, or a value is wrong.
+    A network without a card has "default", `Recipe()`. ValueError for another one.
     """
     if isinstance(recipe, Recipe):
         return recipe
@@ -260,10 +231,8 @@ def recipe_for(name: str | None, recipe: "str | dict | Recipe" = "default") -> R
     card = zoo.registry.cards().get(name)
     recipes = card.recipes if card else {"default": {}}
     if recipe not in recipes:
-        raise ValueError(
-            f"{name or 'this model'} has no recipe {recipe!r}; it has "
-            f"{', '.join(recipes)}"
-        )
+        told = f"no recipe {recipe!r}; it has {', '.join(recipes)}"
+        raise ValueError(f"{name or 'this model'} has {told}")
     return Recipe().replace(**recipes[recipe])
 
 
@@ -283,24 +252,19 @@ def check_options(model, names) -> None:
 
     A model that is given, and no name of the zoo, has none. Raises ValueError.
     """
-    names = list(names)
-    if not isinstance(model, str):
-        if names:
-            raise ValueError(
-                "options are for the builder of a named network; received a model and "
-                f"{', '.join(names)}"
-            )
-        return
-    known = builder_defaults(model)  # which tells an unknown name
-    _only([n for n in names if n not in COMMON], known, f"{model} has no option")
+    if isinstance(model, str):
+        known = builder_defaults(model)  # which tells an unknown name
+        _only([n for n in names if n not in COMMON], known, f"{model} has no option")
+    elif names:
+        told = f"received a model and {', '.join(names)}"
+        raise ValueError(f"options are for the builder of a named network; {told}")
 
 
 def settle_recipe(model, recipe, options: dict, overrides: dict) -> Recipe:
     """Return the recipe of a training, which also has the options of the builder.
 
-    Raises:
-        ValueError: unknown name, recipe, option or value; or a model that is built
-            already is to be built by its recipe.
+    Raises ValueError for an unknown name, recipe, option or value, and where a model
+    that is given is to be built or initialised by its recipe.
     """
     check_options(model, options)  # wrong names are told first
     name = model if isinstance(model, str) else model.name
@@ -310,14 +274,13 @@ def settle_recipe(model, recipe, options: dict, overrides: dict) -> Recipe:
         return recipe.replace(options={**recipe.options, **options})
     if recipe.options:
         raise ValueError(
-            f"the recipe builds {name} with {recipe.options}, which a model that is "
-            "given has or has not: train it by its name, or by a recipe without, "
-            "recipe_for(name, recipe).replace(options={})"
+            f"the recipe builds {name} with {recipe.options}, and received a model: "
+            "train it by its name, or by recipe_for(name, recipe).replace(options={})"
         )
     if recipe.initialization:
         raise ValueError(
-            f"a model that is given, {name}, is trained from the weights that it "
-            "has: call kerascnn.lsuv(model, data.train) before, and train it with "
-            f'initialization=""; received initialization={recipe.initialization!r}'
+            f"a model that is given, {name}, is trained from the weights that it has: "
+            'call kerascnn.lsuv(model, data.train) before, with initialization=""; '
+            f"received {recipe.initialization!r}"
         )
     return recipe

@@ -94,14 +94,9 @@ class Network:
 def open_network(source) -> Network:
     """Return the network that a source names.
 
-    Args:
-        source: a `Run`, a `keras.Model`, the name of a network whose trained weights
-            ship, or the path of a run folder or of a `.keras` file.
-
-    Raises:
-        ValueError: nothing of that name exists, or a file cannot be read.
-        FileNotFoundError: the path is not there, or not a run folder.
-        TypeError: the source is something else.
+    It is a `Run`, a `keras.Model`, the name of a network whose trained weights ship, or
+    the path of a run folder or of a `.keras` file. Raises ValueError where there is no
+    such name or a file cannot be read, FileNotFoundError for a path, else TypeError.
     """
     if isinstance(source, str | os.PathLike) and source not in zoo.names():
         path = Path(source)
@@ -112,40 +107,31 @@ def open_network(source) -> Network:
         elif path.exists():
             told = f"{path} is neither a run folder nor a .keras file"
             if path.suffix in (".h5", ".hdf5"):
-                told += (
-                    "; an .h5 file: read it with keras.models.load_model, and write it "
-                    f"anew with model.save({path.with_suffix('.keras').name!r})"
-                )
+                told += "; read it with keras.models.load_model, and write it anew with"
+                told += f" model.save({path.with_suffix('.keras').name!r})"
             raise ValueError(told)
         elif isinstance(source, os.PathLike) or os.sep in source:
-            raise FileNotFoundError(
-                f"there is no {path}; give a run folder or a .keras file that exists"
-            )
+            told = "give a run folder or a .keras file that exists"
+            raise FileNotFoundError(f"there is no {path}; {told}")
     if isinstance(source, Run):
         return Network(source.model, source.name, source.labels, source)
     if isinstance(source, str):
         try:
             labels = zoo.card(source).weights.get("labels")
         except zoo.UnknownNetworkError as error:
-            raise zoo.UnknownNetworkError(
-                f"{error} (and there is no folder of that name)"
-            ) from None
+            told = f"{error} (and there is no folder of that name)"
+            raise zoo.UnknownNetworkError(told) from None
         return Network(zoo.load(source), source, tuple(labels) if labels else None)
     import keras
 
     if isinstance(source, keras.Model):
         return Network(source, source.name, None)
-    raise TypeError(
-        "expected a run, a keras.Model, a name of the zoo or a path; received "
-        f"{type(source).__name__}"
-    )
+    told = f"received {type(source).__name__}"
+    raise TypeError(f"expected a run, a keras.Model, a name or a path; {told}")
 
 
 def load_model(path: Path):
-    """Read a `.keras` file, the zoo's own layers included.
-
-    Raises FileNotFoundError, or ValueError where Keras cannot read it.
-    """
+    """Read a `.keras` file; FileNotFoundError, or ValueError where Keras cannot."""
     import keras
 
     import zoo.layers  # noqa: F401  (registers the layers with Keras)
@@ -173,18 +159,15 @@ def mend_name(model) -> None:
 def load_run(folder: str | os.PathLike) -> Run:
     """Read a finished run folder; the model itself is read when it is first used.
 
-    Raises FileNotFoundError where it is no run folder, ValueError where it has not
-    finished.
+    Raises FileNotFoundError for no run folder, ValueError for one that is not finished.
     """
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} is not a run folder: {_what_else(folder)}")
     config = read_json(folder / "config.json")
     if not (folder / "metrics.json").exists():
-        raise ValueError(
-            f"the training in {folder} has not finished; continue it with "
-            f"kerascnn train --resume {folder}"
-        )
+        told = f"continue it with kerascnn train --resume {folder}"
+        raise ValueError(f"the training in {folder} has not finished; {told}")
     return Run(
         folder=folder,
         name=config["model"]["name"],
@@ -197,18 +180,15 @@ def load_run(folder: str | os.PathLike) -> Run:
 
 def _what_else(folder: Path) -> str:
     """Say of a folder that is no run folder what it may be, and what to do."""
-    numbers = [path.name for path in folder.glob("[0-9]*") if path.name.isdecimal()]
     if (folder / "saved_model.pb").exists():
         return (
             "it is a SavedModel, which kerascnn predict and serve take; to train, "
             "measure or look at the network, give its run folder or .keras file"
         )
-    if numbers:
-        newest = max(numbers, key=int)
-        return (
-            f"it holds exported versions; kerascnn predict takes one, such as "
-            f"{folder / newest}, and kerascnn serve all of them"
-        )
+    if numbers := [p.name for p in folder.glob("[0-9]*") if p.name.isdecimal()]:
+        one = folder / max(numbers, key=int)
+        told = f"kerascnn predict takes one, such as {one}, and kerascnn serve all"
+        return f"it holds exported versions; {told}"
     return "it has no config.json; kerascnn train makes one"
 
 
@@ -253,22 +233,15 @@ def writing(path: Path, temporary: Path):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "make room" if full else "make the folder writable"
         if (path.parent / "checkpoint.npz").exists():
-            advice += (
-                "; what was there is kept: continue then with kerascnn train --resume "
-                f"{path.parent}"
-            )
+            command = f"kerascnn train --resume {path.parent}"
+            advice += f"; what was there is kept: continue then with {command}"
         reason = error.strerror or str(error).splitlines()[0]
         raise type(error)(f"cannot write {path}: {reason}; {advice}") from error
 
 
 def write_json(path: Path, value) -> None:
     """Write a value as indented JSON, whole or not at all."""
-    write_file(path, json_bytes(value))
-
-
-def json_bytes(value) -> bytes:
-    """Return a value as indented JSON."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_history(path: Path, history: list[dict]) -> None:
@@ -301,10 +274,9 @@ def _make_folder(folder, runs, name: str) -> Path:
             with _making(folder):
                 folder.mkdir(parents=True)
         except FileExistsError:
-            raise FileExistsError(
-                f"{folder} is there already and is not overwritten; choose another "
-                f"folder, or continue it with kerascnn train --resume {folder}"
-            ) from None
+            told = f"{folder} is there and is not overwritten; choose another folder, "
+            told += f"or continue it with kerascnn train --resume {folder}"
+            raise FileExistsError(told) from None
         return folder
     runs = Path(runs)
     name = re.sub(r'[<>:"/\\|?*\s]', "_", name)  # for every file system
@@ -326,13 +298,11 @@ def _making(folder: Path):
     except FileExistsError as error:
         if folder.is_dir():
             raise
-        raise NotADirectoryError(
-            f"{folder} is a file, not a folder; choose another folder"
-        ) from error
+        told = f"{folder} is a file, not a folder; choose another folder"
+        raise NotADirectoryError(told) from error
     except OSError as error:
-        raise type(error)(
-            f"cannot make the folder {folder}: {error.strerror}; choose another one"
-        ) from error
+        told = f"cannot make the folder {folder}: {error.strerror}; choose another one"
+        raise type(error)(told) from error
 
 
 class FolderInUseError(RuntimeError):
@@ -345,24 +315,23 @@ def locked(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
-        raise FolderInUseError(
-            f"another process trains in {folder}: wait until it has finished, or "
-            "stop it, and resume then"
-        ) from None
+        told = "wait until it has finished, or stop it, and resume then"
+        raise FolderInUseError(f"another process trains in {folder}: {told}") from None
     try:
-        yield
+        with lock:
+            yield
     finally:
-        lock.release()
         (folder / ".lock").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def new_run(folder, runs, name: str, files: dict[str, bytes]) -> Iterator[Path]:
-    """Make and hold the folder of a run, with the files (by name) that describe it.
+def new_run(
+    folder, runs, name: str, config: dict, files: dict[str, str]
+) -> Iterator[Path]:
+    """Make and hold the folder of a run, with what describes it: files by their names.
 
     It is `folder`, which must not be there, or the next `<runs>/<name>-<number>`.
     """
@@ -370,4 +339,5 @@ def new_run(folder, runs, name: str, files: dict[str, bytes]) -> Iterator[Path]:
     with locked(folder):
         for file, content in files.items():
             write_file(folder / file, content)
+        write_json(folder / "config.json", config)
         yield folder

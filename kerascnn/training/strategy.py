@@ -93,10 +93,9 @@ class Several(Place):
         """Return the precision of host 0; ValueError where its images are others."""
         common = self.agree({"precision": precision, "data": data.fingerprint})
         if common["data"] != data.fingerprint:
-            raise ValueError(
-                f"the hosts have different data: {data.title} has fingerprint "
-                f"{data.fingerprint} on host {self.host}, {common['data']} on host 0"
-            )
+            told = f"fingerprint {data.fingerprint} on host {self.host}"
+            told += f", {common['data']} on host 0"
+            raise ValueError(f"the hosts have different data: {data.title} has {told}")
         return common["precision"]
 
     def spread(self, model, ends):
@@ -104,8 +103,7 @@ class Several(Place):
         copy = keras.models.model_from_json(model.to_json())
         state = {f"{i}": v for i, v in enumerate(checkpoint.values(model.variables))}
         arrays = checkpoint.unpack(self.broadcast(bytes(checkpoint.pack(state))))
-        for i, variable in enumerate(copy.variables):
-            variable.assign(arrays[f"{i}"])
+        checkpoint.assign(copy.variables, arrays.values())
         checkpoint.finalize_layers(copy)
         self.twins = logits_model(copy)[0], ends
         return self.twins[0]
@@ -114,7 +112,7 @@ class Several(Place):
         """Give the network the weights of its copy."""
         copy, own = self.twins
         with self.alone():
-            checkpoint.copy(copy.weights, own.weights)
+            checkpoint.assign(own.weights, checkpoint.values(copy.weights))
         checkpoint.finalize_layers(own)
 
 
@@ -180,16 +178,18 @@ class Mirrored(Several):
         """Change arguments of `compile` to those of batches that bring weights."""
         options["weighted_metrics"] = options.pop("metrics")
         options["steps_per_execution"] = 1  # Keras' loop fails under the strategy
-        if options["optimizer"].global_clipnorm:
-            options["optimizer"].add_up = self.add_up
-            options["optimizer"].devices = self.replicas
+        optimizer = options["optimizer"]
+        if optimizer.global_clipnorm:
+            clip = functools.partial(self.clip, optimizer._clip_gradients)
+            optimizer._clip_gradients = clip
 
-    def add_up(self, gradients: list) -> list:
-        """Return the sums of the gradients of all devices; within a step."""
+    def clip(self, clip, gradients: list) -> list:
+        """Clip the gradients of all devices as one; Keras clips the part of each."""
         import tensorflow as tf
 
         context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        whole = clip(context.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+        return [gradient / self.replicas for gradient in whole]
 
 
 @functools.cache  # a second one of the same devices would take the first one's keys
@@ -207,9 +207,8 @@ def hosts_of(hosts: "str | Sequence[str]") -> tuple[str, ...]:
     for address in found:
         name, _, port = address.rpartition(":")
         if not name or not port.isdigit():
-            raise ValueError(
-                f"hosts are addresses with a port, a:1234,b:1234; received {address!r}"
-            )
+            told = f"with a port, a:1234,b:1234; received {address!r}"
+            raise ValueError(f"hosts are addresses {told}")
     if len(set(found)) < len(found):
         raise ValueError(f"a host is named twice; received {','.join(found)}")
     return found
@@ -228,35 +227,29 @@ def connect(hosts: "str | Sequence[str]", host_id: int) -> None:
     hosts = hosts_of(hosts)
     backend = keras.backend.backend()
     if backend != "jax":
+        told = f"set KERAS_BACKEND=jax; received {backend}"
+        raise ValueError(f"several hosts need the JAX backend: {told}")
+    if type(host_id) is not int or not 0 <= host_id < len(hosts):
         raise ValueError(
-            "several hosts need the JAX backend: set KERAS_BACKEND=jax; received "
-            f"{backend}"
-        )
-    if isinstance(host_id, bool) or not isinstance(host_id, int):
-        raise ValueError(f"host_id must be a whole number; received {host_id!r}")
-    if not 0 <= host_id < len(hosts):
-        raise ValueError(
-            f"host_id must be from 0 to {len(hosts) - 1}, the place of this machine "
-            f"among the hosts; received {host_id}"
+            f"host_id must be a whole number from 0 to {len(hosts) - 1}, the place of "
+            f"this machine among the hosts; received {host_id!r}"
         )
     import jax
 
     if jax.distributed.is_initialized():
         if (jax.process_count(), jax.process_index()) != (len(hosts), host_id):
-            raise ValueError(
-                f"this process is connected as host {jax.process_index()} of "
-                f"{jax.process_count()} already; received host {host_id} of "
-                f"{len(hosts)}: start another process"
-            )
+            own = f"host {jax.process_index()} of {jax.process_count()} already"
+            told = f"received host {host_id} of {len(hosts)}: start another process"
+            raise ValueError(f"this process is connected as {own}; {told}")
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         keras.distribution.initialize(",".join(hosts), len(hosts), host_id)
     except RuntimeError as error:
+        told = f"{','.join(hosts)}: {str(error).splitlines()[0]}"
         raise ValueError(
-            f"host {host_id} cannot be connected with {','.join(hosts)}: "
-            f"{str(error).splitlines()[0]}; call kerascnn.training.connect(hosts, "
-            "host_id) before anything else, and start all hosts"
+            f"host {host_id} cannot be connected with {told}; start all hosts, and "
+            "call kerascnn.training.connect(hosts, host_id) before anything else"
         ) from error
 
 
@@ -267,7 +260,7 @@ def open_place(devices: int = 1, hosts: "str | Sequence[str]" = (), host_id: int
     accelerators, or what the backend makes of the processor. Raises ValueError where
     fewer are there, or the backend cannot do it.
     """
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+    if type(devices) is not int or devices < 1:
         raise ValueError(f"devices must be 1 or more; received {devices!r}")
     hosts = hosts_of(hosts)
     if len(hosts) > 1:
@@ -288,14 +281,12 @@ def open_place(devices: int = 1, hosts: "str | Sequence[str]" = (), host_id: int
         number = len(tf.config.list_logical_devices(kind))
         names = [f"{kind}:{i}" for i in range(number)]
     else:
-        raise ValueError(
-            "several devices need the backend jax or tensorflow: set KERAS_BACKEND; "
-            f"received {backend}"
-        )
+        told = f"jax or tensorflow: set KERAS_BACKEND; received {backend}"
+        raise ValueError(f"several devices need the backend {told}")
     if devices > len(names):
+        there = f"there {'is' if len(names) == 1 else 'are'} {len(names)}"
         raise ValueError(
-            f"there {'is' if len(names) == 1 else 'are'} {len(names)} "
-            f"({', '.join(names)}); received devices={devices}: ask for fewer "
+            f"{there} ({', '.join(names)}); received devices={devices}: ask for fewer "
             f"({SIMULATE[backend].format(devices)})"
         )
     if backend == "jax":

@@ -15,12 +15,12 @@ import keras
 
 import zoo
 from kerascnn.data import Data, load_data
+from kerascnn.environment import resolve_precision
 from kerascnn.training import checkpoint
 from kerascnn.training.epochs import TrainingDivergedError, train_epochs
 from kerascnn.training.evaluate import measure
 from kerascnn.training.initialization import prepare
 from kerascnn.training.network import check_fit, check_savable, data_for, describe
-from kerascnn.training.optimizers import resolve_precision
 from kerascnn.training.recipe import Recipe, recipe_for, settle_recipe
 from kerascnn.training.run import Run, load_run, locked, new_run, read_json
 from kerascnn.training.strategy import open_place
@@ -75,9 +75,8 @@ def train(
         test: False to leave the test images for `resume`.
         **overrides: single values of the recipe, such as `epochs=5`.
 
-    Returns:
-        The finished run, its test figures by the recipe's `views` and `passes`; None on
-        another host than host 0.
+    Returns the finished run, its test figures by the recipe's `views` and `passes`;
+    None on another host than host 0.
 
     Raises:
         ValueError: unknown name, recipe or value; model and data do not fit; fewer
@@ -108,8 +107,8 @@ def train(
         precision = place.agree_on(data, precision)
     config, files = describe(model, data, recipe, seed, place, precision, universum)
     name = f"{model.name}-{data.name}"
-    own = new_run(folder, runs, name, files) if place.first else nullcontext()
-    with own as folder:
+    new = new_run(folder, runs, name, config, files)
+    with new if place.first else nullcontext() as folder:
         training = (model, data, recipe, config, folder, place, universum)
         return _run(training, progress, callbacks, test=test)
 
@@ -134,8 +133,7 @@ def resume(
         universum_data: the same unlabelled images, where `load_data` had not made them.
         devices: None for as many as before; the result is the same but for rounding.
 
-    Returns:
-        The finished run; None on another host than host 0.
+    Returns the finished run; None on another host than host 0.
 
     Raises:
         FileNotFoundError: the folder is not a run folder.
@@ -161,18 +159,14 @@ def resume(
             devices = config.get("devices", 1)
         place = open_place(devices, hosts, place.host)
         if data is None and not before["origin"]:
-            raise ValueError(
-                f"{folder} was trained on {before['title']}, which load_data had not "
-                "made; give the same data again: resume(folder, data=data)"
-            )
+            told = "load_data had not made; give it again: resume(folder, data=data)"
+            raise ValueError(f"{folder} was trained on {before['title']}, which {told}")
         if not isinstance(data, Data):
             data = load_data(**(before["origin"] if data is None else {"source": data}))
         if data.fingerprint != before["fingerprint"]:
-            raise ValueError(
-                f"the data is not the same as before: {data.title} has fingerprint "
-                f"{data.fingerprint}, the run was started on {before['title']}, "
-                f"{before['fingerprint']}"
-            )
+            told = f"{data.title} has fingerprint {data.fingerprint}, the run was "
+            told += f"started on {before['title']}, {before['fingerprint']}"
+            raise ValueError(f"the data is not the same as before: {told}")
         model = keras.models.model_from_json(json.dumps(layers))
         recipe = recipe_for(None, config["recipe"])
         check_fit(model, data, recipe)

@@ -82,55 +82,44 @@ def open_universum(
     They are `images`, or those that the recipe names, or, of a training that is
     resumed, those that its folder tells of in `before`.
 
-    Raises ValueError where there are none, the recipe makes no use of them, their size
-    is not that of the labelled ones, they are these, or not those of before; TypeError
-    where `images` is something else.
+    Raises ValueError where there are none, or of no use, or not of the size of the
+    labelled ones, or these, or not those of before; TypeError for something else.
     """
     if not recipe.universum:
         if images is not None:
-            raise ValueError(
-                "unlabelled images are of use with universum=uniform, dustbin or "
-                f"background; received universum={recipe.universum!r}"
-            )
+            told = "universum=uniform, dustbin or background; received universum=''"
+            raise ValueError(f"unlabelled images are of use with {told}")
         return None
-    size = data.input_shape[:2]
+    height, width, _ = data.input_shape
+    source = recipe.universum_data if images is None else images
     if before and images is None:
         if not before["origin"]:
             raise ValueError(
-                f"the training was started with unlabelled images, {before['title']}, "
-                "which load_data had not made; give the same again: resume(folder, "
-                "universum_data=…)"
+                f"the training was started with {before['title']}, which load_data had "
+                "not made; give the same again: resume(folder, universum_data=…)"
             )
         images = load_data(**before["origin"])
-    elif images is None and not recipe.universum_data:
-        raise ValueError(
-            f"universum={recipe.universum} needs unlabelled images: give "
-            "universum_data, a folder or another source of images; received none"
-        )
-    elif images is None or isinstance(images, str | os.PathLike):
+    elif images is None and not source:
+        told = "images: give universum_data, a folder or another source; received none"
+        raise ValueError(f"universum={recipe.universum} needs unlabelled {told}")
+    elif isinstance(source, str | os.PathLike):
         try:
-            source = recipe.universum_data if images is None else images
-            images = load_data(source, image_size=size)
+            images = load_data(source, image_size=(height, width))
         except ValueError as error:
-            raise ValueError(
-                f"universum_data for images of {size[0]}x{size[1]} pixels: {error}"
-            ) from error
+            told = f"universum_data for images of {height}x{width} pixels: {error}"
+            raise ValueError(told) from error
     origin, title = {}, "images of your own"
     if isinstance(images, Data):
         origin, title = images.origin, images.title
         if images.fingerprint == data.fingerprint:
-            raise ValueError(
-                f"the unlabelled images, {title}, are the labelled ones; give images "
-                "that belong to none of the classes"
-            )
+            told = "are the labelled ones; give images of none of the classes"
+            raise ValueError(f"the unlabelled images, {title}, {told}")
         images = images.train
     if isinstance(images, Images):
         images = images.x
     if not isinstance(images, np.ndarray):
-        raise TypeError(
-            "universum_data takes what load_data takes, a Data, Images or a uint8 "
-            f"array; received {type(images).__name__}"
-        )
+        told = f"a Data, Images or a uint8 array; received {type(images).__name__}"
+        raise TypeError(f"universum_data takes what load_data takes, {told}")
     if images.shape[1:] != data.input_shape or not len(images):
         raise ValueError(
             f"the unlabelled images, {title}, are {images.shape} (number, height, "
@@ -140,11 +129,9 @@ def open_universum(
     unlabelled = Images(images, np.zeros(len(images), np.int64))
     own = fingerprint((), unlabelled)
     if before and own != before["fingerprint"]:
-        raise ValueError(
-            f"the unlabelled images are not the same as before: {title} has "
-            f"fingerprint {own}, the run was started on {before['title']}, "
-            f"{before['fingerprint']}"
-        )
+        told = f"{title} has fingerprint {own}, the run was started on "
+        told += f"{before['title']}, {before['fingerprint']}"
+        raise ValueError(f"the unlabelled images are not the same as before: {told}")
     return Universum(
         kind=recipe.universum,
         x=unlabelled.x,

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import zoo
+from kerascnn.environment import resolve_precision
 from kerascnn.training import Recipe
 from kerascnn.training.network import set_precision
 from kerascnn.training.optimizers import (
@@ -12,7 +13,6 @@ from kerascnn.training.optimizers import (
     learning_rate,
     make_optimizer,
     offsets,
-    resolve_precision,
 )
 
 
