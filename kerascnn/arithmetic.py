@@ -22,12 +22,12 @@ class Worked(int):
     """An integer and the expression it was worked out from."""
 
     expression: str  # the left side, such as "5·5·3·32"; `evaluate` takes it
-    remark: str  # what the expression leaves unsaid; may be empty
+    remark: str = ""  # what the expression leaves unsaid
 
-    def __new__(cls, value: int, expression: str = "", remark: str = ""):
-        """Join a value, its expression, and what that leaves unsaid."""
+    def __new__(cls, value: int, expression: str = ""):
+        """Join a value and its expression."""
         self = super().__new__(cls, value)
-        self.expression, self.remark = expression or str(int(value)), remark
+        self.expression = expression or str(int(value))
         return self
 
     def _result(self) -> str:
@@ -302,10 +302,8 @@ def evaluate(expression: str) -> Fraction:
     try:
         return value(ast.parse(plain.strip(), mode="eval").body)
     except SyntaxError:
-        raise ValueError(
-            "an expression is whole numbers joined by + - · / and parentheses; "
-            f"received {expression!r}"
-        ) from None
+        told = "whole numbers joined by + - · / and parentheses"
+        raise ValueError(f"an expression is {told}; received {expression!r}") from None
 
 
 def _evaluated(expression: str) -> Worked:
@@ -337,9 +335,8 @@ def _whole(name: str, value, minimum: int) -> int:
             return int(number)
     except TypeError:
         pass
-    raise ValueError(
-        f"{name} must be a whole number of {minimum} or more; received {value!r}"
-    )
+    told = f"a whole number of {minimum} or more; received {value!r}"
+    raise ValueError(f"{name} must be {told}")
 
 
 def _decimal(value: Fraction) -> str:

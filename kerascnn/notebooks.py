@@ -71,9 +71,8 @@ def cells(number: int):
         import jupytext
         from nbformat import v4
     except ImportError:
-        raise ImportError(
-            'notebooks are written by jupytext: pip install "kerascnn[notebook]"'
-        ) from None
+        told = 'notebooks are written by jupytext: pip install "kerascnn[notebook]"'
+        raise ImportError(told) from None
     content = jupytext.read(script(number))
     first = [cell.cell_type for cell in content.cells].index("code")
     content.cells.insert(first, v4.new_code_cell(_SHOW))
@@ -98,9 +97,8 @@ def show_figures(folder: Path = Path("tutorials/output")) -> None:
     ipython = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
     if shell is None:
-        raise RuntimeError(
-            f"show_figures works in a notebook; elsewhere open the files in {folder}"
-        )
+        told = f"elsewhere open the files in {folder}"
+        raise RuntimeError(f"show_figures works in a notebook; {told}")
     from IPython.display import Image, display
 
     def written() -> dict[Path, int]:
