@@ -1,6 +1,7 @@
 """Switches and fixtures that all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 os.environ.pop("COLUMNS", None)
 
 GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(Path(__file__).parent))  # readable.py
 
 
 def pytest_addoption(parser):

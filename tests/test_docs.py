@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import readable
 
 import kerascnn
 import zoo
@@ -257,6 +258,12 @@ def test_the_check_finds_faults(tmp_path, body, fault):
     assert len(extension("site_check").problems(tmp_path)) == 2
 
 
+# The pictures that are shown smaller than `readable` reckons with.
+_NARROW = """shown => [...document.querySelectorAll("article img")].filter(
+    image => image.width + 1 < Math.min(shown, image.naturalWidth)
+).map(image => image.src)"""
+
+
 def look(site, pages):
     """Open pages in a real browser: light and dark, wide and narrow."""
     chromium = next(
@@ -283,6 +290,8 @@ def look(site, pages):
                     "document.documentElement.scrollWidth - innerWidth"
                 )
                 assert wider <= 0, f"{name} is wider than a window of {width}"
+                narrow = page.evaluate(_NARROW, readable.SHOWN)
+                assert width != 1280 or not narrow, f"{narrow} of {name}"
             assert requests and faults == []
             assert [u for u in requests if not u.startswith(("file:", "data:"))] == []
         browser.close()

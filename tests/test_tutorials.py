@@ -55,10 +55,11 @@ def has_what_it_needs(script):
 
 
 @at_both_sizes(QUICK_SCRIPTS)
-def test_runs(script, size, tmp_path):
+def test_runs_and_draws_readable_letters(script, size, tmp_path):
     has_what_it_needs(script)
+    watched = Path(__file__).parent / "readable.py"
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(watched), str(script)],
         cwd=tmp_path,
         env={
             **os.environ,
