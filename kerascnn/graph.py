@@ -123,6 +123,18 @@ def without_weights() -> Iterator[None]:
         global_state.set_global_attribute(key, before)
 
 
+def leading_to(graph: Graph, output) -> list[Call]:
+    """Find the calls that an output depends on, in order."""
+    needed, found = {id(output)}, []
+    for call in reversed(graph.calls):
+        given = {id(x) for x in call.inputs}
+        # What it hands on as it was given, as dropout does, was made by another.
+        if needed & ({id(x) for x in call.outputs} - given):
+            needed |= given
+            found.append(call)
+    return found[::-1]
+
+
 def bottlenecks(graph: Graph, output) -> list[Any]:
     """Find the tensors that everything on the way to an output passes, in order."""
     tensors, before = list(graph.inputs), {id(x): 1 for x in graph.inputs}

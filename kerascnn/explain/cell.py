@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kerascnn.arithmetic import output_size
-from kerascnn.costs import is_a
+from kerascnn.costs import TRANSPOSED, is_a, names
 from kerascnn.explain.receptive_field import Region, region
 from kerascnn.explain.recording import Recording, numbers
 from kerascnn.plotting import style
@@ -17,15 +17,9 @@ from kerascnn.receptive_field import cut_before
 # absolute values: a GPU multiplies float32 with 11 bits, half precision has 8 or 11.
 _TOLERANCE = {"float32": 2e-3, "float64": 1e-9}
 _TOLERANCE_HALF = 3e-2
-_KINDS = {
-    "transposed": "Conv2DTranspose",
-    "depthwise": "DepthwiseConv2D",
-    "separable": "SeparableConv2D",
-    "convolution": "Conv2D",
-    "dense": "Dense",
-}
+_SUMS = (*names("Conv2D Conv2DTranspose DepthwiseConv2D SeparableConv2D"), "Dense")
 _ALL_TERMS = 80  # sums of up to so many terms are written out
-_STRONGEST = 3  # channels that are shown of longer ones
+SHOWN = 3  # channels that are shown of longer ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,15 +88,18 @@ class Cell:
 
     def __str__(self) -> str:
         height, width, channels = self.patch.shape
-        names = ("row", "column", "channel") if len(self.place) == 3 else ("unit",)
-        where = ", ".join(f"{n} {p}" for n, p in zip(names, self.place, strict=True))
-        lines = [f"{self.layer} ({self.kind}), {where}: {exact(self.model_value)}"]
+        axes = ("row", "column", "channel") if len(self.place) == 3 else ("unit",)
+        where = ", ".join(f"{n} {p}" for n, p in zip(axes, self.place, strict=True))
+        own = exact(self.model_value)
+        lines = [f"{self.layer} ({self.kind}), {where}: {own}"]
         if self.region is not None:
             lines.append(f"sees of the image: {self.region}")
-        lines.append(
-            f"the sum has {height}·{width}·{channels} = {self.patch.size:,} products"
-            + self._span()
-        )
+        text = f"the sum has {height}·{width}·{channels} = {self.patch.size:,} products"
+        met = [[p for p in axis if p is not None] for axis in (self.rows, self.columns)]
+        if all(met):
+            rows, columns = (f"{places[0]} to {places[-1]}" for places in met)
+            text += f", of rows {rows} and columns {columns} of the layer's input"
+        lines.append(text)
         if zeros := int((~self.inside).sum()):
             lines.append(f"{zeros} of the {height * width} places are zeros of padding")
         lines += self._terms_text()
@@ -112,47 +109,35 @@ class Cell:
             text += f" + bias {exact(self.bias)} = {exact(before)}"
         if self.activation:
             text += f"; {self.activation}: {exact(self.value)}"
-        own = f"the model's own value is {exact(self.model_value)}"
-        return "\n".join([*lines, text, f"{own}; difference {self.difference:.1e}"])
-
-    def _span(self) -> str:
-        axes = (self.rows, self.columns)
-        rows, columns = ([p for p in axis if p is not None] for axis in axes)
-        if not rows or not columns:
-            return ""
-        text = f", of rows {rows[0]} to {rows[-1]} and columns {columns[0]} to "
-        return f"{text}{columns[-1]} of the layer's input"
+        own = f"the model's own value is {own}; difference {self.difference:.1e}"
+        return "\n".join([*lines, text, own])
 
     def _terms_text(self) -> list[str]:
         """The products: of a long sum the greatest, and what the rest amounts to."""
         products = self.products
         few = self.patch.size <= _ALL_TERMS
-        if self.inside.size == 1 and not few:
-            shown = np.argsort(-np.abs(products[0, 0]), kind="stable")[:10]
-            lines = ["the ten greatest products (input·weight):"]
-            lines += [
-                f"  {self.channels[c]}: {exact(self.patch[0, 0, c])}·"
-                f"{exact(self.filter[0, 0, c])} = {exact(products[0, 0, c])}"
-                for c in shown
-            ]
-        else:
-            shown = range(len(self.channels)) if few else self.strongest(_STRONGEST)
-            lines = []
-            for c in shown:
+        flat = self.inside.size == 1 and not few
+        lines = ["the ten greatest products (input·weight):"] if flat else []
+        shown = list(range(len(self.channels)))
+        if not few:
+            shown = self.strongest(10 if flat else SHOWN)
+        for c in shown:
+            terms = product_lines(self.patch[..., c], self.filter[..., c])
+            total = f"= {exact(products[..., c].sum())}"
+            if flat:
+                lines.append(f"  {self.channels[c]}: {terms[0].strip()} {total}")
+            else:
                 lines.append(f"channel {self.channels[c]}, input·weight:")
-                lines += product_lines(self.patch[..., c], self.filter[..., c])
-                lines.append(f"  = {exact(products[..., c].sum())}")
+                lines += [*terms, f"  {total}"]
         if not few:
             rest = self.patch.size - len(shown) * self.inside.size
-            part = self.total - products[..., list(shown)].sum()
-            text = f"the other {rest:,} products: {exact(part)}"
-            lines.append(f"{text} (all are in .terms)")
+            part = exact(self.total - products[..., shown].sum())
+            lines.append(f"the other {rest:,} products: {part} (all are in .terms)")
         return lines
 
     def strongest(self, count: int) -> list[int]:
         """Return the channels of the patch whose products add up to most or least."""
-        sums = np.abs(self.products.sum((0, 1)))
-        return [int(c) for c in np.argsort(-sums, kind="stable")[:count]]
+        return strongest(self.products, count)
 
     @style.drawn
     def plot(self):
@@ -161,9 +146,8 @@ class Cell:
         Of more than three channels those three are drawn whose products amount to
         most, and the sums of all as bars.
         """
-        few = len(self.channels) <= _STRONGEST
-        shown = list(range(len(self.channels))) if few else self.strongest(_STRONGEST)
-        flat = self.inside.size == 1
+        shown = drawn_channels(self.products)
+        flat, few = self.inside.size == 1, len(shown) == len(self.channels)
         lines = 1.4 if flat else max(len(shown), 1.4) + (0 if few else 0.8)
         figure = style.canvas(12, 1.6 + 2.5 * lines)
         left, right = figure.subfigures(1, 2, width_ratios=(1, 1.9))
@@ -177,15 +161,13 @@ class Cell:
             self._plot_terms(right.subplots())
         else:
             self._plot_channels(right, shown)
-        names = ", ".join(map(str, self.place))
-        text = f"Σ patch·filter = {self.total:.5g}"
+        text = f"{self.layer} at ({', '.join(map(str, self.place))}): "
+        text += f"Σ patch·filter = {self.total:.5g}"
         if self.bias is not None:
             text += f"; + bias {self.bias:.4g}"
         if self.activation:
             text += f"; {self.activation}"
-        figure.suptitle(
-            f"{self.layer} at ({names}): {text} → {self.value:.5g}", fontsize=11
-        )
+        figure.suptitle(f"{text} → {self.value:.5g}", fontsize=11)
         return figure
 
     def _plot_channels(self, figure, shown) -> None:
@@ -200,7 +182,7 @@ class Cell:
                 title = f"{name}, channel {self.channels[c]}"
                 if name == "product":
                     title += f": sum {number(values[..., c].sum())}"
-                style.draw_matrix(axes, values[..., c], title, limit=limit)
+                style.draw_matrix(axes, values[..., c], title, limit)
                 for i, j in np.argwhere(~self.inside):
                     style.rectangle(axes, i, j, 1, 1, "#999999", lw=0.5, hatch="////")
         if not few:
@@ -216,16 +198,14 @@ class Cell:
         figure.supxlabel(note, fontsize=9)
 
     def _plot_terms(self, axes) -> None:
-        products = self.products[0, 0]
-        order = np.argsort(-np.abs(products), kind="stable")[:20]
+        products, order = self.products[0, 0], self.strongest(20)
         colours = [VERMILION if products[c] < 0 else BLUE for c in order]
         axes.barh(range(len(order)), products[order], color=colours)
         axes.set_yticks(range(len(order)), [str(self.channels[c]) for c in order])
         axes.invert_yaxis()
         axes.axvline(0, color="#333333", lw=0.8)
-        axes.set_xlabel("input·weight")
-        axes.set_ylabel("number of the input")
-        axes.set_title(f"the {len(order)} greatest of {len(products):,} products")
+        title = f"the {len(order)} greatest of {len(products):,} products"
+        axes.set(title=title, xlabel="input·weight", ylabel="number of the input")
 
 
 def product_lines(inputs, weights) -> list[str]:
@@ -234,6 +214,18 @@ def product_lines(inputs, weights) -> list[str]:
         "  " + " + ".join(f"{exact(x)}·{exact(w)}" for x, w in zip(*rows, strict=True))
         for rows in zip(inputs, weights, strict=True)
     ]
+
+
+def strongest(products, count: int) -> list[int]:
+    """Return the channels of (height, width, C) that add up to most or least."""
+    sums = np.abs(products.sum((0, 1)))
+    return [int(c) for c in np.argsort(-sums, kind="stable")[:count]]
+
+
+def drawn_channels(products) -> list[int]:
+    """Return all of up to three channels, else the three strongest."""
+    count = products.shape[-1]
+    return list(range(count)) if count <= SHOWN else strongest(products, SHOWN)
 
 
 def cell_at(recording: Recording, position: int, place=None, image=None) -> Cell:
@@ -246,51 +238,45 @@ def cell_at(recording: Recording, position: int, place=None, image=None) -> Cell
             and unit on feature maps; default: where the output is greatest.
         image: (H, W, C) to show; default: the model's input.
 
-    Raises:
-        ValueError: the layer is none whose sum is known, or has no such place.
-        RuntimeError: the sum is not the model's value.
+    ValueError where the layer's sums are not known, or it has no such place;
+    RuntimeError where the sum is not the model's value.
     """
     call = recording.calls[position]
     layer, name = call.operation, recording.names[position]
-    kind = _kind(layer)
-    if kind is None:
+    if not is_a(layer, _SUMS):
         calls = zip(recording.names, recording.calls, strict=True)
-        able = [n for n, c in calls if _kind(c.operation)]
+        able = [n for n, c in calls if is_a(c.operation, _SUMS)]
         raise ValueError(
             f"{name} is a {type(layer).__name__}, no convolution or dense layer, whose "
             f"values are one sum each: choose one of {', '.join(able) or '(none)'}"
         )
     given = recording.array(call.inputs[0])[0]
-    out = recording.values(position)[0]
+    out = recording.maps(position)
     place = place_in(name, out, place)
     row, column, k = place if len(place) == 3 else (0, 0, *place)
     # A vector is a feature map of one pixel.
     given = given if given.ndim == 3 else given.reshape(1, 1, -1)
-    rows, columns = _taps(layer, kind, given, (row, column), out.shape)
+    rows, columns = _taps(layer, given, (row, column), out.shape)
     patch, inside = _met(given, rows, columns)
-    kernel = _kernel(layer, kind)
-    share, filters = kernel.shape[2:]
-    filters_of_group = filters * share // given.shape[-1]
-
-    def channels(f):
-        first = f // filters_of_group * share
-        return slice(first, first + share)
-
+    kernel = _kernel(layer)
+    # A group of filters sees a share of the channels.
+    groups = given.shape[-1] // kernel.shape[2]
+    seen = patch.reshape(*inside.shape, groups, -1).astype(np.float64)
+    weights = kernel.reshape(*kernel.shape[:3], groups, -1).astype(np.float64)
     # Every filter's sum at this place: softmax needs them all.
-    wide, weights = patch.astype(np.float64), kernel.astype(np.float64)
-    sums = np.array(
-        [(wide[..., channels(f)] * weights[..., f]).sum() for f in range(filters)]
-    )
+    sums = np.einsum("hwgc,hwcgf->gf", seen, weights).ravel()
+    first = k * groups // len(sums) * kernel.shape[2]
+    own = slice(first, first + kernel.shape[2])
     bias = numbers(layer.bias) if getattr(layer, "use_bias", False) else None
     cell = Cell(
         layer=name,
         kind=type(layer).__name__,
         place=place,
-        patch=patch[..., channels(k)],
+        patch=patch[..., own],
         filter=kernel[..., k],
         rows=rows if out.ndim == 3 else (),
         columns=columns if out.ndim == 3 else (),
-        channels=tuple(range(given.shape[-1]))[channels(k)],
+        channels=tuple(range(given.shape[-1]))[own],
         inside=inside,
         bias=None if bias is None else float(bias[k]),
         activation=_activation(layer),
@@ -310,29 +296,15 @@ def cell_at(recording: Recording, position: int, place=None, image=None) -> Cell
     return cell
 
 
-def _kind(layer) -> str | None:
-    """How a layer makes its sums; None where it does otherwise."""
-    return next((kind for kind, name in _KINDS.items() if is_a(layer, (name,))), None)
-
-
 def place_in(name, out, at) -> tuple[int, ...]:
-    """Return a place in the output (H, W, C) or (units,) of a call, ValueError outside.
-
-    None is the place of the greatest value.
-    """
-    if out.ndim not in (1, 3):
-        raise ValueError(
-            f"{name} has outputs of shape {out.shape}; those of feature maps are "
-            "(rows, columns, channels), those of a dense layer (units,)"
-        )
+    """Return a place in the maps of a call, ValueError outside; None: the greatest."""
     if at is None:
         return style.place(out)
     at = tuple(int(i) for i in np.atleast_1d(at))
     if out.ndim == 1 and len(at) == 3 and at[:2] == (0, 0):
         at = at[2:]
-    if len(at) != out.ndim or not all(
-        0 <= i < n for i, n in zip(at, out.shape, strict=True)
-    ):
+    inside = (0 <= i < n for i, n in zip(at, out.shape, strict=False))
+    if len(at) != out.ndim or not all(inside):
         names = "row, column, channel" if out.ndim == 3 else "unit"
         raise ValueError(
             f"a cell of {name} is ({names}), counted from 0, within "
@@ -341,23 +313,22 @@ def place_in(name, out, at) -> tuple[int, ...]:
     return at
 
 
-def _taps(layer, kind, given, place, shape) -> list[tuple[int | None, ...]]:
+def _taps(layer, given, place, shape) -> list[tuple[int | None, ...]]:
     """Rows and columns of the input that the filter meets for a place of the output."""
-    if kind == "dense":
+    if is_a(layer, ("Dense",)):
         return [(at,) for at in place]
     axes = []
     for axis, start in enumerate(place):
         size, window = given.shape[axis], layer.kernel_size[axis]
         stride, dilation = layer.strides[axis], layer.dilation_rate[axis]
-        reached = range(0, window * dilation, dilation)
-        if kind == "transposed":
-            before = cut_before(layer, axis, size, shape[axis])
+        if is_a(layer, TRANSPOSED):
+            end = start + cut_before(layer, axis, size, shape[axis])
             # o = i·S + k·D - before
-            met = (divmod(start + before - tap, stride) for tap in reached)
+            met = (divmod(end - tap * dilation, stride) for tap in range(window))
             taps = (i if not rest and 0 <= i < size else None for i, rest in met)
         else:
             placed = output_size(size, window, stride, layer.padding, dilation)
-            taps = (start * stride - placed.before + tap for tap in reached)
+            taps = placed.windows[start]
         axes.append(tuple(taps))
     return axes
 
@@ -373,20 +344,27 @@ def _met(given, rows, columns) -> tuple[np.ndarray, np.ndarray]:
     return patch, inside
 
 
-def _kernel(layer, kind) -> np.ndarray:
+def _kernel(layer) -> np.ndarray:
     """All filters of a layer, (height, width, channels that each sees, filters)."""
-    if kind == "separable":
-        deep = numbers(layer.depthwise_kernel)  # (height, width, channels, m)
-        point = numbers(layer.pointwise_kernel)[0, 0]  # (channels·m, filters)
-        return np.einsum("hwcm,cmf->hwcf", deep, point.reshape(*deep.shape[2:], -1))
-    kernel = numbers(layer.kernel)
-    if kind == "dense":
-        return kernel[None, None]
-    if kind == "transposed":  # kept by Keras as (height, width, filters, channels)
-        return np.swapaxes(kernel, 2, 3)
-    if kind == "depthwise":
-        return kernel.reshape(*kernel.shape[:2], 1, -1)
-    return kernel
+    if not is_a(layer, ("SeparableConv2D",)):
+        return arranged(layer, layer.kernel)
+    deep = numbers(layer.depthwise_kernel)  # (height, width, channels, m)
+    point = numbers(layer.pointwise_kernel)[0, 0]  # (channels·m, filters)
+    return np.einsum("hwcm,cmf->hwcf", deep, point.reshape(*deep.shape[2:], -1))
+
+
+def arranged(layer, kernel) -> np.ndarray:
+    """Arrange a layer's kernel as (height, width, channels that each sees, filters)."""
+    from keras import layers
+
+    weights = numbers(kernel)
+    if weights.ndim == 2:
+        return weights[None, None]
+    if isinstance(layer, layers.Conv2DTranspose):
+        return np.swapaxes(weights, 2, 3)
+    if isinstance(layer, layers.DepthwiseConv2D | layers.SeparableConv2D):
+        return weights.reshape(*weights.shape[:2], 1, -1)
+    return weights
 
 
 def _activation(layer) -> str | None:

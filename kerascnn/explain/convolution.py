@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.arithmetic import OutputSize, output_size
-from kerascnn.explain.cell import product_lines
+from kerascnn.explain.cell import drawn_channels, product_lines
 from kerascnn.plotting import style
 from kerascnn.plotting.style import exact, number, place
-
-_STRONGEST = 3  # channels that are drawn of more
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +133,10 @@ class Slide:
     def __str__(self) -> str:
         height, width, channels = self.image.shape
         tall, wide, _, count = self.filters.shape
-        filters = "filter" if count == 1 else "filters"
         lines = [
-            f"{count} {filters} of {tall}×{wide}×{channels} over {height}×{width}×"
-            f"{channels}: {len(self.steps):,} steps of {tall * wide * channels} "
-            "products",
+            f"{count} filter{'s' * (count > 1)} of {tall}×{wide}×{channels} over "
+            f"{height}×{width}×{channels}: {len(self.steps):,} steps of "
+            f"{tall * wide * channels} products",
             f"size of a map: rows {self.rows}; columns {self.columns}",
             "the first step:",
             str(self.steps[0]),
@@ -158,16 +155,17 @@ class Slide:
 
     def to_dict(self) -> dict:
         """Return sizes, first step and maps as values that JSON can hold."""
-        first = self.steps[0]
-        arrays = {"window": first.window, "filter": first.weights}
-        arrays["products"] = first.products
-        numbers = {"sum": first.total, "bias": first.bias, "output": first.output}
-        return {
-            "rows": str(self.rows),
-            "columns": str(self.columns),
-            "first": {**{k: v.tolist() for k, v in arrays.items()}, **numbers},
-            "maps": self.output.tolist(),
+        step = self.steps[0]
+        first = {
+            "window": step.window.tolist(),
+            "filter": step.weights.tolist(),
+            "products": step.products.tolist(),
+            "sum": step.total,
+            "bias": step.bias,
+            "output": step.output,
         }
+        sizes = {"rows": str(self.rows), "columns": str(self.columns)}
+        return {**sizes, "first": first, "maps": self.output.tolist()}
 
     def plot(self, path=None, *, step: int = 0, channel=None, inverted: bool = False):
         """Draw one step: the window on the image, the products, the map so far.
@@ -181,49 +179,33 @@ class Slide:
 
         Returns a matplotlib Figure.
         """
-        shown = self._channels(step) if channel is None else [channel]
-        figure = self._figure(shown)
-        self._draw(figure, step % len(self.steps), shown, inverted)
+        shown = [channel]
+        if channel is None:
+            shown = drawn_channels(self.steps[step].products)
+        figure = self._draw(step % len(self.steps), shown, inverted)
         style.save(figure, path, f"{self.steps[step]}")
         return figure
 
-    def _channels(self, step: int) -> list[int]:
-        count = self.image.shape[-1]
-        if count <= _STRONGEST:
-            return list(range(count))
-        sums = np.abs(self.steps[step].products.sum((0, 1)))
-        return [int(c) for c in np.argsort(-sums, kind="stable")[:_STRONGEST]]
-
-    def _figure(self, shown, **options):
-        from matplotlib.figure import Figure
-
-        return Figure(figsize=(11, 1.2 + 2 * max(len(shown), 1.5)), **options)
-
-    def _draw(self, figure, index: int, shown, inverted, numbers=True) -> None:
+    def _draw(self, index: int, shown, inverted, numbers=True, **options):
         step = self.steps[index]
         # Places that are fixed: a layout that is worked out costs more than all else,
         # frame by frame.
+        high = 1.2 + 2 * max(len(shown), 1.5)
+        figure = style.canvas(11, high, layout=None, **options)
         taps, count = 1.4 if max(self.filters.shape[:2]) > 3 else 1.1, len(shown)
         widths = (1.8, taps, taps, taps, 0.1, 1.7)
         sides = {"left": 0.05, "right": 0.94, "top": 0.88, "bottom": 0.09}
         areas = figure.add_gridspec(count, 6, width_ratios=widths, wspace=0.15, **sides)
         channels = self.image.shape[-1]
-        names = style.CHANNELS.get(channels) or [
-            f"channel {c}" for c in range(channels)
-        ]
+        names = style.channel_names(channels)
         axes, image, title = figure.add_subplot(areas[:, 0]), self.image, "image"
-        if (
-            channels not in style.CHANNELS
-        ):  # a map, from its least to its greatest value
+        if channels not in style.CHANNELS:  # a map, from its least to its greatest
             title = names[shown[0]]
             image = image[..., shown[:1]] - image[..., shown[0]].min()
             image = image / (image.max() or 1.0)
         self._draw_window(axes, image, f"{title} and window", step, inverted)
-        parts = {
-            "window": step.window,
-            "filter": step.weights,
-            "product": step.products,
-        }
+        parts = {"window": step.window, "filter": step.weights}
+        parts["product"] = step.products
         for column, (title, values) in enumerate(parts.items(), start=1):
             limit = float(np.abs(values).max()) or 1.0
             for line, c in enumerate(shown):
@@ -231,16 +213,11 @@ class Slide:
                 if title == "product" and channels > 1:
                     text += f": {number(values[..., c].sum())}"
                 axes = figure.add_subplot(areas[line, column])
-                matrix = values[..., c]
-                style.draw_matrix(axes, matrix, text, limit=limit, numbers=False)
-                if numbers and max(matrix.shape) <= 9:
-                    size = 8 if max(matrix.shape) <= 5 else 5.5
-                    style.draw_numbers(axes, matrix, size=size, form=_short)
+                style.draw_matrix(axes, values[..., c], text, limit, _short, numbers)
         note = "window · filter = product, place by place"
         if rest := channels - len(shown):
-            others = step.total - step.products[..., shown].sum()
-            note += f"; the products of the other {rest} channels sum to "
-            note += number(others)
+            others = number(step.total - step.products[..., shown].sum())
+            note += f"; the products of the other {rest} channels sum to {others}"
         figure.text(0.5, 0.02, note, ha="center", size=9)
         self._draw_map(figure.add_subplot(areas[:, 5]), step, index)
         text = f"step {index + 1} of {len(self.steps)}: the products sum to "
@@ -250,31 +227,25 @@ class Slide:
         if self.relu:
             text += f", after ReLU: {number(step.output)}"
         figure.suptitle(text)
+        return figure
 
     def _draw_window(self, axes, image, title, step, inverted) -> None:
         height, width, _ = self.padded.shape
         top, left = -self.rows.before, -self.columns.before
         # The zeros of the padding are grey, whatever the image makes of a zero.
-        grey = "gray_r" if inverted else "gray"
-        style.draw_image(axes, image, title, grey=grey)
+        style.draw_image(axes, image, title, grey="gray_r" if inverted else "gray")
         axes.set_facecolor("#BBBBBB")
         axes.set_xlim(left - 0.5, left + width - 0.5)
         axes.set_ylim(top + height - 0.5, top - 0.5)
         if max(image.shape[:2]) <= 9 and self.image.shape[-1] == 1:
             tones = self.image[..., 0]
-            middle = (tones.max() + tones.min()) / 2
-
-            def colour(row, column):
-                bright = (tones[row, column] > middle) != inverted
-                return "black" if bright else "white"
-
-            style.draw_numbers(axes, tones, size=8, colours=colour)
+            bright = (tones > (tones.max() + tones.min()) / 2) != inverted
+            style.draw_numbers(axes, tones, 8, bright=bright)
         taps, gap = self.filters.shape[:2], step.dilation
-        if gap == 1:
-            style.rectangle(axes, step.top, step.left, *taps)
-            return
-        for i, j in np.ndindex(*taps):
-            style.rectangle(axes, step.top + i * gap, step.left + j * gap, 1, 1)
+        # With dilation each tap has a frame of its own.
+        for i, j in np.ndindex(*taps) if gap > 1 else [(0, 0)]:
+            size = (1, 1) if gap > 1 else taps
+            style.rectangle(axes, step.top + i * gap, step.left + j * gap, *size)
 
     def _draw_map(self, axes, step, index: int) -> None:
         values = self.output[..., step.filter]
@@ -286,15 +257,13 @@ class Slide:
         scale = {"cmap": style.SEQUENTIAL, "vmin": low, "vmax": high}
         axes.imshow(values, alpha=0.15, **scale)  # what is still to come
         shown = axes.imshow(np.ma.masked_where(~seen, values), **scale)
-        for i, j in np.argwhere(seen & (max(rows, columns) <= 9)):
-            colour = "black" if values[i, j] > (low + high) / 2 else "white"
-            look = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
-            axes.text(j, i, number(values[i, j]), **look)
+        if max(rows, columns) <= 9:
+            bright = values > (low + high) / 2
+            style.draw_numbers(axes, values, 8, bright=bright, shown=seen)
         style.rectangle(axes, step.row, step.column, 1, 1)
-        axes.set_title(f"map {step.filter}" + (", after ReLU" if self.relu else ""))
         style.whole_ticks(axes)
-        axes.set_xlabel("column of the map")
-        axes.set_ylabel("row of the map")
+        title = f"map {step.filter}{', after ReLU' if self.relu else ''}"
+        axes.set(title=title, xlabel="column of the map", ylabel="row of the map")
         axes.figure.colorbar(shown, ax=axes, shrink=0.6, label="value")
 
     def animate(
@@ -327,19 +296,17 @@ class Slide:
         chosen = np.unique(np.linspace(0, count - 1, min(count, most)).round())
         # More numbers could not be read at the size of a frame, and take their time.
         few = self.filters[..., 0].size <= 27
-        shown = self._channels(self.strongest())  # the same in all frames
+        # The same channels in all frames.
+        shown = drawn_channels(self.steps[self.strongest()].products)
         frames = []
         for index in chosen.astype(int):
-            figure = self._figure(shown, dpi=80)
+            figure = self._draw(int(index), shown, inverted, few, dpi=80)
             canvas = FigureCanvasAgg(figure)
-            self._draw(figure, int(index), shown, inverted, few)
             canvas.draw()
             frame = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
             frames.append(frame.quantize(256))
-        duration = round(1000 * seconds)
-        frames[0].save(
-            path, save_all=True, append_images=frames[1:], duration=duration, loop=0
-        )
+        more = {"append_images": frames[1:], "duration": round(1000 * seconds)}
+        frames[0].save(path, save_all=True, loop=0, **more)
         return path
 
 

@@ -51,22 +51,19 @@ class Embedding:
         ]
         near, deep = self.neighbours(self.points), self.neighbours(self.features)
         rows = []
-        for label, own in self._classes():
-            x, y = self.points[own].mean(0)
-            row = {"label": label, "images": int(own.sum()), "x": float(x)}
-            row |= {"y": float(y), "near": 100 * float(near[own].mean())}
+        for _, label, own in self._classes():
+            x, y = map(float, self.points[own].mean(0))
+            row = {"label": label, "images": int(own.sum()), "x": x, "y": y}
+            row["near"] = 100 * float(near[own].mean())
             rows.append({**row, "deep": 100 * float(deep[own].mean())})
-        title = (
-            f"{self.title}: {self.features.shape[1]} features ({self.layer}) as points "
-            f"by {self.method}"
-        )
-        return Table(columns, rows, title=title, notes=[self.note])
+        title = f"{self.title}: {self.features.shape[1]} features ({self.layer}) as "
+        return Table(columns, rows, f"{title}points by {self.method}", [self.note])
 
     def _classes(self):
-        """Each class that has images: its name, and which they are."""
+        """Each class that has images: its number, its name, and which they are."""
         for k, label in enumerate(self.labels):
             if (own := self.classes == k).any():
-                yield label, own
+                yield k, label, own
 
     def __str__(self) -> str:
         return str(self.table)
@@ -86,23 +83,14 @@ class Embedding:
         """Draw the points, a colour and a marker for each class."""
         figure = style.canvas(9.5, 7)
         axes = figure.subplots()
-        for label, own in self._classes():
-            k = self.labels.index(label)
-            axes.scatter(
-                *self.points[own].T,
-                s=22,
-                marker=_MARKERS[k % len(_MARKERS)],
-                color=CYCLE[k % len(CYCLE)],
-                edgecolors="#333333",
-                linewidths=0.3,
-                alpha=0.8,
-                label=label,
-            )
+        look = {"s": 22, "alpha": 0.8, "edgecolors": "#333333", "linewidths": 0.3}
+        for k, label, own in self._classes():
+            look |= {"marker": _MARKERS[k % len(_MARKERS)], "label": label}
+            axes.scatter(*self.points[own].T, c=CYCLE[k % len(CYCLE)], **look)
         axes.set_xlabel(f"{self.method}, first dimension (no unit)")
         axes.set_ylabel(f"{self.method}, second dimension (no unit)")
-        axes.set_title(
-            f"{self.title}\n{self.layer}; {self.note}", fontsize=10, wrap=True
-        )
+        title = f"{self.title}\n{self.layer}; {self.note}"
+        axes.set_title(title, fontsize=10, wrap=True)
         if len(self.labels) <= 30:
             figure.legend(loc="outside right center", frameon=False, title="class")
         return figure
@@ -146,11 +134,9 @@ def embedding(
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(found.y))[:count])
     x, classes = np.asarray(found.x)[chosen], np.asarray(found.y)[chosen]
-    parts, name = [], ""
-    for start in range(0, count, _BATCH):
-        some, name = _features(model, x[start : start + _BATCH], layer)
-        parts.append(some)
-    features = np.concatenate(parts)
+    starts = range(0, count, _BATCH)
+    found = [_features(model, x[start : start + _BATCH], layer) for start in starts]
+    features, name = np.concatenate([part for part, _ in found]), found[0][1]
     points, word, note = _laid_out(features, method, seed)
     names = tuple(labels or own or map(str, range(int(classes.max()) + 1)))
     title = f"{model.name} on {count} images of {title}"
@@ -177,28 +163,23 @@ def _features(model, x, layer) -> tuple[np.ndarray, str]:
 
 def _laid_out(features, method, seed) -> tuple[np.ndarray, str, str]:
     """Points (N, 2), the method, and a line about it."""
-    known = method != "pca" and importlib.util.find_spec("sklearn") is not None
-    if method == "tsne" and not known:
+    if method != "pca" and importlib.util.find_spec("sklearn") is not None:
+        from sklearn.manifold import TSNE
+
+        near = float(min(30, (len(features) - 1) / 3))
+        tsne = TSNE(perplexity=near, init="pca", random_state=seed)
+        note = f"t-SNE of scikit-learn, perplexity {near:g}: near points are alike; "
+        note += "distances between groups mean little"
+        return tsne.fit_transform(features).astype(np.float32), "t-SNE", note
+    if method == "tsne":
         raise ImportError(
             "t-SNE needs scikit-learn: pip install 'kerascnn[explain]', or "
             'method="pca"'
         )
-    if not known:
-        why = (
-            "" if method == "pca" else ", as scikit-learn (for t-SNE) is not installed"
-        )
-        points, share = principal_components(features)
-        note = f"PCA{why}: {100 * share:.0f} % of the variance is in the two dimensions"
-        return points, "PCA", note
-    from sklearn.manifold import TSNE
-
-    near = float(min(30, (len(features) - 1) / 3))
-    tsne = TSNE(perplexity=near, init="pca", random_state=seed)
-    note = (
-        f"t-SNE of scikit-learn, perplexity {near:g}: near points are alike; "
-        "distances between groups mean little"
-    )
-    return tsne.fit_transform(features).astype(np.float32), "t-SNE", note
+    points, share = principal_components(features)
+    why = "" if method == "pca" else ", as scikit-learn (for t-SNE) is not installed"
+    note = f"PCA{why}: {100 * share:.0f} % of the variance is in the two dimensions"
+    return points, "PCA", note
 
 
 def principal_components(features) -> tuple[np.ndarray, float]:
@@ -212,8 +193,8 @@ def principal_components(features) -> tuple[np.ndarray, float]:
     directions = directions[:2]
     signs = [np.sign(d[np.abs(d).argmax()]) or 1.0 for d in directions]
     points = centred @ (directions * np.array(signs)[:, None]).T
-    if points.shape[1] < 2:  # one feature: it is a line
-        points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+    # Of one feature it is a line.
+    points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
     total = float((lengths**2).sum())
     share = float((lengths[:2] ** 2).sum()) / total if total else 1.0
     return points.astype(np.float32), share

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kerascnn.explain.recording import numbers
+from kerascnn.explain.cell import arranged
 from kerascnn.graph import find_layer, functional, trace
 from kerascnn.plotting import style
 from kerascnn.plotting.style import number, shape_text
@@ -12,6 +12,9 @@ from kerascnn.tables import Column, Table
 
 _LISTED = 12
 _KERNELS = ("kernel", "depthwise_kernel")
+_DEPTHWISE = "depthwise: each channel has filters of its own, one after the other"
+_NOTES = {"DepthwiseConv2D": _DEPTHWISE, "SeparableConv2D": _DEPTHWISE}
+_NOTES["Conv2DTranspose"] = "a transposed convolution's filters"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +47,9 @@ class Filters:
         ]
         rows = []
         for k, norm in enumerate(self.norms):
-            weights = self.filters[..., k]
-            row = {"filter": k, "norm": float(norm), "least": float(weights.min())}
-            row |= {"mean": float(weights.mean()), "greatest": float(weights.max())}
-            rows.append({**row, "channel": self.channel(k)})
+            ends = style.extent(self.filters[..., k])
+            row = {"filter": k, "norm": float(norm), **ends, "channel": self.channel(k)}
+            rows.append(row)
         *shape, count = self.filters.shape
         title = (
             f"{self.layer} ({self.kind}) of {self.model}: {count} filters of "
@@ -66,8 +68,7 @@ class Filters:
             lines.append(f"… and {more} more")
         height, width, channels, _ = self.filters.shape
         if max(height, width) <= 9:
-            some = range(channels) if channels <= 4 else [self.channel(0)]
-            for c in some:
+            for c in range(channels) if channels <= 4 else [self.channel(0)]:
                 lines.append(f"filter 0, channel {c}:")
                 lines.append(style.matrix_text(self.filters[..., c, 0]))
         return "\n".join(lines)
@@ -101,19 +102,17 @@ class Filters:
             most: the most filters to draw.
         """
         *shape, count = self.filters.shape
-        cells = [self._tile(k) for k in range(min(count, most))]
-        rows, columns = style.grid(len(cells))
-        figure = style.canvas(1.6 + 1.2 * columns, 1.5 + 1.35 * rows)
+        rows = style.in_rows([self._tile(k) for k in range(min(count, most))])
+        figure = style.canvas(1.6 + 1.2 * len(rows[0]), 1.5 + 1.35 * len(rows))
         axes = figure.subplots()
         limit = float(np.abs(self.filters).max()) or 1.0
-        lines = [cells[i * columns : (i + 1) * columns] for i in range(rows)]
-        drawn = style.tiles(axes, lines, cmap=style.DIVERGING, vmin=-limit, vmax=limit)
+        drawn = style.tiles(axes, rows, cmap=style.DIVERGING, vmin=-limit, vmax=limit)
         what = "; red, green and blue weights as a colour, grey is 0"
         if shape[-1] != 3:
             figure.colorbar(drawn, ax=axes, label="weight", shrink=0.8)
-            one = shape[-1] == 1
-            what = "" if one else "; each by the channel where it is longest"
-        some = f"the first {len(cells)} of " if len(cells) < count else ""
+            several = shape[-1] > 1
+            what = "; each by the channel where it is longest" if several else ""
+        some = f"the first {most} of " if most < count else ""
         figure.suptitle(
             f"{self.layer} of {self.model}: {some}{count} filters of "
             f"{shape_text(shape)}{what}",
@@ -135,22 +134,27 @@ def filters(model, layer=None) -> Filters:
         ValueError: there is no such layer, or it has no filters.
     """
     layers = _layers(model)
-    able = {name: found for name, found in layers.items() if _kernel(found) is not None}
-    if not able:
+    kernels = {n: k for n, x in layers.items() if (k := _kernel(x)) is not None}
+    if not kernels:
         raise ValueError(f"{model.name} has no layer with filters")
     if layer is None:
-        layer = next(iter(able))
+        layer = next(iter(kernels))
     elif not isinstance(layer, str):
         layer = next((n for n, x in layers.items() if x is layer), layer.name)
     name = find_layer(layer, layers)
-    found, kernel = layers[name], _kernel(layers[name])
-    if kernel is None:
-        raise ValueError(
-            f"{name} ({type(found).__name__}) has no filters; those that have: "
-            f"{', '.join(able)}"
-        )
-    weights, note = _arranged(model, found, kernel)
-    return Filters(model.name, name, type(found).__name__, weights, note)
+    found, kind = layers[name], type(layers[name]).__name__
+    if name not in kernels:
+        able = ", ".join(kernels)
+        raise ValueError(f"{name} ({kind}) has no filters; those that have: {able}")
+    weights, note = arranged(found, kernels[name]), _NOTES.get(kind, "")
+    if len(kernels[name].shape) == 2:
+        shape = _flattened(model, found)
+        note = "a dense layer: each unit's weights, one channel each"
+        if shape and np.prod(shape) == weights.shape[2]:
+            weights = weights.reshape(*shape, -1)
+            note = f"each unit's weights as the {shape_text(shape)} map that was "
+            note += "flattened"
+    return Filters(model.name, name, kind, weights, note)
 
 
 def _layers(model) -> dict:
@@ -177,32 +181,12 @@ def _kernel(layer):
     return next(known, None)
 
 
-def _arranged(model, layer, kernel):
-    """Filters as (height, width, channels, filters), and what was done for it."""
-    import keras
-
-    weights, own = numbers(kernel), keras.layers
-    if isinstance(layer, own.Conv2DTranspose):
-        return np.swapaxes(weights, 2, 3), "a transposed convolution's filters"
-    if isinstance(layer, (own.DepthwiseConv2D, own.SeparableConv2D)):
-        note = "depthwise: each channel has filters of its own, one after the other"
-        return weights.reshape(*weights.shape[:2], 1, -1), note
-    if weights.ndim == 4:
-        return weights, ""
-    shape = _flattened(model, layer)
-    if shape and np.prod(shape) == len(weights):
-        note = f"each unit's weights as the {shape_text(shape)} map that was flattened"
-        return weights.reshape(*shape, -1), note
-    return weights[None, None], "a dense layer: each unit's weights, one channel each"
-
-
 def _flattened(model, layer) -> tuple[int, ...] | None:
     """The shape (H, W, C) that was flattened before a dense layer, if one was."""
     graph = trace(model)
-    if graph is None:
-        return None
-    makers = {id(x): call for call in graph.calls for x in call.outputs}
-    call = next((c for c in graph.calls if c.operation is layer), None)
+    calls = graph.calls if graph else ()
+    makers = {id(x): call for call in calls for x in call.outputs}
+    call = next((c for c in calls if c.operation is layer), None)
     while call is not None and call.inputs:
         call = makers.get(id(call.inputs[0]))
         kind = type(call and call.operation).__name__
@@ -210,5 +194,5 @@ def _flattened(model, layer) -> tuple[int, ...] | None:
             shape = tuple(call.inputs[0].shape[1:])
             return shape if len(shape) == 3 and None not in shape else None
         if "Dropout" not in kind and kind not in ("Activation", "Identity"):
-            return None
+            break
     return None

@@ -1,25 +1,15 @@
 """What in an image an answer depends on: Grad-CAM, saliency and occlusion."""
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from kerascnn.explain.recording import (
-    Recording,
-    batch,
-    gradient,
-    last_maps,
-    logits,
-    numbers,
-    prepared,
-    record,
-    shown_image,
-)
-from kerascnn.heads import Head
-from kerascnn.heads import head as find_head
+from kerascnn.explain import recording
+from kerascnn.heads import head
 from kerascnn.plotting import style
 from kerascnn.plotting.style import number
+from kerascnn.prediction import ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +34,8 @@ class Heatmap:
         """The map divided by its greatest absolute value; all 0 where that is 0."""
         return self.heat / (float(np.abs(self.heat).max()) or 1.0)
 
-    def _head(self) -> str:
+    @property
+    def _title(self) -> str:
         where = f", layer {self.layer}" if self.layer else ""
         return (
             f"{self.method} of {self.model} for {self.label!r} "
@@ -52,21 +43,18 @@ class Heatmap:
         )
 
     def __str__(self) -> str:
-        lines = [self._head(), f"a value is {self.meaning}"]
+        lines = [self._title, f"a value is {self.meaning}"]
         least, most = self.heat.min(), self.heat.max()
         if not most > 0:
-            lines.append(
-                "nowhere above 0: nothing in the image speaks for this class"
-                if self.signed or self.layer
-                else "0 everywhere: the answer does not depend on any pixel"
-            )
+            text = "0 everywhere: the answer does not depend on any pixel"
+            if self.signed or self.layer:
+                text = "nowhere above 0: nothing in the image speaks for this class"
+            lines.append(text)
             if not self.signed:
                 return "\n".join(lines)
         row, column = style.place(self.heat)
-        lines.append(
-            f"from {number(least)} to {number(most)}, the greatest at row {row}, "
-            f"column {column}"
-        )
+        text = f"from {number(least)} to {number(most)}, the greatest at row {row}, "
+        lines.append(f"{text}column {column}")
         if most > 0:
             half = self.heat >= most / 2
             rows, columns = np.nonzero(half)
@@ -95,45 +83,51 @@ class Heatmap:
         most = float(np.abs(self.heat).max()) or 1.0
         scale = {"cmap": style.SEQUENTIAL, "vmin": 0.0, "vmax": most}
         if self.signed and self.heat.min() < 0:
-            scale = {"cmap": style.DIVERGING, "vmin": -most, "vmax": most}
+            scale |= {"cmap": style.DIVERGING, "vmin": -most}
         shown = second.imshow(self.heat, interpolation="nearest", **scale)
         figure.colorbar(shown, ax=second, label=self.meaning, shrink=0.85)
-        # Grey below, so that colour is the map's alone.
         below = style.picture(self.image)
-        below = below if below.ndim == 2 else below[..., :3] @ (0.299, 0.587, 0.114)
+        if below.ndim == 3:  # grey, so that colour is the map's alone
+            below = below[..., :3] @ (0.299, 0.587, 0.114)
         third.imshow(below, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         # The picture shows through where the map is near 0.
         alpha = 0.8 * np.abs(self.scaled)
         third.imshow(self.heat, alpha=alpha, interpolation="nearest", **scale)
         for axes, title in ((second, self.method), (third, "over the image")):
-            axes.set_title(title)
-            axes.set_xlabel("column (pixels)")
-        figure.suptitle(self._head())
+            axes.set(title=title, xlabel="column (pixels)")
+        figure.suptitle(self._title)
         return figure
 
 
-@dataclass(frozen=True, eq=False)
 class _Question:
-    """A class of a model's answer to one image, which a map is to explain."""
+    """A class of a model's answer to one image, which a map is to explain.
 
-    model: Any
-    image: np.ndarray  # (H, W, C)
-    images: np.ndarray  # (1, H, W, C) as the model takes them
-    seen: Recording
-    head: Head
-    logits: tuple[int, Any] | None  # as `kerascnn.explain.recording.logits` says
-    target: int
-    label: str
-    column: int  # of the class among the probabilities
+    Without two labels, the one unit of a sigmoid is its only class.
+    """
 
-    @property
-    def kind(self) -> str:
-        return "output" if self.logits is None else "logit"
-
-    def probabilities(self, seen: Recording) -> np.ndarray:
-        """Return the probability of the class for each image of a recording."""
-        answers = [numbers(x) for x in seen.graph.outputs]
-        return self.head.probabilities(answers)[:, self.column]
+    def __init__(self, model, image, target, output: int | None, labels):
+        """Run the model on the image; find the class, and where its score is."""
+        self.model, self.image = model, recording.shown_image(image)
+        self.images = recording.prepared(model, image)  # a batch of one
+        self.head = head(model, self.images, output)
+        self.seen = recording.record(model, self.images)
+        answer = self.seen.probabilities(self.head)
+        classes = self.head.units if labels is None else self.head.classes
+        names = [f"class {k}" for k in range(classes)] if labels is None else labels
+        found = ranked(answer[:, -classes:], names)[0]
+        number = found.class_id if target is None else target
+        if isinstance(target, str):
+            number = found.labels.index(target) if target in found.labels else -1
+        if not 0 <= number < classes:
+            named = f" or one of {', '.join(found.labels)}" if labels else ""
+            raise ValueError(
+                f"target is a number below {classes}{named}; received {target!r}"
+            )
+        self.target, self.label = int(number), found.labels[int(number)]
+        self.column = answer.shape[1] - classes + self.target  # of the probabilities
+        self.probability = float(answer[0, self.column])
+        self.logits = recording.logits(self.seen, self.head)
+        self.score = "output" if self.logits is None else "logit"
 
     def gradient(self, images, at: int | None = None) -> np.ndarray:
         """Differentiate the class's score by images, or by the output of a call.
@@ -153,68 +147,21 @@ class _Question:
                 found = keras.ops.reshape(given, found.shape)
             return found[:, 0 if single else self.column]
 
-        kept = getattr(fused, "activation", None)
-        try:
+        with contextlib.ExitStack() as after:
             if fused is not None:
+                after.callback(setattr, fused, "activation", fused.activation)
                 fused.activation = keras.activations.linear
-            slopes = gradient(self.model, images, scores, at=at)
-        finally:
-            if fused is not None:
-                fused.activation = kept
+            slopes = recording.gradient(self.model, images, scores, at=at)
         if self.seen.channels_first and slopes.ndim == 4:
             slopes = np.moveaxis(slopes, 1, -1)
         # One unit speaks for class 1, and against class 0.
         return -slopes if single and self.column == 0 else slopes
 
     def heatmap(self, method: str, meaning: str, heat, **more) -> Heatmap:
-        return Heatmap(
-            method=method,
-            model=self.model.name,
-            image=self.image,
-            heat=heat,
-            meaning=meaning,
-            target=self.target,
-            label=self.label,
-            probability=float(self.probabilities(self.seen)[0]),
-            **{"score": self.kind, **more},
-        )
-
-
-def _ask(model, image, target, output: int | None, labels) -> _Question:
-    """Run a model on one image; find the class to explain, and where its score is.
-
-    Without two labels, the one unit of a sigmoid is its only class.
-    """
-    images = prepared(model, image)
-    own = find_head(model, images, output)
-    labels = [str(name) for name in labels] if labels is not None else None
-    classes = own.units if labels is None else own.classes
-    if labels is not None and len(labels) != classes:
-        raise ValueError(
-            f"the model has {classes} classes; received {len(labels)} labels"
-        )
-    seen = record(model, images)
-    answer = own.probabilities([numbers(x) for x in seen.graph.outputs])[0, -classes:]
-    number = int(answer.argmax()) if target is None else target
-    if isinstance(target, str):
-        number = labels.index(target) if labels and target in labels else -1
-    if not 0 <= number < classes:
-        named = f" or one of {', '.join(labels)}" if labels else ""
-        raise ValueError(
-            f"target is a number below {classes}{named}; received {target!r}"
-        )
-    number = int(number)
-    return _Question(
-        model,
-        shown_image(image),
-        images,
-        seen,
-        own,
-        logits(seen, own),
-        number,
-        labels[number] if labels else f"class {number}",
-        own.classes - classes + number,
-    )
+        names = ("image", "target", "label", "probability", "score")
+        own = {name: getattr(self, name) for name in names}
+        found = {"method": method, "meaning": meaning, "heat": heat, **own, **more}
+        return Heatmap(model=self.model.name, **found)
 
 
 def gradcam(
@@ -249,21 +196,17 @@ def gradcam(
     """
     from keras import ops
 
-    question = _ask(model, image, target, output, labels)
-    seen = question.seen
-    position = (
-        last_maps(seen, question.head.index) if layer is None else seen.find(layer)
-    )
+    question = _Question(model, image, target, output, labels)
+    seen, output = question.seen, question.head.index
+    position = recording.last_maps(seen, output) if layer is None else seen.find(layer)
     maps = seen.values(position)
     if maps.ndim != 4:
         raise ValueError(
             f"{seen.names[position]} has outputs of shape {maps.shape[1:]}; Grad-CAM "
             "needs maps (rows, columns, channels)"
         )
-    weights = question.gradient(question.images, position)[0].mean(
-        (0, 1)
-    )  # (channels,)
-    coarse = np.maximum(maps[0] @ weights, 0)  # (rows, columns)
+    slopes = question.gradient(question.images, position)[0]
+    coarse = np.maximum(maps[0] @ slopes.mean((0, 1)), 0)  # (rows, columns)
     heat = ops.image.resize(
         ops.convert_to_tensor(coarse[None, ..., None]),
         question.image.shape[:2],
@@ -272,8 +215,8 @@ def gradcam(
     )
     return question.heatmap(
         "Grad-CAM",
-        f"weighted sum of the maps that raise the {question.kind}",
-        numbers(heat)[0, ..., 0],
+        f"weighted sum of the maps that raise the {question.score}",
+        recording.numbers(heat)[0, ..., 0],
         layer=seen.names[position],
         coarse=coarse,
     )
@@ -313,7 +256,7 @@ def saliency(
         raise ValueError(
             f"samples is 1 or more, noise 0 or more; received {samples=}, {noise=}"
         )
-    question = _ask(model, image, target, output, labels)
+    question = _Question(model, image, target, output, labels)
     copies = question.images.astype(np.float32)
     if samples > 1:
         spread = noise * float(copies.max() - copies.min())
@@ -324,7 +267,7 @@ def saliency(
         slopes = slopes[..., None]
     return question.heatmap(
         "saliency" if samples == 1 else f"saliency (mean of {samples})",
-        f"|change of the {question.kind}| for one unit of a pixel",
+        f"|change of the {question.score}| for one unit of a pixel",
         np.abs(slopes).max(-1),
     )
 
@@ -363,7 +306,7 @@ def occlusion(
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks"
     (ECCV 2014, arXiv 1311.2901), section 4.2.
     """
-    shown = shown_image(image)
+    shown = recording.shown_image(image)
     height, width, channels = shown.shape
     size = max(1, min(height, width) // 4) if size is None else size
     if not 1 <= size <= min(height, width):
@@ -373,8 +316,7 @@ def occlusion(
     stride = max(1, size // 4) if stride is None else stride
     if stride < 1:
         raise ValueError(f"stride must be 1 or more; received {stride}")
-    question = _ask(model, image, target, output, labels)
-    whole = question.probabilities(question.seen)[0]
+    question = _Question(model, image, target, output, labels)
     fill = shown.mean((0, 1)) if fill is None else fill
     fill = np.broadcast_to(np.asarray(fill, np.float64), (channels,))
     if np.issubdtype(shown.dtype, np.integer):
@@ -391,8 +333,9 @@ def occlusion(
         hidden = np.repeat(shown[None], len(some), 0)
         for copy, square in zip(hidden, some, strict=True):
             copy[square] = fill
-        answers = question.probabilities(record(model, batch(model, hidden)))
-        drops[first : first + len(some)] = whole - answers
+        seen = recording.record(model, recording.batch(model, hidden))
+        answers = seen.probabilities(question.head)[:, question.column]
+        drops[first : first + len(some)] = question.probability - answers
     total, count = np.zeros((height, width)), np.zeros((height, width))
     for square, drop in zip(places, drops, strict=True):
         total[square] += drop

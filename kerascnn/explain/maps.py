@@ -25,8 +25,7 @@ class ActivationMaps:
     @property
     def strengths(self) -> np.ndarray:
         """Mean absolute value of each map, (channels,)."""
-        channels = self.maps.shape[-1]
-        return np.abs(self.maps.reshape(-1, channels)).mean(0)
+        return np.abs(self.maps.reshape(-1, self.maps.shape[-1])).mean(0)
 
     @property
     def strongest(self) -> np.ndarray:
@@ -48,23 +47,15 @@ class ActivationMaps:
         ]
         if flat:
             columns = [Column("map", "unit"), Column("mean", "value", number)]
-        rows = []
+        rows, strengths = [], self.strengths
         for k in self.strongest:
             values = self.maps[..., k]
-            rows.append(
-                {
-                    "map": int(k),
-                    "strength": float(self.strengths[k]),
-                    "least": float(values.min()),
-                    "mean": float(values.mean()),
-                    "greatest": float(values.max()),
-                    "at": None if flat else style.place(values),
-                    "zeros": 100 * float((values == 0).mean()),
-                }
-            )
-        return Table(
-            columns, rows, title=f"{self._head()}: {shape_text(self.maps.shape)}"
-        )
+            row = {"map": int(k), "strength": float(strengths[k])}
+            row |= style.extent(values)
+            row["at"] = None if flat else style.place(values)
+            rows.append({**row, "zeros": 100 * float((values == 0).mean())})
+        title = f"{self._head()}: {shape_text(self.maps.shape)}"
+        return Table(columns, rows, title)
 
     def _head(self) -> str:
         return f"{self.layer} ({self.kind}) of {self.model}"
@@ -107,20 +98,17 @@ class ActivationMaps:
             axes.bar(range(len(shown)), self.maps[shown], color=style.BLUE)
             axes.set_xticks(range(len(shown)), [str(k) for k in shown], fontsize=7)
             axes.axhline(0, color="#333333", lw=0.8)
-            axes.set_xlabel("unit")
-            axes.set_ylabel("activation")
+            axes.set(xlabel="unit", ylabel="activation")
             figure.suptitle(f"{self._head()}: {count} units{some}")
             return figure
-        rows, columns = style.grid(len(shown), 6)
-        figure = style.canvas(3.6 + 1.25 * columns, max(3.6, 1.0 + 1.35 * rows))
-        left, right = figure.subfigures(1, 2, width_ratios=(3.2, 1.25 * columns))
+        maps = np.moveaxis(self.maps, -1, 0)[shown]
+        cells = [style.tile(k, values) for k, values in zip(shown, maps, strict=True)]
+        rows = style.in_rows(cells, 6)
+        wide = 1.25 * len(rows[0])
+        figure = style.canvas(3.6 + wide, max(3.6, 1.0 + 1.35 * len(rows)))
+        left, right = figure.subfigures(1, 2, width_ratios=(3.2, wide))
         style.draw_image(left.subplots(), self.image, "image")
-        cells = []
-        for k in shown:
-            ends = (number(f(self.maps[..., k])) for f in (np.min, np.max))
-            cells.append((self.maps[..., k], f"{k}: {' … '.join(ends)}"))
-        lines = [cells[i * columns : (i + 1) * columns] for i in range(rows)]
-        style.tiles(right.subplots(), lines, cmap=style.SEQUENTIAL)
+        style.tiles(right.subplots(), rows, cmap=style.SEQUENTIAL)
         figure.suptitle(
             f"{self._head()}: {count} maps of {shape_text(self.maps.shape[:2])}{some}; "
             "each from its least (dark) to its greatest value",
@@ -145,13 +133,6 @@ def activation_maps(model, image, layer=None) -> ActivationMaps:
     """
     seen = record(model, prepared(model, image))
     position = last_maps(seen) if layer is None else seen.find(layer)
-    values = seen.values(position)[0]
-    if values.ndim not in (1, 3):
-        raise ValueError(
-            f"{seen.names[position]} has outputs of shape {values.shape}; maps are "
-            "(rows, columns, channels), a dense layer's output (units,)"
-        )
-    kind = type(seen.calls[position].operation).__name__
-    return ActivationMaps(
-        model.name, seen.names[position], kind, shown_image(image), values
-    )
+    name, kind = seen.names[position], type(seen.calls[position].operation).__name__
+    values, shown = seen.maps(position), shown_image(image)
+    return ActivationMaps(model.name, name, kind, shown, values)

@@ -165,18 +165,16 @@ def images_of(data, part: str = "test") -> tuple[Images, tuple[str, ...] | None,
                 f"some of them, such as data.{part}.take(1000)"
             )
         return images, data.labels, data.title
-    if isinstance(data, Images):
-        found = data
-    elif isinstance(data, (tuple, list)) and len(data) == 2:
-        found = Pair(np.asarray(data[0]), np.asarray(data[1]).reshape(-1).astype(int))
-    else:
+    if isinstance(data, tuple | list) and len(data) == 2:
+        data = Pair(np.asarray(data[0]), np.asarray(data[1]).reshape(-1).astype(int))
+    if not isinstance(data, Images):
         raise TypeError(
             "data is a kerascnn.Data, a kerascnn.Images, or a pair (x, y); received "
             f"{type(data).__name__}"
         )
-    if not len(found):
+    if not len(data):
         raise ValueError("there are no images; received 0")
-    return found, None, f"{len(found):,} images"
+    return data, None, f"{len(data):,} images"
 
 
 class Pair(Images):
@@ -271,20 +269,13 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
+    look = {"xycoords": "axes fraction", "ha": "center", "va": "top", "fontsize": 7.5}
     for i, (axes, image) in enumerate(zip(grid, images, strict=False)):
         axes.imshow(image.squeeze(), cmap="gray", interpolation="nearest")
         axes.set_title(labels[classes[i]], fontsize=9)
         for line, (name, probabilities) in enumerate(answers.items()):
-            answer = int(np.argmax(probabilities[i]))
-            right = answer == classes[i]
-            axes.annotate(
-                f"{'✓' if right else '✗'} {name}: {labels[answer]} "
-                f"{probabilities[i][answer]:.0%}",
-                (0.5, -0.02 - 0.11 * line),
-                xycoords="axes fraction",
-                ha="center",
-                va="top",
-                fontsize=7.5,
-                color=GREEN if right else VERMILION,
-            )
+            answer, place = int(np.argmax(probabilities[i])), (0.5, -0.02 - 0.11 * line)
+            sign, colour = ("✓", GREEN) if answer == classes[i] else ("✗", VERMILION)
+            text = f"{sign} {name}: {labels[answer]} {probabilities[i][answer]:.0%}"
+            axes.annotate(text, place, color=colour, **look)
     return figure

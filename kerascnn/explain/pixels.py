@@ -37,9 +37,9 @@ class Pixels:
         product = "·".join(map(str, self.image.shape))
         lines = [
             f"an image of {height} rows and {width} columns, {channels} "
-            f"{'channel' if channels == 1 else 'channels'}: {product} = "
-            f"{self.image.size:,} numbers, {self.image.dtype}, from "
-            f"{number(self.image.min())} to {number(self.image.max())}"
+            f"channel{'s' * (channels > 1)}: {product} = {self.image.size:,} numbers, "
+            f"{self.image.dtype}, from {number(self.image.min())} to "
+            f"{number(self.image.max())}"
         ]
         if not self.whole:
             row, column, tall, wide = self.window
@@ -80,20 +80,16 @@ class Pixels:
             tones = np.stack([style.picture(c[..., None]) for c in channels], -1)
         tones = tones[row : row + height, column : column + width]
         extent = (column - 0.5, column + width - 0.5, row + height - 0.5, row - 0.5)
-        small = max(height, width) > 9
-        look = {"ha": "center", "va": "center", "fontsize": 6.5 if small else 8}
+        size = 6.5 if max(height, width) > 9 else 8
         for c, (axes, name) in enumerate(zip(panels[1:], self.names, strict=True)):
             tint, tone = np.array(_TINTS.get(name, (1, 1, 1))), tones[..., c]
             axes.imshow(tone[..., None] * tint, extent=extent, interpolation="nearest")
             # What the eye makes of a colour's brightness (ITU-R BT.709).
-            bright = tone * float(tint @ (0.2126, 0.7152, 0.0722))
-            for i, j in np.ndindex(height, width):
-                colour = "black" if bright[i, j] > 0.5 else "white"
-                text = number(self.shown[i, j, c])
-                axes.text(column + j, row + i, text, color=colour, **look)
+            bright = tone * float(tint @ (0.2126, 0.7152, 0.0722)) > 0.5
+            values = self.shown[..., c]
+            style.draw_numbers(axes, values, size, bright=bright, at=(row, column))
             style.whole_ticks(axes)
-            axes.set_title(name)
-            axes.set_xlabel("column (pixels)")
+            axes.set(title=name, xlabel="column (pixels)")
         panels[1].set_ylabel("row (pixels)")
         figure.suptitle("An image is numbers: one for each pixel and channel")
         return figure
@@ -115,9 +111,8 @@ def pixels(image, *, window=None) -> Pixels:
     image = shown_image(image)
     height, width, channels = image.shape
     if window is None:
-        tall, wide = height, width
-        if max(height, width) > _SIDE:
-            tall, wide = min(8, height), min(8, width)
+        most = 8 if max(height, width) > _SIDE else _SIDE
+        tall, wide = min(most, height), min(most, width)
         window = ((height - tall) // 2, (width - wide) // 2, tall, wide)
     row, column, tall, wide = window = tuple(int(n) for n in window)
     inside = row >= 0 and column >= 0 and tall > 0 and wide > 0
@@ -126,7 +121,4 @@ def pixels(image, *, window=None) -> Pixels:
             f"window is (row, column, height, width) inside of the {height}x{width} "
             f"image; received {window}"
         )
-    names = style.CHANNELS.get(channels) or tuple(
-        f"channel {c}" for c in range(channels)
-    )
-    return Pixels(image, names, window)
+    return Pixels(image, style.channel_names(channels), window)

@@ -28,21 +28,18 @@ class Region:
     def __str__(self) -> str:
         if not self.height:
             return "nothing, only zeros of the padding"
-        text = (
-            f"rows {self.rows[0]} to {self.rows[1]}, "
-            f"columns {self.columns[0]} to {self.columns[1]} "
-            f"({self.height}×{self.width} pixels)"
-        )
+        rows, columns = (f"{a} to {b}" for a, b in (self.rows, self.columns))
+        text = f"rows {rows}, columns {columns} ({self.height}×{self.width} pixels)"
         return text if self.exact else f"at most {text}"
 
 
 def region(recording: Recording, position: int, row: int, column: int) -> Region | None:
     """Find the pixels that one place of a call's output depends on.
 
-    The places that are read are followed back to the images, call by call; where
-    branches meet, the region spans them all. Places outside of a feature map are the
-    zeros of a padding, which depend on nothing. For an output without places, as of a
-    dense layer, any row and column will do. None for a subclassed model.
+    Followed back to the images, call by call; where branches meet, the region spans
+    them all. Places outside of a feature map are the zeros of a padding, which depend
+    on nothing. For an output without places, as of a dense layer, any row and column
+    will do. None for a subclassed model.
     """
     if not recording.connected:
         return None
@@ -67,11 +64,9 @@ def region(recording: Recording, position: int, row: int, column: int) -> Region
 
 
 def _joined(entries):
-    several = zip(*(places for places, _ in entries), strict=True)
-    return (
-        tuple(set().union(*sets) for sets in several),
-        all(exact for _, exact in entries),
-    )
+    places, exact = zip(*entries, strict=True)
+    union = tuple(set().union(*sets) for sets in zip(*places, strict=True))
+    return union, all(exact)
 
 
 def _whole(recording, tensor) -> tuple[set[int], ...]:

@@ -12,13 +12,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from kerascnn.costs import computes_as_keras, weighted
-from kerascnn.graph import Call, Graph, find_layer, functional
+from kerascnn.graph import Call, Graph, find_layer, functional, leading_to
 from kerascnn.heads import Head
+from kerascnn.receptive_field import sizes
+from kerascnn.training.initialization import fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +61,23 @@ class Recording:
 
         A layer may hand on what it was given; so it is the first that gave it.
         """
-        for position, call in enumerate(self.calls):
-            if any(x is tensor for x in call.outputs):
-                return position
-        return -1
+        makes = (any(x is tensor for x in call.outputs) for call in self.calls)
+        return next((i for i, made in enumerate(makes) if made), -1)
 
     def values(self, position: int) -> np.ndarray:
         """Return the (first) output of a call: float32 (N, …, channels)."""
         return self.array(self.calls[position].outputs[0])
+
+    def maps(self, position: int) -> np.ndarray:
+        """Return what a call gives for the first image: (H, W, channels), (units,)."""
+        values = self.values(position)[0]
+        if values.ndim not in (1, 3):
+            raise ValueError(
+                f"{self.names[position]} has outputs of shape {values.shape}; those of "
+                "feature maps are (rows, columns, channels), those of a dense layer "
+                "(units,)"
+            )
+        return values
 
     def array(self, tensor) -> np.ndarray:
         """Return a tensor of the model as float32 (N, …, channels)."""
@@ -81,17 +93,12 @@ class Recording:
         """
         if not self.connected:
             return list(range(len(self.calls)))
-        makers: dict[int, int] = {}
-        for position, call in enumerate(self.calls):
-            for x in call.outputs:
-                makers.setdefault(id(x), position)
-        found, queue = set(), [self.graph.outputs[output]]
-        while queue:
-            position = makers.get(id(queue.pop()), -1)
-            if position >= 0 and position not in found:
-                found.add(position)
-                queue.extend(self.calls[position].inputs)
-        return sorted(found)
+        way = {id(c) for c in leading_to(self.graph, self.graph.outputs[output])}
+        return [i for i, call in enumerate(self.calls) if id(call) in way]
+
+    def probabilities(self, head: Head) -> np.ndarray:
+        """Return the probabilities (N, classes) that a head of the model gives."""
+        return head.probabilities([numbers(x) for x in self.graph.outputs])
 
 
 def numbers(tensor) -> np.ndarray:
@@ -139,9 +146,9 @@ def batch(model, images) -> np.ndarray:
     own = tuple(graph.inputs[0].shape[1:])
     if len(own) == 2 and images.shape[-1] == 1:  # no axis for the one channel
         images = images[..., 0]
-    if _channels_first(model) and not _agree(images.shape[1:], own):
+    if _channels_first(model) and not fits(own, images.shape[1:]):
         images = np.moveaxis(images, -1, 1)
-    if not _agree(images.shape[1:], own):
+    if not fits(own, images.shape[1:]):
         wanted, given = (
             "x".join("?" if n is None else str(n) for n in shape)
             for shape in (own, images.shape[1:])
@@ -151,12 +158,6 @@ def batch(model, images) -> np.ndarray:
             "(kerascnn.data.read_image(file, size) brings an image to a size)"
         )
     return images.astype(str(graph.inputs[0].dtype))
-
-
-def _agree(shape, own) -> bool:
-    return len(shape) == len(own) and all(
-        o in (None, s) for s, o in zip(shape, own, strict=True)
-    )
 
 
 def _channels_first(model) -> bool:
@@ -201,9 +202,9 @@ def record(model, images, alter: Callable | None = None) -> Recording:
         outputs = _walk(functional(model), [images], (), visit, nested)
     else:
         with _listening(model, visit):
-            outputs = tree.flatten(model(images, training=False))
+            outputs = model(images, training=False)
     return Recording(
-        Graph((images,), tuple(outputs), tuple(calls), tuple(nested)),
+        Graph((images,), tuple(tree.flatten(outputs)), tuple(calls), tuple(nested)),
         tuple(_names(calls)),
         connected,
         _channels_first(model),
@@ -219,25 +220,23 @@ def _walk(graph, inputs, parents, visit, nested):
     """Run a functional model call by call; returns its outputs."""
     from keras import ops, tree
 
-    def watched(operation):
-        def call(*args, **kwargs):
-            if _walkable(operation):
-                inner = functional(operation)
-                flat = [x for x in tree.flatten((args, kwargs)) if ops.is_tensor(x)]
-                outputs = _walk(inner, flat, (*parents, operation), visit, nested)
-                nested.append(
-                    Call(operation, parents, tuple(flat), tuple(outputs), args)
-                )
-                return tree.pack_sequence_as(inner._outputs_struct, outputs)
-            if "training" in getattr(operation, "_call_context_args", ()):
-                kwargs["training"] = False
-            return visit(operation, parents, (args, kwargs), operation(*args, **kwargs))
-
-        return call
+    def call(operation, *args, **kwargs):
+        if _walkable(operation):
+            flat = tuple(x for x in tree.flatten((args, kwargs)) if ops.is_tensor(x))
+            inner, inside = functional(operation), (*parents, operation)
+            outputs = _walk(inner, flat, inside, visit, nested)
+            made = tuple(tree.flatten(outputs))
+            nested.append(Call(operation, parents, flat, made, args))
+            return outputs
+        if "training" in getattr(operation, "_call_context_args", ()):
+            kwargs["training"] = False
+        return visit(operation, parents, (args, kwargs), operation(*args, **kwargs))
 
     # By this Keras runs the graph itself; see kerascnn.graph, which does the same with
     # shapes alone.
-    return tree.flatten(graph._run_through_graph(list(inputs), operation_fn=watched))
+    return graph._run_through_graph(
+        list(inputs), operation_fn=lambda operation: partial(call, operation)
+    )
 
 
 @contextlib.contextmanager
@@ -252,23 +251,19 @@ def _listening(model, visit) -> Iterator[None]:
         def call(*args, **kwargs):
             parents = tuple(stack)
             stack.append(layer)
-            try:
-                outputs = original(*args, **kwargs)
-            finally:
-                stack.pop()
+            outputs = original(*args, **kwargs)
+            stack.pop()
             return visit(layer, parents, (args, kwargs), outputs)
 
         return call
 
-    try:
+    with contextlib.ExitStack() as after:
         for layer in layers:
             # Past Keras' own attributes, which would take the function for a part of
             # the layer.
             layer.__dict__["call"] = told(layer)
+            after.callback(layer.__dict__.pop, "call")
         yield
-    finally:
-        for layer in layers:
-            layer.__dict__.pop("call", None)
 
 
 def _path(call) -> str:
@@ -286,23 +281,19 @@ def last_maps(seen: Recording, output: int = 0) -> int:
     """Return the position of the last feature maps before an output.
 
     That is the last call after a layer with kernels whose output is (N, H, W, C) of
-    more than one pixel; pooling and what only hands on maps are left out.
-
-    Raises:
-        ValueError: there are none: the network has no feature maps.
+    more than one pixel; pooling and what only hands on maps are left out. ValueError
+    where the network has no feature maps.
     """
     calls = seen.calls
     able = list(
         itertools.dropwhile(lambda i: not weighted(calls[i]), seen.before(output))
     )
     for position in reversed(able):
-        call = calls[position]
-        shape = tuple(call.outputs[0].shape)
-        spatial = shape[2:] if seen.channels_first else shape[1:-1]
-        if len(shape) != 4 or spatial == (1, 1):
+        kind = type(calls[position].operation).__name__
+        if any(word in kind for word in ("Pool", "Dropout", "Softmax")):
             continue
-        kind = type(call.operation).__name__
-        if not any(word in kind for word in ("Pool", "Dropout", "Softmax")):
+        places = sizes(calls[position].outputs[0], seen.channels_first)
+        if len(places) == 2 and places != (1, 1):
             return position
     inside = [seen.names[i] for i in able if _has_convolutions(calls[i].operation)]
     if inside:
@@ -333,10 +324,8 @@ def logits(seen: Recording, head: Head) -> tuple[int, Any] | None:
     import keras
 
     answer = seen.graph.outputs[head.index]
-    position = seen.maker(answer)
-    if head.squash is not None:
-        calls = [i for i, c in enumerate(seen.calls) if c.operation is head.squash]
-        position = calls[-1] if calls else position
+    known = [i for i, call in enumerate(seen.calls) if call.operation is head.squash]
+    position = known[-1] if known else seen.maker(answer)
     if position < 0 or head.kind in ("logits", "logit"):
         return None
     call = seen.calls[position]
@@ -356,13 +345,8 @@ def gradient(
 ) -> np.ndarray:
     """Differentiate a score of each image with respect to the images or feature maps.
 
-    Args:
-        model: a Keras model.
-        images: array (N, …) as `batch` returns it.
-        score: from a recording to a tensor (N,).
-        at: the position of the call whose output to differentiate with respect to;
-            None for the images.
-
+    `score` makes a tensor (N,) of a recording of `images`, which `batch` returned; `at`
+    is the position of a call by whose output to differentiate; None for the images.
     Returns float32 of the shape of the images, or the maps as the model has them.
     """
     import keras
@@ -388,8 +372,6 @@ def gradient(
             self.addition = self.add_weight(
                 shape=tuple(met.shape), initializer="zeros", name="addition"
             )
-
-        def build(self, input_shape):
             self.built = True
 
         def call(self, x):

@@ -1,12 +1,13 @@
 """An image's way through a network: shapes, the strongest maps, one value's sum."""
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from kerascnn import graph
 from kerascnn.explain.cell import Cell, cell_at
-from kerascnn.explain.recording import Recording, numbers, prepared, record, shown_image
+from kerascnn.explain.recording import Recording, prepared, record, shown_image
 from kerascnn.heads import head
 from kerascnn.plotting import style
 from kerascnn.plotting.style import number, shape_text
@@ -59,11 +60,11 @@ class Trace:
             Column("mean", "mean", number),
             Column("greatest", "greatest", number),
             Column("zeros", "zeros %", "{:.0f}".format, optional=1),
-            Column("strongest", "strongest maps", _numbers, right=False),
+            Column(
+                "strongest", "strongest maps", lambda v: ", ".join(map(str, v)), False
+            ),
         ]
-        rows = [
-            {c.key: getattr(stage, c.key) for c in columns} for stage in self.stages
-        ]
+        rows = [{c.key: getattr(s, c.key) for c in columns} for s in self.stages]
         notes = [
             "sees: receptive field on the image, in pixels. Strongest maps: channels "
             "(units) of the greatest mean absolute value."
@@ -112,23 +113,17 @@ class Trace:
         Args:
             most: the most layers to draw; of more, the ends of blocks, evenly.
         """
-        stages = self._drawn(most)
-        columns = max([s.maps.shape[-1] for s in stages], default=1)
         shown = style.picture(self.image)
         if shown.ndim == 2:  # grey, and not the colours of the maps
             shown = np.repeat(shown[..., None], 3, -1)
         rows = [[(shown, "image")]]
         heads = [f"image\n{shape_text(self.image.shape)}"]
-        for stage in stages:
+        for stage in self._drawn(most):
             heads.append(f"{stage.name}\n{stage.kind}\n{shape_text(stage.shape)}")
-            row = []
-            for i, k in enumerate(stage.strongest):
-                values = stage.maps[..., i]
-                ends = f"{number(values.min())} … {number(values.max())}"
-                row.append((values, f"map {k}: {ends}"))
-            rows.append(row)
+            maps = zip(stage.strongest, np.moveaxis(stage.maps, -1, 0), strict=True)
+            rows.append([style.tile(f"map {k}", values) for k, values in maps])
         tall, bars = 0.6 + 1.5 * len(rows), 0.0 if self.answer is None else 1.9
-        figure = style.canvas(2.6 + 1.3 * columns, tall + bars)
+        figure = style.canvas(2.6 + 1.3 * max(map(len, rows)), tall + bars)
         heights = [tall, bars] if bars else [tall]
         parts = figure.subfigures(len(heights), 1, False, height_ratios=heights)[:, 0]
         style.tiles(parts[0].subplots(), rows, heads=heads, cmap=style.SEQUENTIAL)
@@ -148,16 +143,11 @@ class Trace:
         bars = axes.barh([label for label, _ in best], values, color=colour)
         axes.bar_label(bars, fmt="%.1f %%", padding=3, fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlim(0, 119)
-        axes.set_xticks([0, 50, 100])
+        axes.set(xlim=(0, 119), xticks=[0, 50, 100])
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         title = "the answer, %" if self.fits else "no class reaches 50 %"
         axes.set_title(title, fontsize=9)
-
-
-def _numbers(values) -> str:
-    return ", ".join(map(str, values))
 
 
 def trace(
@@ -188,8 +178,7 @@ def trace(
     if strongest < 1:
         raise ValueError(f"strongest must be 1 or more; received {strongest}")
     images, shown = prepared(model, image), shown_image(image)
-    seen = record(model, images)
-    found = None
+    seen, found, answer = record(model, images), None, None
     if layer is not None:
         found = cell_at(seen, seen.find(layer), cell, shown)
     fields = receptive_fields(seen.graph) if seen.connected else {}
@@ -197,19 +186,13 @@ def trace(
     stages = tuple(
         _stage(seen, i, fields, strongest, i in joints) for i in range(len(seen.calls))
     )
-    answer = _answer(model, images, seen, labels)
+    # No classifier has no answer; its maps can be looked at all the same.
+    with contextlib.suppress(ValueError):
+        answer = seen.probabilities(head(model, images))
+    if answer is not None:
+        names = [f"class {k}" for k in range(answer.shape[1])]
+        answer = ranked(answer, names if labels is None else labels)[0]
     return Trace(model.name, shown, stages, found, answer)
-
-
-def _answer(model, images, seen: Recording, labels) -> Prediction | None:
-    try:
-        own = head(model, images)
-    except ValueError:  # no classifier, whose maps can be looked at all the same
-        return None
-    values = own.probabilities([numbers(x) for x in seen.graph.outputs])
-    if labels is None:
-        labels = [f"class {k}" for k in range(values.shape[1])]
-    return ranked(values, labels)[0]
 
 
 def _joints(model, seen: Recording) -> set[int]:
@@ -224,17 +207,15 @@ def _joints(model, seen: Recording) -> set[int]:
 def _stage(seen: Recording, position: int, fields, count: int, joint: bool) -> Stage:
     call = seen.calls[position]
     values = seen.values(position)[0]
-    flat = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
-    strength = np.abs(flat).mean(0)
+    flat = np.atleast_1d(values)
+    strength = np.abs(flat.reshape(-1, flat.shape[-1])).mean(0)
     order = np.argsort(-strength, kind="stable")[:count]
     return Stage(
         name=seen.names[position],
         kind=type(call.operation).__name__,
         shape=values.shape,
         field=most_pixels([fields.get(id(call.outputs[0]))]),
-        least=float(values.min()),
-        mean=float(values.mean()),
-        greatest=float(values.max()),
+        **style.extent(values),
         zeros=100 * float((values == 0).mean()),
         strongest=tuple(int(i) for i in order),
         maps=values[..., order] if values.ndim == 3 else None,

@@ -4,7 +4,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from kerascnn.graph import Graph, trace
+import numpy as np
+
+from kerascnn.graph import leading_to, trace
 from kerascnn.plotting import style
 from kerascnn.plotting.style import BLUE, INK, ORANGE, PALE, SKY, VERMILION, shape_text
 from kerascnn.summary import Row, Summary, summarize
@@ -50,22 +52,17 @@ class Volumes:
             Column("mac_share", "of all", _percent),
         )
         rows = []
-        for volume, parameters, macs in zip(self.volumes, *self._shares(), strict=True):
+        shares = (_shares(values) for values in self._costs())
+        for volume, parameters, macs in zip(self.volumes, *shares, strict=True):
             row = {"shape": volume.shape, "layers": volume.layers_text}
             row |= {"parameters": volume.parameters, "parameter_share": parameters}
             rows.append({**row, "macs": volume.macs, "mac_share": macs})
         note = f"aside, on the way to other outputs: {self.aside:,} parameters"
         return Table(columns, rows, self.model, (note,) if self.aside else ())
 
-    def _shares(self) -> tuple[list[float], list[float | None]]:
-        """Shares of the parameters and of the multiply-accumulates, 0…1."""
-        parameters = [v.parameters for v in self.volumes]
-        macs = [v.macs for v in self.volumes]
-        known = None not in macs and sum(macs)
-        return (
-            [n / (sum(parameters) or 1) for n in parameters],
-            [n / sum(macs) for n in macs] if known else [None] * len(macs),
-        )
+    def _costs(self) -> tuple[list[int], list[int | None]]:
+        """The parameters and the multiply-accumulates of the volumes."""
+        return [v.parameters for v in self.volumes], [v.macs for v in self.volumes]
 
     def __str__(self) -> str:
         return self.table.to_text()
@@ -81,8 +78,8 @@ class Volumes:
         ]
         return (
             f"The volumes of {self.model}, from the image to the answer: "
-            + ", then ".join(parts)
-            + ". Below, each one's share of the parameters and multiply-accumulates."
+            f"{', then '.join(parts)}. Below, each one's share of the parameters and "
+            "multiply-accumulates."
         )
 
     @style.drawn
@@ -95,11 +92,7 @@ class Volumes:
         figure = style.canvas(*size, layout=None)
         # Fixed places: to lay them out takes longer than all the rest.
         sides = {"left": 0.75 / size[0], "right": 0.985, "hspace": 0.34}
-        parameters, macs = self._shares()
-        shares = (
-            ("parameters", [v.parameters for v in self.volumes], parameters, BLUE),
-            ("multiply-accumulates", [v.macs for v in self.volumes], macs, VERMILION),
-        )
+        parameters, macs = self._costs()
         for line in range(lines):  # each draws all, and shows its part
             top = 1 - (0.87 + 5.33 * line) / size[1]
             bottom = 1 - (0.56 + 5.33 * (line + 1)) / size[1]
@@ -108,8 +101,8 @@ class Volumes:
             ).subplots(sharex=True)
             _draw_boxes(panels[0], self.volumes)
             panels[0].set_xlim(across * line - 0.6, across * (line + 1) - 0.4)
-            for axes, (what, *drawn) in zip(panels[1:], shares, strict=True):
-                _draw_shares(axes, f"Share of the {what}", *drawn)
+            _draw_shares(panels[1], "parameters", parameters, BLUE)
+            _draw_shares(panels[2], "multiply-accumulates", macs, VERMILION)
         aside = f"; aside: {self.aside:,} parameters" if self.aside else ""
         title = f"{self.model}: from the image to the answer{aside}"
         figure.text(0.5, 1 - 0.25 / size[1], title, ha="center", fontsize=12)
@@ -145,31 +138,16 @@ def volumes(model, *, summary: Summary | None = None) -> Volumes:
             "volumes needs the graph of a functional or Sequential model; received "
             f"the {type(model).__name__} {model.name!r}: summarize shows its parameters"
         )
-    needed = _way(graph)
+    calls = leading_to(graph, graph.outputs[0])
+    needed = {(c.parents[0] if c.parents else c.operation).name for c in calls}
     rows = [r for r in summary.rows if r.level == 0 and r.output_shape is not None]
     way = [r for r in rows if r.name in needed or r.type == "InputLayer"]
-    strides = {}
-    for layer in model.operations:
-        taken = getattr(layer, "strides", 1)
-        strides[layer.name] = taken if isinstance(taken, int) else max(taken)
+    strides = {x.name: np.max(getattr(x, "strides", 1)) for x in model.operations}
     computing = sum(bool(row.macs) or _pools(row) for row in way)
     apart = computing <= _FEW and all(len(call.inputs) < 2 for call in graph.calls)
     found = tuple(map(_volume, _grouped(way, strides, apart)))
     aside = summary.parameters - sum(v.parameters for v in found)
     return Volumes(model.name, found, aside)
-
-
-def _way(graph: Graph) -> set[str]:
-    """Names of the layers, and nested models, that the first output depends on."""
-    makers = {id(x): call for call in graph.calls for x in call.outputs}
-    names, seen, queue = set(), set(), [graph.outputs[0]]
-    while queue:
-        call = makers.get(id(queue.pop()))
-        if call is not None and id(call) not in seen:
-            seen.add(id(call))
-            names.add((call.parents[0] if call.parents else call.operation).name)
-            queue.extend(call.inputs)
-    return names
 
 
 def _grouped(rows: list[Row], strides: dict[str, int], apart: bool) -> list[list[Row]]:
@@ -226,8 +204,7 @@ def _volume(rows: list[Row]) -> Volume:
 
 def _size(row: Row) -> tuple[int, ...]:
     """Height and width of maps; the length of a vector."""
-    shape = tuple(row.output_shape)
-    return shape[:-1] if len(shape) > 1 else shape
+    return tuple(row.output_shape[:-1] or row.output_shape)
 
 
 def _pools(row: Row) -> bool:
@@ -244,6 +221,13 @@ def _brief(kind: str) -> str:
     if len(kind) > 15:
         kind = kind.replace("Normalization", "Norm").replace("Pooling", "Pool")
     return kind
+
+
+def _shares(values) -> list[float | None]:
+    """Shares of the sum, 0…1; None where it is not known."""
+    if None in values:
+        return [None] * len(values)
+    return [value / (sum(values) or 1) for value in values]
 
 
 def _percent(share: float) -> str:
@@ -304,17 +288,16 @@ def _draw_boxes(axes, found) -> None:
     axes.axis("off")
 
 
-def _draw_shares(axes, title, values, shares, colour) -> None:
+def _draw_shares(axes, noun, values, colour) -> None:
     """Draw shares as bars, their values above them."""
     from matplotlib.ticker import MaxNLocator
 
-    heights = [100 * (share or 0) for share in shares]
+    heights = [100 * (share or 0) for share in _shares(values)]
     bars = axes.bar(range(len(heights)), heights, color=colour, width=0.5)
     labels = ["unknown" if value is None else _short(value) for value in values]
     axes.bar_label(bars, labels, padding=2, fontsize=8)
-    axes.set_ylim(0, 1.25 * (max(heights) or 100))  # with room for values
+    # With room for the values.
+    axes.set(ylim=(0, 1.25 * (max(heights) or 100)), ylabel="%", xticks=[])
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
-    axes.set_ylabel("%")
-    axes.set_xticks([])
-    axes.set_title(title, fontsize=9, loc="left", pad=3)
+    axes.set_title(f"Share of the {noun}", fontsize=9, loc="left", pad=3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,6 @@
 """Where the windows of a convolution or pooling fall along one axis, drawn."""
 
+import itertools
 from dataclasses import dataclass
 
 from kerascnn.arithmetic import OutputSize, output_size, pooling_size
@@ -29,44 +30,38 @@ class Windows:
     def _noun(self) -> str:
         return "pool" if self.pooling else "filter"
 
-    def _sign(self, position: int, taps) -> str:
-        inside = 0 <= position < self.placed.size
-        if position in taps:
-            return "#" if inside else "0"
-        return "." if inside else "o"
-
     def __str__(self) -> str:
-        p, noun = self.placed, self._noun
-        gaps = f", dilation {p.dilation}" if p.dilation > 1 else ""
+        p = self.placed
+        gaps, every = "", ""
+        if p.dilation > 1:
+            gaps, every = f", dilation {p.dilation}", f", every {p.dilation}."
         zeros = f"zeros: {p.before} before, {p.after} after"
         if not p.symmetric:
             zeros += ", which is not symmetric"
         if self.pooling and p.before + p.after:
             zeros += " (they only place the pools)"
-        text = f"{p.size} pixels, {noun} {p.window}, stride {p.stride}{gaps}"
+        text = f"{p.size} pixels, {self._noun} {p.window}, stride {p.stride}{gaps}"
         lines = [f"{text}, padding {p.padding}: output {p}", zeros]
-        wide = p.size + p.before + p.after
         positions = range(-p.before, p.size + p.after)
-        drawn = wide <= 72
-        if drawn:
+        # Of each position, the sign of a tap and of another.
+        signs = {q: "#." if 0 <= q < p.size else "0o" for q in positions}
+        if drawn := len(signs) <= 72:
             lines.append(
                 "# a pixel in the window, . another; 0 a zero in the window, o another"
             )
-        last = -1
-        for i in self.shown:
-            if i != last + 1:
+        for line, i in enumerate(self.shown):
+            if line == _ENDS < i:
                 lines.append("  …")
-            last = i
             taps = p.windows[i]
-            row = "".join(self._sign(q, taps) for q in positions) if drawn else ""
-            gap = f", every {p.dilation}." if p.dilation > 1 else ""
-            text = f"window {i}: {taps[0]} to {taps[-1]}{gap}"
-            lines.append(f"  {row}  {text}" if drawn else f"  {text}")
-        text = (
-            f"{p.left_over} of the last columns are left over: the stride does not fit"
-        )
-        if p.fits:
-            text = "the last window ends where the input ends: the stride fits"
+            text = f"window {i}: {taps[0]} to {taps[-1]}{every}"
+            if drawn:
+                row = "".join(pair[q not in taps] for q, pair in signs.items())
+                text = f"{row}  {text}"
+            lines.append(f"  {text}")
+        text = "the last window ends where the input ends: the stride fits"
+        if not p.fits:
+            text = f"{p.left_over} of the last columns are left over: the stride does "
+            text += "not fit"
         lines.append(text)
         if p.unread:
             lines.append(f"pixels that no window reads: {_ranges(p.unread)}")
@@ -75,11 +70,12 @@ class Windows:
     def to_dict(self) -> dict:
         """Return the sizes and windows as values that JSON can hold."""
         p = self.placed
-        names = ("before", "after", "left_over")
         return {
             "output": int(p),
             "expression": str(p),
-            **{name: getattr(p, name) for name in names},
+            "before": p.before,
+            "after": p.after,
+            "left_over": p.left_over,
             "unread": list(p.unread),
             "windows": [list(taps) for taps in p.windows],
         }
@@ -91,9 +87,8 @@ class Windows:
 
         p, shown = self.placed, self.shown
         wide = p.size + p.before + p.after
-        figure = style.canvas(
-            min(max(5.0, 2.2 + 0.36 * wide), 16), 2.2 + 0.34 * len(shown)
-        )
+        across = min(max(5.0, 2.2 + 0.36 * wide), 16)
+        figure = style.canvas(across, 2.2 + 0.34 * len(shown))
         axes = figure.subplots()
         end = p.windows[-1][-1] if p.windows else -1
         kinds = {
@@ -123,10 +118,8 @@ class Windows:
             for q in taps:
                 tap = Rectangle((q - 0.42, line + 0.2), 0.84, 0.6, facecolor=BLUE)
                 axes.add_patch(tap)
-        axes.set_yticks(
-            [-0.5, *(n + 0.5 for n in range(len(shown)))],
-            ["input", *(f"window {i}" for i in shown)],
-        )
+        names = ["input", *(f"window {i}" for i in shown)]
+        axes.set_yticks([n - 0.5 for n in range(len(names))], names)
         if len(shown) < int(p):
             axes.axhline(_ENDS, color=INK, ls=":", lw=1)
             skipped = int(p) - len(shown)
@@ -134,31 +127,27 @@ class Windows:
             middle = {"ha": "center", "va": "center", "fontsize": 8}
             where = ((p.size - 1) / 2, _ENDS)
             axes.text(*where, note, backgroundcolor="white", **middle)
-        axes.set_xlim(-p.before - 0.8, p.size + p.after - 0.2)
-        axes.set_ylim(len(shown) + 0.2, -1.1)
-        axes.set_xlabel("position (pixels; 0 is the image's first)")
+        limits = {"xlim": (-p.before - 0.8, p.size + p.after - 0.2)}
+        limits["ylim"] = (len(shown) + 0.2, -1.1)
+        axes.set(xlabel="position (pixels; 0 is the image's first)", **limits)
         handles = [
             Patch(facecolor=colour, hatch=hatch, edgecolor=INK, label=name)
             for name, (colour, hatch) in kinds.items()
             if name in used
         ]
         handles.append(Patch(facecolor=BLUE, label=f"taps of the {self._noun}"))
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=2, frameon=False
-        )
+        place = {"loc": "outside lower center", "ncols": 2, "frameon": False}
+        figure.legend(handles=handles, **place)
         figure.suptitle(f"Output size: {p}", fontsize=11, wrap=True)
         return figure
 
 
 def _ranges(positions) -> str:
     """Write positions with runs as "3 to 7"."""
-    runs: list[list[int]] = []
-    for q in positions:
-        if runs and q == runs[-1][1] + 1:
-            runs[-1][1] = q
-        else:
-            runs.append([q, q])
-    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
+    # In a run a position and its number go up together.
+    groups = itertools.groupby(enumerate(positions), lambda pair: pair[1] - pair[0])
+    runs = ([position for _, position in group] for _, group in groups)
+    return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
 
 
 def windows(

@@ -18,6 +18,27 @@ SHADES = " .:-=+*#%@"
 SEQUENTIAL, DIVERGING = "viridis", "PuOr"
 
 
+def number(value) -> str:
+    """Write a number in about three digits; whole ones whole; -0 is 0."""
+    value = float(value)
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    if 100 <= abs(value) < 1e6:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.2g}"
+
+
+def exact(value) -> str:
+    """Write a number of a sum: six digits, in parentheses below 0."""
+    text = f"{float(value):.6g}"
+    return f"({text})" if text.startswith("-") else text
+
+
+def channel_names(channels: int) -> tuple[str, ...]:
+    """Name the channels of an image: by their colours, else by their numbers."""
+    return CHANNELS.get(channels) or tuple(f"channel {c}" for c in range(channels))
+
+
 def picture(image) -> np.ndarray:
     """Bring an image (H, W, C) to what matplotlib draws: 0…1, of 1, 3 or 4 channels.
 
@@ -35,46 +56,45 @@ def picture(image) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 1 else image
 
 
-def draw_image(axes, image, title="", *, ticks=True, grey="gray") -> None:
+def draw_image(axes, image, title, *, grey="gray") -> None:
     """Draw an image (H, W, C) with its rows and columns counted from 0."""
     axes.imshow(picture(image), cmap=grey, vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title)
-    if not ticks:
-        axes.set(xticks=[], yticks=[])
-        return
     whole_ticks(axes)
-    axes.set(xlabel="column (pixels)", ylabel="row (pixels)")
+    axes.set(title=title, xlabel="column (pixels)", ylabel="row (pixels)")
 
 
-def draw_numbers(axes, values, *, size=7, form=None, colours="black") -> None:
-    """Write each number of a matrix (rows, columns) in its cell.
+def draw_numbers(
+    axes, values, size, *, form=number, bright=True, shown=True, at=(0, 0)
+) -> None:
+    """Write each number of a matrix in its cell, or those that are `shown`.
 
-    `form` makes its text; `colours` is one, or a function of row and column.
+    `form` makes its text; letters are black on what is `bright`, white elsewhere; the
+    first cell is `at` (row, column).
     """
-    for row, column in np.ndindex(*values.shape):
+    bright, shown = (np.broadcast_to(x, values.shape) for x in (bright, shown))
+    for row, column in np.argwhere(shown):
         axes.text(
-            column,
-            row,
-            (form or number)(values[row, column]),
+            at[1] + column,
+            at[0] + row,
+            form(values[row, column]),
             ha="center",
             va="center",
             fontsize=size,
-            color=colours(row, column) if callable(colours) else colours,
+            color="black" if bright[row, column] else "white",
         )
 
 
-def draw_matrix(axes, values, title, *, limit=None, numbers=True, **image):
-    """Draw a matrix of numbers around 0: orange below, purple above, white is 0."""
-    limit = limit or float(np.abs(values).max()) or 1.0
+def draw_matrix(axes, values, title, limit, form=number, numbers=True) -> None:
+    """Draw numbers from `-limit` (orange) to `limit` (purple); white is 0.
+
+    Up to 9x9 numbers are written out, by `form`, unless `numbers` is false.
+    """
     # Softened at both ends, so that black letters are readable on every cell.
-    shown = axes.imshow(
-        values, cmap=DIVERGING, vmin=-limit * 1.6, vmax=limit * 1.6, **image
-    )
+    axes.imshow(values, cmap=DIVERGING, vmin=-limit * 1.6, vmax=limit * 1.6)
     if numbers and max(values.shape) <= 9:
-        draw_numbers(axes, values, size=7 if max(values.shape) <= 5 else 5.5)
+        draw_numbers(axes, values, 8 if max(values.shape) <= 5 else 5.5, form=form)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
-    return shown
 
 
 def rectangle(axes, top, left, height, width, colour=VERMILION, **style) -> None:
@@ -93,15 +113,14 @@ def whole_ticks(axes) -> None:
         axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def tiles(axes, rows, *, heads=(), size=8, gap=0.12, **image):
+def tiles(axes, rows, *, heads=(), **image):
     """Draw small pictures in rows on one axes: many times quicker than one axes each.
 
-    `rows` are of pairs (array, title), `heads` texts to their left, `gap` a share of a
-    picture's size; `image` goes to `imshow`, whose last result is returned.
+    `rows` are of pairs (array, title), `heads` texts to their left; `image` goes to
+    `imshow`, whose last result is returned.
     """
-    shown = None
-    columns = max(len(row) for row in rows)
-    step, line = 1 + gap, 1 + gap + 0.18  # with room for a title
+    columns = max(map(len, rows))
+    step, line = 1.12, 1.3  # from one to the next, with a gap, and room for a title
     for i, row in enumerate(rows):
         if i < len(heads):
             axes.text(-0.12, i * line + 0.5, heads[i], ha="right", va="center", size=8)
@@ -110,9 +129,8 @@ def tiles(axes, rows, *, heads=(), size=8, gap=0.12, **image):
             extent = (left, left + 1, top + 1, top)
             own = {} if np.ndim(values) == 3 else image
             shown = axes.imshow(values, extent=extent, interpolation="nearest", **own)
-            axes.text(
-                left + 0.5, top - 0.03, title, ha="center", va="bottom", fontsize=size
-            )
+            place = left + 0.5, top - 0.03
+            axes.text(*place, title, ha="center", va="bottom", fontsize=8)
     axes.set_xlim(-0.05, columns * step)
     axes.set_ylim(len(rows) * line - 0.1, -0.3)
     axes.set_aspect("equal")
@@ -120,10 +138,15 @@ def tiles(axes, rows, *, heads=(), size=8, gap=0.12, **image):
     return shown
 
 
-def grid(count: int, most: int = 8) -> tuple[int, int]:
-    """Return rows and columns for so many small pictures."""
-    columns = min(most, max(1, math.ceil(math.sqrt(count))))
-    return -(-count // columns), columns
+def tile(title, values) -> tuple:
+    """Return a map with a title that says between what its values lie, for `tiles`."""
+    return values, f"{title}: {number(values.min())} … {number(values.max())}"
+
+
+def in_rows(cells: list, most: int = 8) -> list[list]:
+    """Lay small pictures out in a square, of many in rows of `most`."""
+    columns = min(most, math.ceil(math.sqrt(len(cells))))
+    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
 
 
 def canvas(width: float, height: float, **options):
@@ -169,30 +192,14 @@ def save(figure, path, text="") -> None:
     figure.savefig(path, dpi=150, metadata={"Description": text} if kept else None)
 
 
-def number(value) -> str:
-    """Write a number in about three digits; whole ones whole; -0 is 0."""
-    value = float(value)
-    if value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    if 100 <= abs(value) < 1e6:
-        return f"{value:.0f}"
-    return f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.2g}"
-
-
-def exact(value) -> str:
-    """Write a number of a sum: six digits, in parentheses below 0."""
-    text = f"{float(value):.6g}"
-    return f"({text})" if text.startswith("-") else text
-
-
-def matrix_text(values, form=number, indent="  ") -> str:
+def matrix_text(values) -> str:
     """Lay out a matrix of numbers in columns."""
-    cells = [[form(v) for v in row] for row in values]
+    cells = [[number(v) for v in row] for row in values]
     width = max(len(cell) for row in cells for cell in row)
-    return "\n".join(indent + " ".join(c.rjust(width) for c in row) for row in cells)
+    return "\n".join("  " + " ".join(c.rjust(width) for c in row) for row in cells)
 
 
-def shades(values, *, low=None, high=None, indent="  ") -> str:
+def shades(values, *, low=None) -> str:
     """Draw a map (H, W) in letters: a space is the least value, @ the greatest.
 
     Maps of more than 32 rows or columns are averaged down; a value takes two letters.
@@ -200,23 +207,26 @@ def shades(values, *, low=None, high=None, indent="  ") -> str:
     values = np.asarray(values, np.float64)
     step = -(-max(values.shape) // 32)
     if step > 1:
-        sums, counts = np.zeros((2, *(-(-side // step) for side in values.shape)))
-        places = tuple(np.indices(values.shape) // step)
-        np.add.at(sums, places, values)
-        np.add.at(counts, places, 1)
-        values = sums / counts
+        wide = [(0, -side % step) for side in values.shape]
+        values = np.pad(values, wide, constant_values=np.nan)
+        parts = (length for side in values.shape for length in (side // step, step))
+        values = np.nanmean(values.reshape(*parts), (1, 3))
     low = values.min() if low is None else low
-    high = values.max() if high is None else high
-    share = (values - low) / ((high - low) or 1)
+    share = (values - low) / ((values.max() - low) or 1)
     levels = np.clip((share * len(SHADES)).astype(int), 0, len(SHADES) - 1)
-    return "\n".join(
-        (indent + "".join(SHADES[i] * 2 for i in row)).rstrip() for row in levels
-    )
+    rows = ("".join(SHADES[i] * 2 for i in row) for row in levels)
+    return "\n".join(f"  {row}".rstrip() for row in rows)
 
 
 def place(values) -> tuple[int, ...]:
     """Return the indices of the greatest value."""
     return tuple(int(i) for i in np.unravel_index(np.argmax(values), values.shape))
+
+
+def extent(values) -> dict[str, float]:
+    """Return the least, mean and greatest of some values."""
+    ends = {"least": values.min(), "mean": values.mean(), "greatest": values.max()}
+    return {name: float(value) for name, value in ends.items()}
 
 
 def shape_text(shape) -> str:

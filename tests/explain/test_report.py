@@ -86,7 +86,7 @@ def test_images_that_cannot_be_read(command, tmp_path):
 
 
 def test_a_slid_layer_is_the_layers_map(tmp_path):
-    """`report` compares the slid filter with the model's map; here by numbers."""
+    """The slid filter gives the map of the model."""
     import zoo
 
     random = np.random.default_rng(0)
