@@ -70,12 +70,11 @@ class Windows:
     def to_dict(self) -> dict:
         """Return the sizes and windows as values that JSON can hold."""
         p = self.placed
+        sizes = {"before": p.before, "after": p.after, "left_over": p.left_over}
         return {
             "output": int(p),
             "expression": str(p),
-            "before": p.before,
-            "after": p.after,
-            "left_over": p.left_over,
+            **sizes,
             "unread": list(p.unread),
             "windows": [list(taps) for taps in p.windows],
         }

@@ -83,9 +83,9 @@ def bars(comparison):
     entries = comparison.entries
     figure = canvas(13, 1.8 + 0.42 * len(entries))
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, (key, title), colour in zip(
-        panels, COSTS, (MEASURED, PUBLISHED), strict=True
-    ):
+    look = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+    colours = (MEASURED, PUBLISHED)
+    for axes, (key, title), colour in zip(panels, COSTS, colours, strict=True):
         values = [getattr(e, key) for e in entries]
         known = [v for v in values if v]
         axes.set_xscale("log")
@@ -96,16 +96,9 @@ def bars(comparison):
         for place, value in enumerate(values):
             if value:
                 axes.barh(place, value - least, left=least, color=colour, height=0.66)
-            axes.annotate(
-                "unknown" if value is None else f"{value:,}",
-                (value or least, place),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                color=INK,
-            )
-        axes.set_title(title)
-        axes.set_xlabel(f"{title} (log scale)")
+            text = "unknown" if value is None else f"{value:,}"
+            axes.annotate(text, (value or least, place), color=INK, **look)
+        axes.set(title=title, xlabel=f"{title} (log scale)")
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
     panels[0].set_yticks(range(len(entries)), [e.name for e in entries])
@@ -141,16 +134,9 @@ def _draw_point(axes, x, found, named) -> None:
         ends = [a.percent for a in found.values()]
         axes.plot([x, x], ends, color="#999999", lw=1, zorder=2)
     if measured := found.get("measured"):
-        axes.errorbar(
-            x,
-            measured.percent,
-            yerr=measured.std or None,
-            fmt="o",
-            color=MEASURED,
-            ms=7,
-            capsize=3,
-            zorder=3,
-        )
+        spread = measured.std or None
+        look = {"fmt": "o", "color": MEASURED, "ms": 7, "capsize": 3, "zorder": 3}
+        axes.errorbar(x, measured.percent, spread, **look)
     if published := found.get("published"):
         axes.plot(x, published.percent, zorder=3, **_HOLLOW)
 
