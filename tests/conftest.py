@@ -10,7 +10,7 @@ import pytest
 os.environ.pop("COLUMNS", None)
 
 GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(Path(__file__).parent))  # readable.py
+sys.path.insert(0, str(Path(__file__).parent / "pictures"))  # readable.py
 
 
 def pytest_addoption(parser):

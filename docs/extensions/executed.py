@@ -59,12 +59,21 @@ def execute(
                 f"{script(number).name}, as a notebook of {made['size']} size: {plain}"
             ) from None
     made["seconds"] = round(time.monotonic() - start, 1)
-    for cell in content.cells:  # without TensorFlow's messages at its start
+    for cell in content.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = list(filter(_is_the_chapters, cell.outputs))
     content.metadata["kerascnn"] = made
     write(content, target)
     return target
+
+
+def _is_the_chapters(output) -> bool:
+    """Whether an output is the chapter's own: TensorFlow has messages beside it."""
+    if output.get("name") != "stdout":
+        return output.get("name") != "stderr"
+    lines = output.text.splitlines(keepends=True)
+    output.text = "".join(n for n in lines if not n.startswith("WARNING:tensorflow"))
+    return bool(output.text)
 
 
 def digest_of(number: int) -> str:

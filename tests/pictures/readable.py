@@ -1,6 +1,6 @@
 """How small a figure's letters are where the site shows it; runs a script and looks.
 
-python tests/readable.py SCRIPT
+python tests/pictures/readable.py SCRIPT
 """
 
 import runpy
