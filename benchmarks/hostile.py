@@ -1,12 +1,13 @@
 """What a hostile client does to the others: 64 with small images beside one attacker.
 
-    python benchmarks/hostile.py                   a minute for each attack
+    python benchmarks/hostile.py                   a minute for each attack: 13 in all
     python benchmarks/hostile.py --seconds 10 --only gzip
 
 Starts `kerascnn serve` as it is by default, with lecture_cnn; lets 64 clients ask for
 one 32x32 image after another, alone and beside each attack; and ends the server while
-100 clients ask. Latencies mean something beside the row "no attack" only: attacker and
-clients share the machine with the server. Writes no file.
+100 clients ask. Prints a row for each attack, and at the end what the worst was.
+Latencies mean something beside the row "no attack" only: attacker and clients share
+the machine with the server. Writes no file.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import base64
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import re
 import signal
@@ -29,6 +31,7 @@ from PIL import Image
 
 HOST, PREDICT = "127.0.0.1", "/v1/models/lecture_cnn:predict"
 CLIENTS, LAST_CLIENTS, AT_ONCE = 64, 100, 8
+ALONE = 20  # seconds at most without an attack
 
 
 def post(body: bytes, coding: str = "identity") -> bytes:
@@ -52,17 +55,27 @@ def packed(item: bytes, count: int) -> bytes:
     return post(gzip.compress(body + item[:-1] + b"]}", 1), "gzip")
 
 
+def images(count: int) -> bytes:
+    """Return a request of so many images."""
+    given = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3)).tolist()
+    return post(json.dumps({"instances": given}).encode())
+
+
+# Requests that are sent in turn, or how many connections do what the name says.
 ATTACKS = {
-    "gzip of 10 million empty lists": lambda: packed(b"[],", 10_000_000),
-    "gzip of 440,000 lists, which are read": lambda: packed(b"[],", 440_000),
-    "gzip of 4 million numbers, which are read": lambda: packed(b"0.1234,", 3_999_000),
-    "a PNG of 24 million pixels": lambda: pngs(1, 24),
-    "a PNG of 12 million pixels, which is read": lambda: pngs(1, 12),
-    "100 PNG of 12 million pixels": lambda: pngs(100, 12),
-    "100 PNG of 0.45 million pixels, which are read": lambda: pngs(100, 0.45),
-    "PNG of 12 million pixels, left at once": lambda: pngs(4, 12),
-    "500 connections with slow headers": None,
-    "2,000 idle connections": None,
+    "gzip of 10 million empty lists": lambda: [packed(b"[],", 10_000_000)],
+    "gzip of 440,000 lists, which are read": lambda: [packed(b"[],", 440_000)],
+    "gzip of 4 million numbers, which are read": lambda: [
+        packed(b"0.1234,", 3_999_000)
+    ],
+    "1,024 images, which are answered": lambda: [images(1024)],
+    "PNG of 24 million pixels, and 100 of 12": lambda: [pngs(1, 24), pngs(100, 12)],
+    "a PNG of 12 million pixels, which is read": lambda: [pngs(1, 12)],
+    "100 PNG of 0.45 million pixels, which are read": lambda: [pngs(100, 0.45)],
+    "PNG of 12 million pixels, left at once": lambda: [pngs(4, 12)],
+    "500 connections with slow headers": 500,
+    "500 connections with slow bodies": 500,
+    "2,000 idle connections": 2000,
 }
 
 
@@ -102,48 +115,68 @@ async def client(port: int, request: bytes, end, seconds: list, failed: list) ->
         writer.close()
 
 
-async def attack(name: str, port: int) -> None:
-    """Attack until this process is ended."""
-    if ATTACKS[name] is None:
-        count = int(re.search(r"[\d,]+", name)[0].replace(",", ""))
-        held = []
-        while True:
-            while len(held) < count:
-                held.append(await asyncio.open_connection(HOST, port))
-            await asyncio.sleep(1)
-            for reader, writer in list(held):
-                if "slow" in name:
-                    writer.write(b"X")
-                if reader.at_eof() or writer.is_closing():
-                    writer.close()
-                    held.remove((reader, writer))
+async def hold(name: str, port: int) -> None:
+    """Keep connections open, and send a byte a second where the name says so."""
+    held = []
+    while True:
+        while len(held) < ATTACKS[name]:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            if "bodies" in name:
+                writer.write(post(bytes(1000))[:-1000])
+            held.append((reader, writer))
+        await asyncio.sleep(1)
+        for reader, writer in list(held):
+            if "slow" in name:
+                writer.write(b"X")
+            if reader.at_eof() or writer.is_closing():
+                writer.close()
+                held.remove((reader, writer))
 
-    async def one():
-        while True:
+
+async def attack(name: str, port: int) -> None:
+    """Attack until this process is told to end; print what it waited for at most."""
+    longest = 0.0
+
+    async def one(requests: list[bytes]) -> None:
+        nonlocal longest
+        for request in itertools.cycle(requests):
+            started = time.monotonic()
             with contextlib.suppress(OSError, EOFError, TimeoutError):
                 reader, writer = await asyncio.open_connection(HOST, port)
                 with contextlib.closing(writer):
                     patience = 0.2 if "left at once" in name else 120
                     await asyncio.wait_for(ask(reader, writer, request), patience)
+            longest = max(longest, time.monotonic() - started)
 
-    request = ATTACKS[name]()
-    await asyncio.gather(*(one() for _ in range(AT_ONCE)))
+    if isinstance(ATTACKS[name], int):
+        tasks = [hold(name, port)]
+    else:
+        requests = ATTACKS[name]()
+        tasks = [one(requests) for _ in range(AT_ONCE)]
+    attacking = asyncio.gather(*tasks)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, attacking.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await attacking
+    print(round(longest, 1))
 
 
-def resident(process: int) -> int:
-    """Return MiB of a process and its children (Linux)."""
-    folder, pages = Path(f"/proc/{process}"), 0
+def resident(process: int) -> list[float]:
+    """Return MiB of a process and of its children, which read (Linux)."""
+    own = children = 0.0
     with contextlib.suppress(OSError, IndexError):
-        pages = int((folder / "statm").read_text().split()[1]) / 256
+        folder = Path(f"/proc/{process}")
+        own = int((folder / "statm").read_text().split()[1]) / 256
         for child in (folder / f"task/{process}/children").read_text().split():
-            pages += resident(int(child))
-    return int(pages)
+            children += sum(resident(int(child)))
+    return [own, children]
 
 
 async def watch(process: int, peak: list) -> None:
-    """Keep the largest memory that is seen."""
+    """Keep the largest memory that is seen: of the server, its reader, and both."""
     while True:
-        peak[0] = max(peak[0], resident(process))
+        own, children = resident(process)
+        now = own, children, own + children
+        peak[:] = map(round, map(max, peak, now))
         await asyncio.sleep(0.1)
 
 
@@ -152,11 +185,9 @@ async def measure(port: int, process: int, name: str, seconds: float) -> dict:
     attacker = None
     if name in ATTACKS:
         command = [sys.executable, __file__, "--attack", name, "--port", str(port)]
-        attacker = subprocess.Popen(command)
+        attacker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         await asyncio.sleep(5)  # it makes its request, and begins
-    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).tolist()
-    request = post(json.dumps({"instances": image}).encode())
-    found, failed, peak = [], [], [0]
+    request, found, failed, peak = images(1), [], [], [0, 0, 0]
     watching = asyncio.ensure_future(watch(process, peak))
     over = time.monotonic() + seconds
 
@@ -167,9 +198,10 @@ async def measure(port: int, process: int, name: str, seconds: float) -> dict:
         *(client(port, request, end, found, failed) for _ in range(CLIENTS))
     )
     watching.cancel()
+    waited = None
     if attacker:
-        attacker.kill()
-        attacker.wait()
+        attacker.terminate()
+        waited = float(attacker.communicate()[0] or 0)
         await asyncio.sleep(2)
     p50, p99 = np.percentile(found or [np.nan], (50, 99))
     return {
@@ -179,15 +211,16 @@ async def measure(port: int, process: int, name: str, seconds: float) -> dict:
         "p99 ms": round(1000 * p99),
         "failed": len(failed),
         "of": " ".join(sorted(set(failed))) or "-",
-        "MiB at most": peak[0],
+        "attacker waited s": waited,
+        "MiB server": peak[0],
+        "MiB reader": peak[1],
+        "MiB both": peak[2],
     }
 
 
 async def finish(port: int, process: subprocess.Popen) -> list[str]:
     """End the server while clients ask; return what they did not get."""
-    image = np.zeros((1, 32, 32, 3), int).tolist()
-    request = post(json.dumps({"instances": image}).encode())
-    found, failed = [], []
+    request, found, failed = images(1), [], []
     asking = [
         asyncio.ensure_future(client(port, request, lambda: False, found, failed))
         for _ in range(LAST_CLIENTS)
@@ -223,11 +256,20 @@ def main() -> None:
                 if found := re.search(r"serving at http://[\d.]+:(\d+)", line):
                     break
             port = int(found[1])
-            print(f"memory at the start: {resident(process.pid)} MiB", flush=True)
+            start = resident(process.pid)[0]
+            print(f"memory at the start: {start:.0f} MiB", flush=True)
             names = ["no attack", *(n for n in ATTACKS if chosen.only in n)]
+            rows = []
             for name in [*names, "no attack, again"]:
-                row = asyncio.run(measure(port, process.pid, name, chosen.seconds))
-                print(json.dumps(row), flush=True)
+                alone = min(chosen.seconds, ALONE)
+                seconds = chosen.seconds if name in ATTACKS else alone
+                rows.append(asyncio.run(measure(port, process.pid, name, seconds)))
+                print(json.dumps(rows[-1]), flush=True)
+            told = ("p99 ms", "failed", "attacker waited s", "MiB both")
+            for key in told:
+                worst = max(rows, key=lambda row, key=key: row[key] or 0)
+                without = f"; without one {rows[0][key]}, {rows[-1][key]}"
+                print(f"{key}: at most {worst[key]} ({worst['attack']}){without}")
             failed = asyncio.run(finish(port, process))
             print(f"SIGTERM under {LAST_CLIENTS} clients: {len(failed)} not answered")
             print(f"exit code {process.wait(60)}, {log.tell():,} bytes of log")

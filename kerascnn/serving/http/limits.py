@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import heapq
 import os
 import pickle
 import re
@@ -95,7 +96,8 @@ class Bodies:
         self.used = 0  # bytes
         self.unpacker = ThreadPoolExecutor(1, "kerascnn-unpack", _come_last)
         self.asker = ThreadPoolExecutor(1, "kerascnn-read")
-        self.turn = asyncio.Lock()
+        self.turns: list[tuple[int, int, asyncio.Future]] = []  # a heap of who waits
+        self.reading = False
         self.reader: subprocess.Popen | None = None
 
     @contextlib.asynccontextmanager
@@ -196,15 +198,31 @@ class Bodies:
         """
         if size <= SMALL:
             return function(*arguments)
-        async with self.turn:
-            asked = asyncio.get_running_loop().run_in_executor(
-                self.asker, self._ask, function, arguments
-            )
+        loop = asyncio.get_running_loop()
+        # The smallest first: who sends large ones makes others wait for one of them.
+        turn = loop.create_future()
+        heapq.heappush(self.turns, (size, id(turn), turn))
+        self._next()
+        try:
+            await turn
             try:
-                return await asked
+                asked = (self.asker, self._ask, function, arguments)
+                return await loop.run_in_executor(*asked)
             except asyncio.CancelledError:
                 self.close()
                 raise
+        finally:
+            if not turn.cancelled():
+                self.reading = False
+                self._next()
+
+    def _next(self) -> None:
+        """Give the turn to the smallest request that waits, if none is read."""
+        while self.turns and not self.reading:
+            turn = heapq.heappop(self.turns)[-1]
+            if not turn.done():  # cancelled
+                self.reading = True
+                turn.set_result(None)
 
     def _ask(self, function: Callable, arguments: tuple):
         """Let the reading process call a function; blocks."""

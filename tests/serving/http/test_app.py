@@ -376,3 +376,25 @@ def test_what_repeats_is_one_line():
     assert made == [{}, {"repeated": 2}]
     other = logging.LogRecord("x", logging.ERROR, "f", 1, "worse", (), None)
     assert once.filter(other)
+
+
+def test_small_bodies_are_read_before_large_ones():
+    """One that is large waits for nobody but the one that is read."""
+
+    async def scenario():
+        bodies = Bodies(Limits())
+        done = []
+
+        async def ask(size):
+            await bodies.work(size, abs, size)
+            done.append(size)
+
+        sizes = [10**6, 8 * 10**6, 9 * 10**6, 2 * 10**5, 10**5]
+        tasks = [asyncio.ensure_future(ask(size)) for size in sizes]
+        await asyncio.sleep(0)
+        tasks[2].cancel()  # it waits; nobody waits for it
+        await asyncio.gather(*tasks, return_exceptions=True)
+        bodies.close()
+        return done
+
+    assert asyncio.run(scenario()) == [10**6, 10**5, 2 * 10**5, 8 * 10**6]
