@@ -6,24 +6,25 @@ network is saved, loaded by a process with KERAS_BACKEND=tensorflow, and leaves 
 as plain convolutions and matrix products.
 """
 
+import dataclasses
 import importlib
 import importlib.util
 import json
 import os
+import pickle
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from kerascnn.heads import Head
 from kerascnn.serving import exporting, savedmodel, verification
-from kerascnn.serving.formats import FORMATS, ExportError, Format, first_line
+from kerascnn.serving.formats import ExportError, Format, first_line
 from kerascnn.serving.publish import explained
 
 OWN = ("keras", "builtins")  # what Keras finds by itself
+JOB, PROOF = "job.pickle", "proof.pickle"  # between the two processes
 
 
 def build(
@@ -47,21 +48,11 @@ def build(
         for module, name in custom:
             if module == "__main__":  # there it is another script
                 raise _not_importable(module, name, "it is defined in a script")
-        head = reference.head
-        job = {
-            "shape": reference.shape,
-            "head": [head.kind, head.units, head.index],
-            "half": reference.half,
-            "version": str(version.resolve()),
-            "format": made.name,
-            "activations": list(activations),
-            "labels": list(labels),
-            "custom": custom,
-            "tolerance": tolerance,
-        }
-        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        arrays = {n: getattr(reference, n) for n in ("images", "probabilities")}
-        np.savez(folder / "reference.npz", **arrays)
+        plain = dict.fromkeys(("tensor", "logits", "squash"))  # of a graph over here
+        head = dataclasses.replace(reference.head, **plain)
+        told = dataclasses.replace(reference, head=head), list(labels), made
+        job = version.resolve(), told, list(activations), tolerance, custom
+        (folder / JOB).write_bytes(pickle.dumps(job))
         # Without a GPU: its memory, if there is one, belongs to this process.
         verification.run_python(
             ["-m", __name__, scratch],
@@ -69,9 +60,9 @@ def build(
             KERAS_BACKEND="tensorflow",
             PYTHONPATH=os.pathsep.join(path for path in sys.path if path),
         )
-        proof = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
-        if "error" in proof:
-            raise ExportError(proof["error"])
+        proof = pickle.loads((folder / PROOF).read_bytes())
+        if isinstance(proof, ExportError):
+            raise proof
         return proof
 
 
@@ -124,18 +115,14 @@ def main(scratch: str) -> None:
     import zoo.layers  # noqa: F401  (registers the custom layers of the zoo)
 
     folder = Path(scratch)
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    with np.load(folder / "reference.npz") as arrays:
-        head = Head(*job["head"], None, None, None, True)
-        shape, half = tuple(job["shape"]), job["half"]
-        reference = exporting.Reference(shape, head, half, **arrays)
-    version, made, labels = Path(job["version"]), FORMATS[job["format"]], job["labels"]
+    job = pickle.loads((folder / JOB).read_bytes())
+    version, told, activations, tolerance, custom = job
     try:
         try:
             # Unsafe would be a file of unknown origin; this one the caller just wrote.
             model = keras.saving.load_model(
                 folder / "model.keras",
-                custom_objects=_classes(job["custom"]),
+                custom_objects=_classes(custom),
                 compile=False,
                 safe_mode=False,
             )
@@ -147,12 +134,11 @@ def main(scratch: str) -> None:
                 f"model: {reason}"
             ) from error
         with exporting.full_precision(), explained(version):
-            told = (reference, labels, made)
-            savedmodel.write(model, version, *told, job["activations"])
-            proof = verification.prove(version, *told, job["tolerance"])
+            savedmodel.write(model, version, *told, activations)
+            proof = verification.prove(version, *told, tolerance)
     except ExportError as error:
-        proof = {"error": str(error)}
-    (folder / "proof.json").write_text(json.dumps(proof), encoding="utf-8")
+        proof = error
+    (folder / PROOF).write_bytes(pickle.dumps(proof))
 
 
 if __name__ == "__main__":
