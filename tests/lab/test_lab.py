@@ -270,6 +270,70 @@ def test_hover_keys_and_links_lead_to_cells(visit, kinds):
     assert page.inner_text("#proof").startswith("Equal to Keras")
 
 
+def test_a_dropped_file_is_the_image(visit, kinds):
+    page = visit(kinds)
+    page.evaluate(
+        """async () => {
+          const canvas = new OffscreenCanvas(30, 20);
+          canvas.getContext("2d").fillStyle = "rgb(9, 200, 30)";
+          canvas.getContext("2d").fillRect(0, 0, 30, 20);
+          const given = new DataTransfer();
+          given.items.add(new File([await canvas.convertToBlob()], "green.png"));
+          const drop = { dataTransfer: given, bubbles: true, cancelable: true };
+          document.body.dispatchEvent(new DragEvent("drop", drop));
+        }"""
+    )
+    until(page, "document.getElementById('image-name').innerText == 'green.png'")
+    assert page.evaluate("[...window.lab.state.pixels.slice(0, 3)]") == [9, 200, 30]
+
+
+def test_the_address_leads_to_the_same_cell(visit, kinds):
+    page = visit(kinds)
+    page.click("#samples button >> nth=2")
+    page.click("#strip button >> nth=2")
+    page.focus("#maps")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("PageUp")
+    until(page, "location.hash.includes(window.lab.state.place.join())")
+    told = page.inner_text("#sentence")
+    again = visit(kinds, page.evaluate("location.hash"))
+    assert again.inner_text("#sentence") == told
+    assert again.evaluate("window.lab.state.sample") == 2
+
+
+def test_the_keyboard_reaches_all_and_everything_has_a_name(visit, kinds):
+    page = visit(kinds)
+    until(page, "document.querySelector('#walk-steps li .link')")
+    whole = """() => [...document.querySelectorAll(
+      "button, input, select, canvas[tabindex]")].filter((e) => e.checkVisibility())
+      .map((e) => [e.id, e.ariaLabel || e.labels?.[0]?.innerText || e.innerText])"""
+    wanted = page.evaluate(whole)
+    assert [own for own in wanted if not (own[1] or "").strip()] == []
+    reached = 0
+    while reached <= len(wanted):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement == document.body"):
+            break
+        reached += 1
+    assert reached == len(wanted)
+    page.focus("#strip button >> nth=3")
+    page.keyboard.press("Enter")
+    name = page.inner_text("#strip button >> nth=3 >> .name")
+    assert page.inner_text("#sentence").startswith(f"{name}, ")
+    assert page.get_attribute("#sentence", "role") == "status"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_print_is_the_cell_alone_dark_on_light(scheme, visit, kinds):
+    page = visit(kinds, "#layer=conv2d&cell=1,2,3", color_scheme=scheme)
+    page.emulate_media(media="print", color_scheme=scheme)
+    for other in ("header", "#strip", "#own", "#walk", "#change", "#race", "#bench"):
+        assert not page.locator(other).is_visible()
+    assert page.locator("#terms").is_visible()
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert ink == "rgb(29, 36, 48)"
+
+
 WALK = """async (answer) => {
   const { DATA, state, walk, termsOf, examine } = window.lab;
   const start = { number: DATA.answer, place: [0, 0, answer] };
@@ -381,7 +445,12 @@ def test_covering_shifting_and_permuting_are_numpys(visit, tmp_path):
     colours = [sorted(map(tuple, np.reshape(p, (-1, 3)))) for p in (mixed, pixels)]
     assert colours[0] == colours[1]
     first = page.inner_text("#changed-answer")
+    page.click("#occlude")
+    until(page, "document.getElementById('heat-told').innerText.startsWith('gold')")
+    assert page.locator("#changed-heat").is_visible()
     page.check("#permute")
+    # The map is one of the image as it was.
+    until(page, "document.getElementById('changed-heat').hidden")
     until(
         page,
         "(told) => document.getElementById('changed-answer').innerText != told",
@@ -445,6 +514,13 @@ def test_the_race_is_run_in_the_page(visit, kinds):
     assert page.locator("#race-curves polyline").count() == 2
     assert page.locator("#race-cnn canvas").count() == 8
     assert page.inner_text("#race-start") == "Start"
+    names = page.locator("#race-examples figcaption").all_inner_texts()
+    assert names == ["cross", "ring", "square", "triangle", "hourglass"]
+    mixed = """() => [...document.querySelectorAll("#race-examples canvas")]
+      .map((canvas) => canvas.toDataURL()).join()"""
+    before = page.evaluate(mixed)
+    page.check("#race-permute")
+    until(page, f"(told) => ({mixed})() != told", before)
 
 
 @pytest.fixture(scope="module")
@@ -631,6 +707,20 @@ def test_lecture_cnn_is_small_and_fast(visit, tmp_path):
       return (performance.now() - start) / 20;
     }"""
     assert page.evaluate(hover) < 50
+    # The best of some: others may be using the processor.
+    image = """async () => {
+      const { DATA, array, take } = window.lab;
+      const times = [];
+      for (let n = 0; n < 12; n++) {
+        const start = performance.now();
+        await take(array(DATA.samples[n % 6].pixels), "sample", n % 6);
+        times.push(performance.now() - start);
+      }
+      return Math.min(...times);
+    }"""
+    assert page.evaluate(image) < 100
+    policy = page.get_attribute("meta[http-equiv]", "content")
+    assert "unsafe" not in policy and "connect-src 'none'" in policy
 
 
 def test_the_network_is_refused_clearly(tmp_path):

@@ -174,11 +174,11 @@ export function bench() {
       const there = r * axis.count + c < filled;
       button.type = "button";
       button.textContent = there ? written(map[r][c], 3) : "";
-      button.setAttribute("aria-label", `sum ${r}, ${c}`);
+      button.setAttribute("aria-label", `sum ${r}, ${c}: ${button.textContent}`);
       button.addEventListener("click", () => {
         place = [r, c];
         filled = Infinity;
-        show(`[aria-label="sum ${r}, ${c}"]`);
+        show(`[aria-label^="sum ${r}, ${c}:"]`);
       });
       const share = there ? Math.abs(map[r][c]) / limit : 0;
       box.style.setProperty("--share", `${Math.round(70 * share)}%`);

@@ -104,6 +104,7 @@ export function changing(take) {
   let square = null;
   let [busy, again] = [false, false];
   let mapping = 0;
+  let mapped = false; // whether there is a map of what covering costs
 
   const size = () => Number(byName("square").value);
   const number = (id) => Number(byName(id).value);
@@ -120,6 +121,9 @@ export function changing(take) {
       byName(`${id}-told`).textContent = byName(id).value;
     now = altered();
     drawImage(canvas, now, DATA.shape);
+    // The map is one of the unchanged image.
+    const plain = number("down") === 0 && number("right") === 0;
+    heat.hidden = !mapped || !plain || byName("permute").checked;
     if (busy) {
       again = true;
       return;
@@ -207,7 +211,7 @@ export function changing(take) {
         );
       });
       context.putImageData(picture, 0, 0);
-      heat.hidden = false;
+      [mapped, heat.hidden] = [true, false];
       return mine === mapping;
     };
     byName("occlude").disabled = true;
@@ -228,7 +232,7 @@ export function changing(take) {
     );
     own = { pixels, answers, target };
     mapping++;
-    [heat.hidden, square] = [true, null];
+    [mapped, square] = [false, null];
     byName("heat-told").textContent = "";
     return show();
   };

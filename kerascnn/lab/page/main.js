@@ -85,7 +85,8 @@ function choose(number, place = null) {
   });
   const button = strip.buttons[number];
   const view = byId("strip");
-  view.scrollLeft = button.offsetLeft - view.clientWidth / 2;
+  const middle = button.offsetLeft + button.offsetWidth / 2;
+  view.scrollLeft = middle - view.clientWidth / 2;
   byId("layer-name").textContent = `${call.name} · ${call.kind}`;
   const facts = [`${call.shape.join("×")}, from ${origin(DATA, call)}`];
   if (call.parameters) {

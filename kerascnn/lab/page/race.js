@@ -7,6 +7,7 @@ import { drawImage } from "./strip.js";
 const NAMES = ["CNN", "MLP"];
 const SEEDS = 1000; // of races
 const EPOCHS = 25;
+const SIDE = 16; // pixels of an image's sides
 
 function svg(tag, attributes, text = "") {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -72,6 +73,28 @@ export function racing() {
   let worker = null;
   let runs = 0;
 
+  /** Show what both are given: two images of each class. */
+  function preview() {
+    const drawing = new Worker(address);
+    drawing.addEventListener("message", ({ data: { x, names } }) => {
+      drawing.terminate();
+      const figures = names.map((name, k) => {
+        const figure = element("figure", "", "example");
+        for (const n of [k, k + names.length]) {
+          const picture = document.createElement("canvas");
+          const values = x.subarray(n * SIDE * SIDE, (n + 1) * SIDE * SIDE);
+          const pixels = Uint8ClampedArray.from(values, (v) => 255 * (v + 0.5));
+          drawImage(picture, pixels, [SIDE, SIDE, 1]);
+          figure.append(picture);
+        }
+        figure.append(element("figcaption", name));
+        return figure;
+      });
+      get("race-examples").replaceChildren(...figures);
+    });
+    drawing.postMessage({ permute: get("race-permute").checked });
+  }
+
   function stop() {
     worker?.terminate();
     worker = null;
@@ -92,7 +115,7 @@ export function racing() {
       history.push(data);
       curves(get("race-curves"), history, epochs);
       pictures(get("race-cnn"), data.told[0].filters, 3, 8, 8);
-      pictures(get("race-mlp"), data.told[1].filters, 16, 8, 32);
+      pictures(get("race-mlp"), data.told[1].filters, SIDE, 8, 32);
       const lines = data.told.map((told, n) => {
         const share = `${(100 * told.accuracy).toFixed(1)} %`;
         const cost = `${counted(told.weights)} weights, ${told.seconds.toFixed(1)} s`;
@@ -110,5 +133,7 @@ export function racing() {
     get("race-labels-told").textContent = get("race-labels").value;
   });
   get("race-start").addEventListener("click", () => (worker ? stop() : start()));
+  get("race-permute").addEventListener("input", preview);
   curves(get("race-curves"), [], EPOCHS);
+  preview();
 }

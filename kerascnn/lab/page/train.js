@@ -318,7 +318,16 @@ export function race({ labels, permute, epochs, seed }, tell) {
   }
 }
 
+/** Two images of each class as a race has them, and the names of the classes. */
+export function examples(permute) {
+  const images = draw(2 * CLASSES.length, 1);
+  return { x: (permute ? shuffled(images, 99) : images).x, names: CLASSES };
+}
+
 // In a worker, whose only page is the one that made it.
 if (typeof WorkerGlobalScope !== "undefined") {
-  addEventListener("message", ({ data }) => race(data, (told) => postMessage(told)));
+  addEventListener("message", ({ data }) => {
+    if (data.epochs) race(data, (told) => postMessage(told));
+    else postMessage(examples(data.permute));
+  });
 }
