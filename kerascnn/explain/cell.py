@@ -16,7 +16,6 @@ from kerascnn.receptive_field import cut_before
 # How far the sum may be from the model's value, as a share of the sum of the terms'
 # absolute values: a GPU multiplies float32 with 11 bits, half precision has 8 or 11.
 _TOLERANCE = {"float32": 2e-3, "float64": 1e-9}
-_TOLERANCE_HALF = 3e-2
 _SUMS = (*names("Conv2D Conv2DTranspose DepthwiseConv2D SeparableConv2D"), "Dense")
 _ALL_TERMS = 80  # sums of up to so many terms are written out
 SHOWN = 3  # channels that are shown of longer ones
@@ -287,8 +286,8 @@ def cell_at(recording: Recording, position: int, place=None, image=None) -> Cell
         image=recording.array(recording.graph.inputs[0])[0] if image is None else image,
     )
     size = np.abs(cell.products).sum() + abs(cell.bias or 0.0) + 1e-6
-    dtype = str(layer.compute_dtype)
-    if cell.difference > _TOLERANCE.get(dtype, _TOLERANCE_HALF) * size:
+    # Another type is of half precision.
+    if cell.difference > _TOLERANCE.get(str(layer.compute_dtype), 3e-2) * size:
         raise RuntimeError(
             f"{name} has {cell.model_value} at {place}, its sum is {cell.value}: the "
             f"layer ({type(layer).__name__}) does more than its filters say"

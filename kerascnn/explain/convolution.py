@@ -179,9 +179,8 @@ class Slide:
 
         Returns a matplotlib Figure.
         """
-        shown = [channel]
-        if channel is None:
-            shown = drawn_channels(self.steps[step].products)
+        few = drawn_channels(self.steps[step].products)
+        shown = few if channel is None else [channel]
         figure = self._draw(step % len(self.steps), shown, inverted)
         style.save(figure, path, f"{self.steps[step]}")
         return figure

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kerascnn.explain.cell import arranged
-from kerascnn.graph import find_layer, functional, trace
+from kerascnn.graph import find_layer, functional, leading_to, trace
 from kerascnn.plotting import style
 from kerascnn.plotting.style import number, shape_text
 from kerascnn.tables import Column, Table
@@ -51,11 +51,9 @@ class Filters:
             row = {"filter": k, "norm": float(norm), **ends, "channel": self.channel(k)}
             rows.append(row)
         *shape, count = self.filters.shape
-        title = (
-            f"{self.layer} ({self.kind}) of {self.model}: {count} filters of "
-            f"{shape_text(shape)}: {self.filters.size:,} weights"
-        )
-        return Table(columns, rows, title=title, notes=[self.note] if self.note else [])
+        title = f"{self.layer} ({self.kind}) of {self.model}: {count} filters of "
+        title += f"{shape_text(shape)}: {self.filters.size:,} weights"
+        return Table(columns, rows, title, [self.note] if self.note else [])
 
     def channel(self, filter: int) -> int:
         """Return the channel of the input in which a filter is longest."""
@@ -113,12 +111,8 @@ class Filters:
             several = shape[-1] > 1
             what = "; each by the channel where it is longest" if several else ""
         some = f"the first {most} of " if most < count else ""
-        figure.suptitle(
-            f"{self.layer} of {self.model}: {some}{count} filters of "
-            f"{shape_text(shape)}{what}",
-            fontsize=10,
-            wrap=True,
-        )
+        title = f"{self.layer} of {self.model}: {some}{count} filters of "
+        figure.suptitle(title + shape_text(shape) + what, fontsize=10, wrap=True)
         return figure
 
 
@@ -185,11 +179,9 @@ def _flattened(model, layer) -> tuple[int, ...] | None:
     """The shape (H, W, C) that was flattened before a dense layer, if one was."""
     graph = trace(model)
     calls = graph.calls if graph else ()
-    makers = {id(x): call for call in calls for x in call.outputs}
-    call = next((c for c in calls if c.operation is layer), None)
-    while call is not None and call.inputs:
-        call = makers.get(id(call.inputs[0]))
-        kind = type(call and call.operation).__name__
+    own = next((call for call in calls if call.operation is layer), None)
+    for call in reversed(leading_to(graph, own.inputs[0])) if own else ():
+        kind = type(call.operation).__name__
         if kind in ("Flatten", "Reshape"):
             shape = tuple(call.inputs[0].shape[1:])
             return shape if len(shape) == 3 and None not in shape else None

@@ -109,12 +109,9 @@ class ActivationMaps:
         left, right = figure.subfigures(1, 2, width_ratios=(3.2, wide))
         style.draw_image(left.subplots(), self.image, "image")
         style.tiles(right.subplots(), rows, cmap=style.SEQUENTIAL)
-        figure.suptitle(
-            f"{self._head()}: {count} maps of {shape_text(self.maps.shape[:2])}{some}; "
-            "each from its least (dark) to its greatest value",
-            fontsize=10,
-            wrap=True,
-        )
+        title = f"{self._head()}: {count} maps of {shape_text(self.maps.shape[:2])}"
+        title += f"{some}; each from its least (dark) to its greatest value"
+        figure.suptitle(title, fontsize=10, wrap=True)
         return figure
 
 

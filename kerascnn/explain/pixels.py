@@ -68,9 +68,8 @@ class Pixels:
         lines = -(-count // 2)  # two in a row: on a page more would be too small
         figure = style.canvas(8.4, 4.6 * lines)
         panels = [figure.add_subplot(lines, 2, place + 1) for place in range(count)]
-        style.draw_image(
-            panels[0], self.image, f"the image, {style.shape_text(self.image.shape)}"
-        )
+        title = f"the image, {style.shape_text(self.image.shape)}"
+        style.draw_image(panels[0], self.image, title)
         row, column, height, width = self.window
         if not self.whole:
             style.rectangle(panels[0], *self.window)

@@ -65,12 +65,10 @@ class Trace:
             ),
         ]
         rows = [{c.key: getattr(s, c.key) for c in columns} for s in self.stages]
-        notes = [
-            "sees: receptive field on the image, in pixels. Strongest maps: channels "
-            "(units) of the greatest mean absolute value."
-        ]
+        note = "sees: receptive field on the image, in pixels. Strongest maps: "
+        note += "channels (units) of the greatest mean absolute value."
         title = f"{shape_text(self.image.shape)} image through {self.model}"
-        return Table(columns, rows, title=title, notes=notes)
+        return Table(columns, rows, title, [note])
 
     @property
     def fits(self) -> bool:
@@ -127,11 +125,8 @@ class Trace:
         heights = [tall, bars] if bars else [tall]
         parts = figure.subfigures(len(heights), 1, False, height_ratios=heights)[:, 0]
         style.tiles(parts[0].subplots(), rows, heads=heads, cmap=style.SEQUENTIAL)
-        figure.suptitle(
-            f"The strongest maps of {self.model},\neach from its least value (dark) to "
-            "its greatest (bright)",
-            fontsize=10,
-        )
+        title = f"The strongest maps of {self.model},\neach from its least value (dark)"
+        figure.suptitle(f"{title} to its greatest (bright)", fontsize=10)
         if bars:
             self._draw_answer(parts[1].subplots())
         return figure
@@ -182,10 +177,8 @@ def trace(
     if layer is not None:
         found = cell_at(seen, seen.find(layer), cell, shown)
     fields = receptive_fields(seen.graph) if seen.connected else {}
-    joints = _joints(model, seen)
-    stages = tuple(
-        _stage(seen, i, fields, strongest, i in joints) for i in range(len(seen.calls))
-    )
+    joints, calls = _joints(model, seen), range(len(seen.calls))
+    stages = tuple(_stage(seen, i, fields, strongest, i in joints) for i in calls)
     # No classifier has no answer; its maps can be looked at all the same.
     with contextlib.suppress(ValueError):
         answer = seen.probabilities(head(model, images))
