@@ -114,16 +114,17 @@ def resolve_precision(precision: str) -> str:
 
 @contextlib.contextmanager
 def progress_bar(
-    description: str, *, total: int | None, in_bytes: bool = False, enabled: bool = True
+    description: str, *, total: int | None, in_bytes=False, enabled=True, console=None
 ) -> Iterator[Callable[..., None]]:
     """Show progress on stderr, if a terminal, for a while.
 
-    Yields a function (done, total=None, description=None).
+    Yields a function (done, total=None, description=None). What is printed meanwhile
+    stands above the bar, if by the `console`.
     """
     from rich import progress
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     counts = [progress.MofNCompleteColumn()]
     if in_bytes:
         counts = [progress.DownloadColumn(), progress.TransferSpeedColumn()]

@@ -56,8 +56,9 @@ class Epochs(keras.callbacks.Callback):
                 f"{'epoch':>9}  {'loss':>7}  {'accuracy':>8}  {'val. acc.':>9}  "
                 f"{'rate':>8}  {'seconds':>7}"
             )
-            total, shown = epochs * len(self.feed), not self.console.quiet
-            bar = progress_bar("training", total=total, enabled=shown)
+            console, total = self.console, epochs * len(self.feed)
+            shown = not console.quiet
+            bar = progress_bar("training", total=total, enabled=shown, console=console)
             try:
                 with bar as self.advance, self.place.fitting():
                     trained.fit(
@@ -99,7 +100,9 @@ class Epochs(keras.callbacks.Callback):
                 "warmup or clip_norm=1"
             )
         told = f"epoch {self._epoch + 1}/{self.recipe.epochs}, loss {loss:.4f}"
-        self.advance(self._epoch * len(self.feed) + batch + 1, description=told)
+        steps = len(self.feed)
+        done = min(batch + 1, steps)  # Keras counts its last call as a whole one
+        self.advance(self._epoch * steps + done, description=told)
 
     def on_epoch_end(self, epoch, logs=None):
         """Validate, save and show; stop early where the recipe says so."""
