@@ -168,7 +168,6 @@ RANGES = {
 
 
 def _check(name: str, value) -> None:
-    """Check that a value is one of those that a key may have."""
     if name in CHOICES and value not in CHOICES[name]:
         choices = ", ".join(str(choice) or '""' for choice in CHOICES[name])
         raise ValueError(f"{name} must be one of {choices}; received {value!r}")

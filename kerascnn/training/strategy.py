@@ -73,7 +73,7 @@ class Place:
         """Return what host 0 gave; every host has to call it."""
         return payload
 
-    def agree(self, value: dict) -> dict:
+    def agree(self, value):
         """Return what host 0 says, of JSON; every host has to call it."""
         if self.hosts == 1:
             return value

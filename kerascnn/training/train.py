@@ -152,8 +152,8 @@ def resume(
                 checkpoint.remove(folder)
             return load_run(folder) if folder else None
         saved = bytes(place.broadcast(checkpoint.read(folder) if folder else b""))
-        config = place.agree(read_json(folder / "config.json") if folder else {})
-        layers = place.agree(read_json(folder / "architecture.json") if folder else {})
+        names = ("config.json", "architecture.json") if folder else ()
+        config, layers = place.agree([read_json(folder / name) for name in names])
         before = config["data"]
         if devices is None:
             devices = config.get("devices", 1)

@@ -26,11 +26,9 @@ from kerascnn.training.recipe import Recipe
 class Universum:
     """Unlabelled images, and what a training does with them."""
 
-    kind: str  # "uniform", "dustbin" or "background"
+    recipe: Recipe  # has a kind, a share of the training samples, and a logit
     x: np.ndarray  # uint8 (N, height, width, channels)
-    share: float  # probability that a training sample is drawn from them
     classes: int  # k, of the labelled images
-    logit: float  # the constant one of "background"
     title: str
     fingerprint: str
     origin: dict  # the arguments of `load_data` that made them, or empty
@@ -42,14 +40,14 @@ class Universum:
 
     def targets(self) -> np.ndarray:
         """Return float32 (k + 1, k or k + 1): a row a class, the last of no class."""
-        if self.kind == "uniform":
+        if self.recipe.universum == "uniform":
             none = np.full((1, self.classes), 1 / self.classes, np.float32)
             return np.concatenate([np.eye(self.classes, dtype=np.float32), none])
         return np.eye(self.classes + 1, dtype=np.float32)
 
     def mix(self, x, labels, rng: np.random.Generator):
         """Put unlabelled images, with the label k, in the place of some others."""
-        replaced = rng.random(len(x)) < self.share
+        replaced = rng.random(len(x)) < self.recipe.universum_share
         drawn = rng.integers(len(self.x), size=len(x))
         mixed = x.copy()
         mixed[replaced] = self.x[drawn[replaced]]
@@ -57,18 +55,16 @@ class Universum:
 
     def extend(self, model):
         """Join the constant logit of "background" to every output of a model."""
-        if self.kind != "background":
+        if self.recipe.universum != "background":
             return model
         # The logit has no parameters: padding, whose gradient is nought.
-        outputs = [
-            keras.ops.pad(logits, ((0, 0), (0, 1)), constant_values=self.logit)
-            for logits in model.outputs
-        ]
+        width, one = ((0, 0), (0, 1)), self.recipe.universum_logit
+        outputs = [keras.ops.pad(x, width, constant_values=one) for x in model.outputs]
         return type(model)(model.inputs[0], _one_or_all(outputs))
 
     def labelled(self, model):
         """Return the model that is trained with k logits alone."""
-        if self.kind == "uniform":
+        if self.recipe.universum == "uniform":
             return model
         outputs = [logits[:, : self.classes] for logits in model.outputs]
         return keras.Model(model.inputs[0], _one_or_all(outputs))
@@ -132,16 +128,7 @@ def open_universum(
         told = f"{title} has fingerprint {own}, the run was started on "
         told += f"{before['title']}, {before['fingerprint']}"
         raise ValueError(f"the unlabelled images are not the same as before: {told}")
-    return Universum(
-        kind=recipe.universum,
-        x=unlabelled.x,
-        share=recipe.universum_share,
-        classes=data.classes,
-        logit=recipe.universum_logit,
-        title=title,
-        fingerprint=own,
-        origin=origin,
-    )
+    return Universum(recipe, unlabelled.x, data.classes, title, own, origin)
 
 
 def without_dustbin(model, trained, classes: int):
@@ -161,7 +148,7 @@ def without_dustbin(model, trained, classes: int):
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")
-class LabelledAccuracy(keras.metrics.Mean):
+class LabelledAccuracy(keras.metrics.CategoricalAccuracy):
     """The share of right answers among the first k, over labelled images alone."""
 
     def __init__(self, classes, name="accuracy", **kwargs):
@@ -174,11 +161,9 @@ class LabelledAccuracy(keras.metrics.Mean):
         y_pred = keras.ops.convert_to_tensor(y_pred)[:, : self.classes]
         # The target of a class is 1 there; of none, at most one half.
         labelled = keras.ops.cast(keras.ops.max(y_true, axis=-1) > 0.75, self.dtype)
-        answers = keras.ops.argmax(y_pred, axis=-1)
-        right = keras.ops.equal(keras.ops.argmax(y_true, axis=-1), answers)
         if sample_weight is not None:
             labelled = labelled * keras.ops.cast(sample_weight, self.dtype)
-        super().update_state(keras.ops.cast(right, self.dtype), labelled)
+        super().update_state(y_true, y_pred, labelled)
 
     def get_config(self):
         """Return the arguments of the constructor."""

@@ -325,9 +325,8 @@ def tune(
             show.status.stop()
     # A command starts from the named recipe, else from the card's default.
     card = zoo.registry.cards().get(name)
-    own = Recipe()
-    if isinstance(recipe, str) or (card and "default" in card.recipes):
-        own = recipe_for(name, recipe if isinstance(recipe, str) else "default")
+    known = isinstance(recipe, str) or (card and "default" in card.recipes)
+    start = recipe if isinstance(recipe, str) else "default"
     return Tuning(
         folder=shared.folder,
         name=name,
@@ -336,7 +335,7 @@ def tune(
         importances=shared.importances(),
         _recipe=base,
         _options=options,
-        _card_recipe=own,
+        _card_recipe=recipe_for(name, start) if known else Recipe(),
         _command=_command(named, data, recipe, seed),
     )
 
@@ -372,31 +371,21 @@ def _command(named, data: Data, recipe, seed: int) -> tuple[str, ...] | None:
 
 
 def _attempt(shared, trial, values, model, data, base, options, seed, show) -> None:
-    """Train one trial and record how it ended."""
     found, built = split(values)
     try:
         recipe = base.replace(**found)
     except ValueError as error:  # each value is possible, together they are not
         shared.tell(trial, "impossible", str(error))
         return
-    report = _Report(trial, recipe, show)
-    network = model
+    report, network = _Report(trial, recipe, show), model
     if not isinstance(model, str):
         keras.utils.set_random_seed(seed)  # of the copy's dropout
         network = keras.models.clone_model(model)
         network.set_weights(model.get_weights())
+    arguments = {"seed": seed, "options": {**options, **built}, "callbacks": [report]}
+    arguments |= {"folder": shared.run_folder(trial.number), "progress": False}
     try:
-        train(
-            network,
-            data,
-            recipe,
-            seed=seed,
-            folder=shared.run_folder(trial.number),
-            options={**options, **built} or None,
-            progress=False,
-            callbacks=[report],
-            test=False,
-        )
+        train(network, data, recipe, test=False, **arguments)
     except TrainingDivergedError as error:
         shared.tell(trial, "diverged", str(error))
     except BaseException as error:  # Ctrl-C among it: the study stays in order

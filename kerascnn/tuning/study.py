@@ -163,9 +163,8 @@ class SharedStudy:
 
     def close(self) -> None:
         """Let go of what this process still holds."""
-        for lock in self._held.values():
-            lock.release()
-        self._held.clear()
+        while self._held:
+            self._held.popitem()[1].release()
 
     def _bury(self) -> None:
         """Record as failed the trials whose process is gone; holds the study's lock."""
@@ -234,7 +233,6 @@ class SharedStudy:
 
 
 def _make(folder: Path) -> None:
-    """Make the folder of a study, unless it holds something else."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; choose another folder")
     locks = folder / ".locks"
