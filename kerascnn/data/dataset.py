@@ -54,12 +54,7 @@ class Images:
 
     def sample(self, per_class: int, *, classes: int, seed: int = 0) -> "Images":
         """Draw so many images of each class, or what there is: class 0 first, …"""
-        rng = np.random.default_rng(seed)
-        chosen = [
-            rng.permutation(np.flatnonzero(self.y == label))[:per_class]
-            for label in range(classes)
-        ]
-        return self.take(np.concatenate(chosen))
+        return self.take(_drawn(self.y, [per_class] * classes, seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +142,14 @@ def fingerprint(labels: tuple[str, ...], *parts: Images) -> str:
 
 def choose(y, quotas, *, seed=0):
     """Draw, of classes `y` (N,), a quota of each class: positions in `y`, ascending."""
+    return np.sort(_drawn(y, quotas, seed))
+
+
+def _drawn(y, quotas, seed):
     rng = np.random.default_rng(seed)
-    chosen = [
-        rng.permutation(np.flatnonzero(y == label))[:quota]
-        for label, quota in enumerate(quotas)
-    ]
-    return np.sort(np.concatenate(chosen))
+    places = (np.flatnonzero(y == label) for label in range(len(quotas)))
+    drawn = zip(places, quotas, strict=True)
+    return np.concatenate([rng.permutation(found)[:quota] for found, quota in drawn])
 
 
 def held_number(number: int, wanted: int | None) -> int:

@@ -64,13 +64,6 @@ def _disc(x, y, radius, centre_x=0.0, centre_y=0.0):
     return np.sqrt((x - centre_x) ** 2 + (y - centre_y) ** 2) - radius
 
 
-def _heart(x, y):
-    # Two discs over a corner whose sides touch them.
-    corner = _polygon(x, y, ((-0.92, -0.12), (0.0, -0.4), (0.92, -0.12), (0.0, 1.05)))
-    lobes = np.minimum(_disc(x, y, 0.55, -0.48, -0.45), _disc(x, y, 0.55, 0.48, -0.45))
-    return np.minimum(corner, lobes)
-
-
 def _distance(label, x, y):
     """Signed distance to the shape in its own units."""
     match label:
@@ -80,8 +73,10 @@ def _distance(label, x, y):
             return np.abs(_disc(x, y, 0.8)) - 0.25
         case "crescent":
             return np.maximum(_disc(x, y, 1.0), -_disc(x, y, 0.75, 0.6, -0.1))
-        case "heart":
-            return _heart(x, y)
+        case "heart":  # two discs over a corner whose sides touch them
+            corner = ((-0.92, -0.12), (0.0, -0.4), (0.92, -0.12), (0.0, 1.05))
+            left, right = (_disc(x, y, 0.55, at, -0.45) for at in (-0.48, 0.48))
+            return np.minimum(_polygon(x, y, corner), np.minimum(left, right))
     return _polygon(x, y, POLYGONS[label])
 
 
@@ -100,7 +95,7 @@ def _frame(label):
 
 def _framed(label, x, y):
     """Signed distance to a shape of area 1 whose centroid is at 0, 0."""
-    middle_x, middle_y, size = (np.float32(value) for value in _frame(label))
+    middle_x, middle_y, size = map(np.float32, _frame(label))
     return _distance(label, x * size + middle_x, y * size + middle_y) / size
 
 

@@ -97,16 +97,14 @@ class Shards:
         """
         if not len(self):
             return
-        reader, expected = self._reader, len(self)
-        tf = import_tfds(f"reading {reader.folder}")[0]
-        seen = 0
+        reader, expected, seen = self._reader, len(self), 0
         data = reader.pipeline(expected, self._chosen, batch_size, seed, rows)
         try:
             for size, numbers, x, y in data.as_numpy_iterator():
                 seen += size
                 # Copies: TensorFlow's own arrays cannot be written to.
                 yield np.array(x), np.array(y), np.array(numbers)
-        except tf.errors.OpError as error:
+        except reader.tf.errors.OpError as error:
             raise reader.broken(_first_line(error)) from error
         if seen < expected:
             raise reader.broken(f"{seen:,} of {expected:,} images were found")
@@ -349,6 +347,7 @@ class _Reader:
 
     def __init__(self, folder, split, image_key, label_key, features, image_size):
         self.folder = folder
+        self.tf, self.tfds = import_tfds(f"reading {folder}")
         self.files = [os.fspath(path) for path in split.filepaths]
         self.lengths = np.array(split.shard_lengths, np.int64)
         self.number = int(self.lengths.sum())
@@ -373,27 +372,26 @@ class _Reader:
 
     def column(self, key, kind):
         """Yield what each stored example has under a key, some hundred at a time."""
-        tf = import_tfds(f"reading {self.folder}")[0]
+        tf = self.tf
         spec = {key: tf.io.FixedLenFeature((), kind)}
         for batch in tf.data.TFRecordDataset(self.files).batch(500):
             yield tf.io.parse_example(batch, spec)[key].numpy()
 
     def classes(self, number) -> set[int]:
         """Return the classes of the images, of which it reads until it saw so many."""
-        tf = import_tfds(f"reading {self.folder}")[0]
         found: set[int] = set()
         try:
-            for labels in self.column(self.label_key, tf.int64):
+            for labels in self.column(self.label_key, self.tf.int64):
                 found.update(labels.tolist())
                 if len(found) >= number:
                     break
-        except tf.errors.OpError:  # damage is told when the images are read
+        except self.tf.errors.OpError:  # damage is told when the images are read
             return set(range(number))
         return found
 
     def pipeline(self, expected, chosen, batch_size, seed, rows):
         """What `Shards.batches` reads: (size, numbers, x, y) of `expected` images."""
-        tf = import_tfds(f"reading {self.folder}")[0]
+        tf = self.tf
         offsets = np.concatenate([[0], self.lengths[:-1].cumsum()])
         order = np.arange(len(self.files))
         if seed is not None:
@@ -420,24 +418,42 @@ class _Reader:
             buffer = min(expected, max(SHUFFLE_BYTES // share, batch_size))
             drawn = int(rng.integers(2**62))
             data = data.shuffle(buffer, seed=drawn, reshuffle_each_iteration=False)
-        data = data.batch(batch_size)
-        data = data.map(lambda numbers, records: (tf.size(numbers), numbers, records))
-        if rows is not None:
-            data = data.map(_gather(tf, rows, expected, batch_size))
-        data = data.map(
-            self._decoder(tf), num_parallel_calls=DECODERS, deterministic=True
+        kinds = tf.TensorSpec(self.image_shape, tf.uint8), tf.TensorSpec((), tf.int64)
+        decode, few = self._decoder(), None
+        if rows is not None:  # the last batch has rows of its own
+            sizes = batch_size, expected % batch_size or batch_size
+            few = [tf.constant(rows(size), tf.int64) for size in sizes]
+
+        def decoded(numbers, records):
+            size = tf.size(numbers)
+            if few:
+                full = tf.equal(size, batch_size)
+                wanted = tf.cond(full, lambda: few[0], lambda: few[1])
+                numbers, records = (
+                    tf.gather(numbers, wanted),
+                    tf.gather(records, wanted),
+                )
+            return size, numbers, *tf.map_fn(decode, records, fn_output_signature=kinds)
+
+        data = data.batch(batch_size).map(
+            decoded, num_parallel_calls=DECODERS, deterministic=True
         )
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = False  # it would trade memory for speed
         return data.prefetch(2).with_options(options)
 
-    def _decoder(self, tf):
-        tfds = import_tfds(f"reading {self.folder}")[1]
+    def _decoder(self):
+        """Return what decodes a record into its image and its class."""
+        tf, logger = self.tf, logging.getLogger("absl")
         kept = {self.image_key: True, self.label_key: True}
-        decoding = tfds.decode.PartialDecoding(kept)
-        with _no_warnings():  # of tfds' own code, which is no concern of the reader
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # what tfds warns of is its own code
+        try:
+            decoding = self.tfds.decode.PartialDecoding(kept)
             features = decoding.extract_features(self.features)
+        finally:
+            logger.setLevel(level)
 
         def decode(record):
             example = features.deserialize_example(record)
@@ -447,39 +463,7 @@ class _Reader:
             image = tf.ensure_shape(image, self.image_shape)
             return image, tf.cast(example[self.label_key], tf.int64)
 
-        def decode_batch(size, numbers, records):
-            kinds = (
-                tf.TensorSpec(self.image_shape, tf.uint8),
-                tf.TensorSpec((), tf.int64),
-            )
-            return size, numbers, *tf.map_fn(decode, records, fn_output_signature=kinds)
-
-        return decode_batch
-
-
-@contextlib.contextmanager
-def _no_warnings():
-    """Keep absl's logger, which tensorflow-datasets writes to, to errors."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _gather(tf, rows, expected, batch_size):
-    """Return what picks the rows of a batch; the last batch has rows of its own."""
-    last = expected % batch_size or batch_size
-    of_full, of_last = (tf.constant(rows(n), tf.int64) for n in (batch_size, last))
-
-    def gather(size, numbers, records):
-        full = tf.equal(size, batch_size)
-        wanted = tf.cond(full, lambda: of_full, lambda: of_last)
-        return size, tf.gather(numbers, wanted), tf.gather(records, wanted)
-
-    return gather
+        return decode
 
 
 def _resize(tf, image, size):
@@ -532,29 +516,22 @@ def _fingerprint(labels, name, readers) -> str:
     return digest.hexdigest()[:16]
 
 
-def _original_places(reader) -> np.ndarray:
-    """Where each image was before tfds shuffled them: "train_00042" is the 42nd."""
-    tf = import_tfds(f"reading {reader.folder}")[0]
-    try:
-        ids = [name for part in reader.column("id", tf.string) for name in part]
-        places = [int(name.rpartition(b"_")[2]) for name in ids]
-    except (tf.errors.OpError, ValueError) as error:
-        raise reader.broken(_first_line(error)) from error
-    if sorted(places) != list(range(reader.number)):
-        raise reader.broken("images are missing, or there twice, by their ids")
-    return np.array(places)
-
-
 def _in_memory(part: Shards, original: bool = False) -> Images:
-    """Read a whole part, in the order in which it is stored, or its original one."""
-    places = _original_places(part._reader) if original else np.arange(len(part))
+    """Read a whole part as it is stored, or as it was before tfds shuffled it."""
+    reader, places = part._reader, np.arange(len(part))
+    if original:  # "train_00042" is the 42nd
+        try:
+            ids = [n for names in reader.column("id", reader.tf.string) for n in names]
+            places = np.array([int(name.rpartition(b"_")[2]) for name in ids])
+        except (reader.tf.errors.OpError, ValueError) as error:
+            raise reader.broken(_first_line(error)) from error
+        if not np.array_equal(np.sort(places), np.arange(reader.number)):
+            raise reader.broken("images are missing, or there twice, by their ids")
     x = np.empty((len(part), *part.image_shape), np.uint8)
     y = np.empty(len(part), np.int64)
-    done = 0
-    for chunk in part.chunks(1000):
-        where = places[done : done + len(chunk)]
+    for begin, chunk in zip(range(0, len(part), 1000), part.chunks(1000), strict=True):
+        where = places[begin : begin + 1000]
         x[where], y[where] = chunk.x, chunk.y
-        done += len(chunk)
     return Images(x, y)
 
 
