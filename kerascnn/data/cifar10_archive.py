@@ -157,14 +157,10 @@ def import_cifar10(archive, data_dir=None, *, replace=False) -> Path:
     Afterwards `load_data("cifar10")` and `tfds.load("cifar10", download=False)` find
     it: complete, or not at all.
 
-    Args:
-        archive: cifar-10-binary.tar.gz or cifar-10-python.tar.gz, as published.
-        data_dir: data directory of tensorflow-datasets; None for $TFDS_DATA_DIR, else
-            ~/tensorflow_datasets.
-        replace: whether to replace a CIFAR-10 that is there, of whichever copy.
-
-    Returns:
-        The prepared folder, "…/cifar10/3.0.2".
+    `archive` is cifar-10-binary.tar.gz or cifar-10-python.tar.gz, as published;
+    `data_dir` the data directory of tensorflow-datasets, None for $TFDS_DATA_DIR, else
+    ~/tensorflow_datasets; `replace` says whether to replace a CIFAR-10 that is there,
+    of whichever copy. Returned is the prepared folder, "…/cifar10/3.0.2".
 
     Raises:
         DataError: the archive is not one as published, CIFAR-10 is there already, or

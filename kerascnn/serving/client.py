@@ -291,8 +291,14 @@ class Client:
                 self._names = self._listed()
             if self._names is not None and fit(*self._names):
                 labels = self._names[1]
-        pairs = zip(asked, found, strict=True)
-        return [_prediction(what, *answer, labels) for what, answer in pairs]
+        predictions = []
+        for what, (values, best, label) in zip(asked, found, strict=True):
+            names = list(labels or map("class {}".format, range(len(values))))
+            names[best] = label
+            order = sorted(range(len(values)), key=lambda i: (i != best, -values[i]))
+            scores = {names[i]: values[i] for i in order}
+            predictions.append(Prediction(scores, what, best, labels))
+        return predictions
 
     def _listed(self) -> tuple[int, tuple[str, ...]] | None:
         """Return the version served and its classes; None where they are not told."""
@@ -395,14 +401,6 @@ class Client:
             several = "s" if attempts > 1 else ""
             told += f" (after {attempts} attempt{several}); try again later"
         raise ServerError(told, answer.status)
-
-
-def _prediction(asked, values, best: int, label: str, labels) -> Prediction:
-    names = list(labels or map("class {}".format, range(len(values))))
-    names[best] = label
-    order = sorted(range(len(values)), key=lambda i: (i != best, -values[i]))
-    scores = {names[i]: values[i] for i in order}
-    return Prediction(scores, asked, best, labels)
 
 
 class _ClosedError(ConnectionError):

@@ -50,11 +50,10 @@ def export(
     Beside it lie `labels.txt` and `manifest.json` (see `kerascnn.serving.publish`). The
     version is loaded back, compared with the network on noise and on structured images,
     as pixels and as PNG files, and then renamed into place: who watches the folder sees
-    all of it or nothing. A failure leaves nothing. A folder that a server watches
-    should have versions of one format.
-
-    Under another backend than TensorFlow's, a process with KERAS_BACKEND=tensorflow
-    writes the version; it imports custom layers by module and name.
+    all of it or nothing. A folder that a server watches should have versions of one
+    format. Under another backend than TensorFlow's, a process with
+    KERAS_BACKEND=tensorflow writes the version; it imports custom layers by module and
+    name.
 
     Args:
         source: a run; a `keras.Model`; the name of a network whose trained weights
@@ -67,21 +66,20 @@ def export(
         activations: names of layers ("conv1"; "encoder/conv1" of a nested model) whose
             maps the version gives too, float32, by the layer's name: under the
             signature `activations` in a SavedModel and LiteRT, as further outputs in
-            ONNX and OpenVINO, which know one signature.
-        images: number of images that the version and the network are compared on, at
-            least 2.
+            ONNX and OpenVINO.
+        images: how many images the two are compared on, at least 2.
         tolerance: the largest difference of a probability that is taken for rounding;
             default 1e-5, and under another backend than TensorFlow's 1e-4 (3e-2 where
             a layer computes in bfloat16 or float16).
 
     Raises:
-        ValueError, TypeError: the source is not known, or no network for images of a
-            fixed size, channels last, or its outputs are not understood; the format,
-            the labels or the layers do not fit.
+        ValueError, TypeError: the source is not known, no network for images of a fixed
+            size, channels last, or its outputs are not understood; the format, the
+            labels or the layers do not fit.
         ModuleNotFoundError: the format needs a package that is not installed.
         OSError: the folder cannot be written to, or the source is not there.
-        ExportError: the version could not be written, the format cannot express the
-            network, or the version answers otherwise than the network.
+        ExportError: the format cannot express the network, or the version could not be
+            written or answers otherwise than the network.
     """
     made = formats.writable(format)
     import keras
@@ -172,7 +170,6 @@ def _labels(labels, reference) -> list[str]:
         return [str(number) for number in range(classes)]
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"labels must be a list of strings; received {labels!r}")
-    labels = list(labels)
     if len(labels) != classes:
         raise ValueError(
             f"the network has {classes} classes; received {len(labels)} labels: give "
@@ -182,7 +179,7 @@ def _labels(labels, reference) -> list[str]:
         raise ValueError(
             f"a label is one line of text that is not empty; received {broken[0]!r}"
         )
-    return labels
+    return list(labels)
 
 
 def _describe(reference, labels, made, activations) -> dict:
@@ -342,19 +339,15 @@ def full_precision() -> Iterator[None]:
     """
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        from tensorflow.config import experimental as config
+    with contextlib.ExitStack() as until:
+        if keras.backend.backend() == "tensorflow":
+            from tensorflow.config import experimental as config
 
-        was_on = config.tensor_float_32_execution_enabled()
-        config.enable_tensor_float_32_execution(False)
-        try:
-            yield
-        finally:
-            config.enable_tensor_float_32_execution(was_on)
-    elif keras.backend.backend() == "jax":
-        import jax
+            switch = config.enable_tensor_float_32_execution
+            until.callback(switch, config.tensor_float_32_execution_enabled())
+            switch(False)
+        elif keras.backend.backend() == "jax":
+            import jax
 
-        with jax.default_matmul_precision("highest"):
-            yield
-    else:
+            until.enter_context(jax.default_matmul_precision("highest"))
         yield

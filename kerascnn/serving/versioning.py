@@ -136,21 +136,21 @@ def _chosen(folder: Path, have: list[Version], to: int | None) -> Version:
         raise ValueError(f"{folder} holds no version; publish one with kerascnn export")
     numbers = ", ".join(f"{v.number}{' (damaged)' * bool(v.damaged)}" for v in have)
     newest = have[-1]
-    if to is None:
-        served = newest.number if newest.copy_of is None else newest.copy_of
-        before = [v for v in have if v.number < served and not v.damaged]
-        if not before:
-            raise ValueError(
-                f"there is no version before {served} in {folder}, which has {numbers};"
-                " name one: rollback(folder, to=NUMBER), or --to NUMBER"
-            )
-        return before[-1]
     if to == newest.number:
         raise ValueError(f"version {to} is the newest in {folder} already")
-    for version in have:
-        if version.number == to:
-            return version
-    raise ValueError(f"there is no version {to} in {folder}; it has {numbers}")
+    if to is None:
+        served = newest.number if newest.copy_of is None else newest.copy_of
+        found = [v for v in have if v.number < served and not v.damaged]
+        fault = (
+            f"there is no version before {served} in {folder}, which has {numbers}; "
+            "name one: rollback(folder, to=NUMBER), or --to NUMBER"
+        )
+    else:
+        found = [v for v in have if v.number == to]
+        fault = f"there is no version {to} in {folder}; it has {numbers}"
+    if not found:
+        raise ValueError(fault)
+    return found[-1]
 
 
 def prune(folder, keep: int) -> list[Version]:
