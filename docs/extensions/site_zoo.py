@@ -242,14 +242,14 @@ def _family(family: str, cards) -> str:
             escape(card.title),
             "×".join(map(str, card.input_shape)),
             f"{card.parameters:,}",
-            f"{card.macs:,}",
+            f"{card.macs / 1e6:,.1f}",
             card.depth,
             _percent(card.best_published and card.best_published.accuracy),
             _percent((card.measured() or {}).get("accuracy_mean")),
         )
         for card in cards
     ]
-    heads = ("name", "network", "image", "parameters", "MACs", "depth")
+    heads = ("name", "network", "image", "parameters", "MACs, millions", "depth")
     heads += ("published %", "measured %")
     names = "\n".join(card.name for card in cards)
     return f"""# {escape(_title(family))}
