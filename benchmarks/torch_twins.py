@@ -1,4 +1,4 @@
-"""PyTorch's twins of four networks of the zoo, written as its users write them."""
+"""PyTorch's twins of five networks of the zoo, written as its users write them."""
 
 import itertools
 
@@ -17,6 +17,7 @@ def build(name: str) -> nn.Module:
         "dense_mlp": dense_mlp,
         "nin": nin,
         "resnet20": ResNet20,
+        "airbench94": airbench94,
     }
     if name not in twins:
         raise ValueError(f"{name} has no twin; those that have: {', '.join(twins)}")
@@ -102,3 +103,33 @@ class ResNet20(nn.Module):
 
     def forward(self, x):
         return self.fc(self.body(x))
+
+
+def airbench94() -> nn.Module:
+    """Frozen 2x2 filters, three blocks of two convolutions, as the author's code has.
+
+    Batch normalisations have offsets and no scales; the features are divided by 9.
+    """
+    whitening = nn.Conv2d(3, 24, 2)
+    whitening.weight.requires_grad = False
+    layers: list[nn.Module] = [whitening, nn.GELU()]
+    inputs = 24
+    for filters in (64, 256, 256):
+        for part in ((nn.MaxPool2d(2),), ()):
+            norm = nn.BatchNorm2d(filters, eps=1e-12, momentum=0.4)
+            norm.weight.requires_grad = False
+            layers += [
+                nn.Conv2d(inputs, filters, 3, padding=1, bias=False),
+                *part,
+                norm,
+                nn.GELU(),
+            ]
+            inputs = filters
+    return nn.Sequential(
+        *layers, nn.MaxPool2d(3), nn.Flatten(), _Ninth(), nn.Linear(256, 10, bias=False)
+    )
+
+
+class _Ninth(nn.Module):
+    def forward(self, x):
+        return x / 9

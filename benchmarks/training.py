@@ -30,7 +30,13 @@ CONTENDERS = (
 )
 REFERENCE = "Keras fit"  # the ratios are to this one
 # Images of an epoch: about two seconds on two cores.
-IMAGES = {"lecture_cnn": 5120, "dense_mlp": 1024, "resnet20": 512, "nin": 256}
+IMAGES = {
+    "lecture_cnn": 5120,
+    "dense_mlp": 1024,
+    "resnet20": 512,
+    "nin": 256,
+    "airbench94": 512,
+}
 
 
 def measure(

@@ -128,7 +128,7 @@ def with_torch(network: str, batch: int, count: int, *options: str):
     import zoo
 
     model = build(network)
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if parameters != zoo.card(network).trainable:
         raise RuntimeError(f"the twin of {network} has {parameters} parameters")
     layout = torch.channels_last if "channels_last" in options else None
