@@ -231,7 +231,9 @@ export function element(tag, text = "", className = "") {
 /** Decimals that the numbers up to a limit are written with, all alike. */
 function decimals(values, limit) {
   if (values.flat().every((v) => v === null || Number.isInteger(v))) return 0;
-  return Math.max(0, Math.min(6, 1 - Math.floor(Math.log10(limit || 1))));
+  const power = Math.floor(Math.log10(limit || 1));
+  // As wide as two digits behind "0.": sums of what is shown come close to the sum.
+  return Math.max(0, Math.min(6, power < 0 ? 1 - power : 2 - power));
 }
 
 /** A number with so many decimals, a real minus, and no minus before a zero. */
