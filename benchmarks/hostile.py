@@ -151,15 +151,18 @@ async def attack(name: str, port: int) -> None:
     async def one(requests: list[bytes]) -> None:
         for request in itertools.cycle(requests):
             started, outcome = time.monotonic(), "none"
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
+            try:
                 reader, writer = await asyncio.open_connection(HOST, port)
                 with contextlib.closing(writer):
                     patience = 0.2 if "left at once" in name else 120
                     asked = ask(reader, writer, request)
                     outcome = str((await asyncio.wait_for(asked, patience))[0])
-            found[outcome] = found.get(outcome, 0) + 1
-            took = round(time.monotonic() - started, 1)
-            found["longest s"] = max(found["longest s"], took)
+            except (OSError, EOFError, TimeoutError):
+                pass
+            finally:  # also of what is not answered when the attack ends
+                found[outcome] = found.get(outcome, 0) + 1
+                took = round(time.monotonic() - started, 1)
+                found["longest s"] = max(found["longest s"], took)
 
     if isinstance(ATTACKS[name], int):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -180,7 +183,11 @@ def resident(process: int) -> list[float]:
         folder = Path(f"/proc/{process}")
         own = int((folder / "statm").read_text().split()[1]) / 256
         for listed in folder.glob("task/*/children"):  # of every thread
-            children += sum(sum(resident(int(n))) for n in listed.read_text().split())
+            for child in listed.read_text().split():
+                # One that has just been forked still shows its parent's memory.
+                line = Path(f"/proc/{child}/cmdline").read_bytes()
+                if line != (folder / "cmdline").read_bytes():
+                    children += sum(resident(int(child)))
     return [own, children]
 
 
