@@ -18,18 +18,13 @@ import typer
 from kerascnn.cli.common import (
     INTERRUPTED,
     app,
+    argument,
     load_keras,
     option,
     pairs_of,
-    say,
     say_json,
     tell,
 )
-
-
-def argument(text: str) -> Any:
-    """Return an argument with a help text."""
-    return typer.Argument(help=text)
 
 
 def picture(path: Path | None) -> Path | None:
@@ -80,21 +75,19 @@ REPLACE = option(False, "Also where it is prepared already.", "--replace")
 
 def answer(json: bool, data: dict, text: Any) -> None:
     """Print one JSON object for programs, or a text for people."""
-    say_json(data) if json else say(text)
+    say_json(data) if json else print(text)
 
 
-def say_table(
-    result, *, json: bool, csv: bool, markdown: bool, plot: Path | None
-) -> None:
+def say_table(result, *, json=False, csv=False, markdown=False, plot=None) -> None:
     """Print a result in the form that was asked for, and where its picture is."""
     if json:
-        say(result.to_json())
+        print(result.to_json())
     elif csv:
-        say(result.to_csv().rstrip())
+        print(result.to_csv().rstrip())
     else:
-        say(result.to_markdown() if markdown else result)
+        print(result.to_markdown() if markdown else result)
         if plot:
-            say(f"picture: {plot}")
+            print(f"picture: {plot}")
 
 
 def settings_of(pairs: list[str], epochs: int | None) -> dict[str, Any]:
@@ -146,13 +139,12 @@ def models(
     if measured:
         if plot:
             raise ValueError("--plot draws the ranking: leave --measured out for it")
-        say_table(board(pattern), json=json, csv=False, markdown=markdown, plot=None)
-        return
+        return say_table(board(pattern), json=json, markdown=markdown)
     found = ranking(pattern)
     cards = {"networks": [vars(card) for card in found.cards]}
     answer(json, cards, found.to_markdown() if markdown else found)
     if plot and not json:
-        say(f"picture: {found.plot(plot)}")
+        print(f"picture: {found.plot(plot)}")
 
 
 @app.command()
@@ -260,7 +252,7 @@ def import_archive(
     """Prepare CIFAR-10 from an official archive that you downloaded."""
     from kerascnn.data import import_cifar10
 
-    say(f"prepared {import_cifar10(archive, data_dir, replace=replace)}")
+    print(f"prepared {import_cifar10(archive, data_dir, replace=replace)}")
 
 
 @data_app.command()
@@ -268,7 +260,7 @@ def download(data_dir: Path | None = TFDS, replace: bool = REPLACE):
     """Download CIFAR-10 (162 MB; resumable) and prepare it."""
     from kerascnn.data import download_cifar10
 
-    say(f"prepared {download_cifar10(data_dir, replace=replace)}")
+    print(f"prepared {download_cifar10(data_dir, replace=replace)}")
 
 
 # --- Training ---
@@ -594,7 +586,7 @@ def quickstart(
     load_keras(telling=f"training two networks; everything is written to {folder}")
     from kerascnn.quickstart import quickstart as start
 
-    shown = tell if json else say
+    shown = tell if json else print
     result = start(folder, seed=seed, show=shown, **pairs_of(set_, "set"))
     if json:
         say_json(result)

@@ -22,14 +22,14 @@ INTERRUPTED = 130  # the exit code of a shell for Ctrl-C
 DEBUG, MODULE = "--debug", "--module"  # before or behind the command
 
 
+def argument(text: str) -> Any:
+    """Return an argument with a help text."""
+    return typer.Argument(help=text)
+
+
 def option(default: Any, text: str, *names: str, **more: Any) -> Any:
     """Return an option: its default, its help, and names other than its own."""
     return typer.Option(default, *names, help=text, **more)
-
-
-def say(value: Any) -> None:
-    """Print an answer for people."""
-    print(value)
 
 
 def tell(text: str) -> None:
@@ -48,7 +48,7 @@ def say_json(value: dict) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        say(f"kerascnn {kerascnn.__version__}")
+        print(f"kerascnn {kerascnn.__version__}")
         raise typer.Exit
 
 

@@ -3,52 +3,41 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from kerascnn.cli.common import app, pairs_of, say
-
-
-def option(text: str, **more):
-    """Return an option with a help text."""
-    return typer.Option(help=text, **more)
+from kerascnn.cli.common import app, argument, option, pairs_of
 
 
 @app.command()
 def serve(
-    folder: Annotated[Path, typer.Argument(help="Of one model, or of several.")],
+    folder: Annotated[Path, argument("Of one model, or of several.")],
     host: Annotated[
-        str, option("Address to listen at; 0.0.0.0 lets other machines in.")
+        str, Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
-    port: Annotated[int, option("0 takes any.", min=0, max=65535)] = 8501,
-    label: Annotated[
-        list[str] | None,
-        option("stable=2, or NAME/stable=2 for one model. Repeatable."),
-    ] = None,
-    versions: Annotated[int, option("Newest versions that are served.", min=1)] = 1,
-    batch: Annotated[int, option("Images computed at once.", min=1)] = 128,
-    batch_wait: Annotated[
-        float, option("Seconds an image waits for others.", min=0)
-    ] = 0.0,
-    queue: Annotated[int, option("Images that wait; then 503.", min=1)] = 1024,
-    timeout: Annotated[float, option("Seconds for a request; then 504.")] = 30.0,
-    max_body: Annotated[float, option("MiB of a request; then 413.")] = 32.0,
-    max_images: Annotated[int, option("Images of a request; then 413.", min=1)] = 1024,
-    max_pixels: Annotated[
-        float, option("Million pixels of an encoded image; then 400.")
-    ] = 12.5,
-    poll: Annotated[float, option("Seconds between looks for new versions.")] = 1.0,
-    stop_delay: Annotated[
-        float, option("Seconds between SIGTERM and the closed port.", min=0)
-    ] = 0.0,
-    access_log: Annotated[
-        bool | None, option("Log each request, or none; default: 20 a second.")
-    ] = None,
-    cors: Annotated[
-        list[str] | None,
-        option("Origin whose pages may ask, https://example.org, or *. Repeatable."),
-    ] = None,
-    ray: Annotated[bool, option("Serve on Ray Serve, with replicas.")] = False,
-    replicas: Annotated[int, option("Servers side by side, with --ray.", min=1)] = 1,
+    port: int = option(8501, "0 takes any.", min=0, max=65535),
+    label: list[str] = option(
+        [], "stable=2, or NAME/stable=2 for one model. Repeatable."
+    ),
+    versions: int = option(1, "Newest versions that are served.", min=1),
+    batch: int = option(128, "Images computed at once.", min=1),
+    batch_wait: float = option(0.0, "Seconds an image waits for others.", min=0),
+    queue: int = option(1024, "Images that wait; then 503.", min=1),
+    timeout: float = option(30.0, "Seconds for a request; then 504."),
+    max_body: float = option(32.0, "MiB of a request; then 413."),
+    max_images: int = option(1024, "Images of a request; then 413.", min=1),
+    max_pixels: float = option(12.5, "Million pixels of an encoded image; then 400."),
+    poll: float = option(1.0, "Seconds between looks for new versions."),
+    stop_delay: float = option(
+        0.0, "Seconds between SIGTERM and the closed port.", min=0
+    ),
+    access_log: bool | None = option(
+        None, "Log each request, or none; default: 20 a second."
+    ),
+    cors: list[str] = option(
+        [], "Origin whose pages may ask, https://example.org, or *. Repeatable."
+    ),
+    ray: bool = option(False, "Serve on Ray Serve, with replicas."),
+    replicas: int = option(1, "Servers side by side, with --ray.", min=1),
 ):
     """Serve exported versions over HTTP.
 
@@ -80,34 +69,25 @@ def serve(
             raise ValueError(f"--label takes stable=2; received {key}={number}")
         labels[key] = int(number)
 
-    chosen = {
-        "limits": limits,
-        "labels": labels,
-        "versions": versions,
-        "poll": poll,
-        "access_log": access_log,
-        "cors": cors,
-    }
+    def announce(url, repository=None):
+        if repository:  # with Ray each replica has its own
+            lines, none = [], "no version that can be loaded"
+            for model in repository.models.values():
+                numbers = ", ".join(map(str, sorted(model.versions)))
+                what = f"version {numbers}" if numbers else none
+                lines.append(f"{model.name}: {what}")
+            faults = filter(None, repository.complaints.values())
+            lines += [f"not served: {fault}" for fault in faults]
+            none = f"no versions in {folder} yet; the first is served when it appears"
+            print("\n".join(lines or [none]))
+        # Flushed: a program may wait for this line at a pipe.
+        print(f"serving at {url}", flush=True)
+
+    chosen = {"limits": limits, "labels": labels, "versions": versions, "poll": poll}
+    chosen |= {"access_log": access_log, "cors": cors, "announce": announce}
     if ray:
         from kerascnn.serving.ray_serve import serve_on_ray
 
-        serve_on_ray(folder, replicas, host, port, announce=announce, **chosen)
-        return
-
-    def tell(url, repository):
-        for model in repository.models.values():
-            numbers = ", ".join(str(number) for number in sorted(model.versions))
-            what = f"version {numbers}" if numbers else "no version that can be loaded"
-            say(f"{model.name}: {what}")
-        for fault in filter(None, repository.complaints.values()):
-            say(f"not served: {fault}")
-        if not repository.models and not any(repository.complaints.values()):
-            say(f"no versions in {folder} yet; the first is served when it appears")
-        announce(url)
-
-    run(folder, host, port, stop_delay=stop_delay, announce=tell, **chosen)
-
-
-def announce(url: str) -> None:
-    """Print the address. Flushed: a program may wait for this line at a pipe."""
-    print(f"serving at {url}", flush=True)
+        serve_on_ray(folder, replicas, host, port, **chosen)
+    else:
+        run(folder, host, port, stop_delay=stop_delay, **chosen)

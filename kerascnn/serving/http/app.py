@@ -1,7 +1,6 @@
 """The application: its routes, its state, and what is done around each request."""
 
 import contextlib
-import json
 import time
 
 from starlette.applications import Starlette
@@ -13,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import openinference, page, rest
-from kerascnn.serving.http.limits import Bodies, Limits, RequestError
+from kerascnn.serving.http.limits import Bodies, Limits, RequestError, in_ascii
 from kerascnn.serving.http.metrics import Metrics, logger
 from kerascnn.serving.http.repository import Repository, check_label
 
@@ -107,22 +106,16 @@ def create_app(
 
 async def _refuse(request: Request, error: RequestError | HTTPException) -> Response:
     if isinstance(error, HTTPException):
-        return _error(error.status_code, error.detail, error.headers)
+        return in_ascii({"error": error.detail}, error.status_code, error.headers)
     headers = {"retry-after": str(error.retry_after)} if error.retry_after else None
-    return _error(error.status, error.message, headers)
-
-
-def _error(status: int, message: str, headers=None) -> Response:
-    # ASCII: a message may repeat half a character of what was received.
-    text = json.dumps({"error": message})
-    return Response(text, status, headers, media_type="application/json")
+    return in_ascii({"error": error.message}, error.status, headers)
 
 
 class Observed:
     """Middleware: counts and logs each request, and answers what fails with 500.
 
-    What a handler puts into `scope["notes"]` (protocol, model, images) goes into the
-    log and the metrics. Neither bodies nor messages of errors are logged: both may
+    What a handler puts into `scope["notes"]` (model, images) goes into the log and the
+    metrics. Neither bodies nor messages of errors are logged: both may
     repeat contents.
     """
 
@@ -137,7 +130,8 @@ class Observed:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        notes = scope["notes"] = {}
+        word = scope["path"].strip("/").partition("/")[0].lower()
+        notes = scope["notes"] = {"protocol": word} if word in ("v1", "v2") else {}
         status = 0
         started = time.perf_counter()
 
@@ -151,7 +145,7 @@ class Observed:
             await send(message)
 
         metrics = self.metrics
-        metrics.in_progress += 1
+        metrics.in_progress.inc()
         try:
             await self.app(scope, receive, observed_send)
         except ClientDisconnect:
@@ -160,12 +154,12 @@ class Observed:
             if status:  # the answer has begun: the connection has to break
                 raise
             logger.exception("a request failed", extra={"fields": dict(notes)})
-            failed = _error(500, "internal error; see the server's log")
-            await failed(scope, receive, observed_send)
+            told = {"error": "internal error; see the server's log"}
+            await in_ascii(told, 500)(scope, receive, observed_send)
         finally:
             seconds = time.perf_counter() - started
             protocol, model = notes.get("protocol", "other"), notes.get("model", "")
-            metrics.in_progress -= 1
+            metrics.in_progress.dec()
             metrics.requests.labels(protocol, model, status).inc()
             metrics.seconds.labels(protocol, model).observe(seconds)
             if images := notes.get("images"):

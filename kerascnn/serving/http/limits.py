@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import heapq
+import itertools
+import json
 import os
 import pickle
 import re
@@ -15,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 
 class RequestError(Exception):
@@ -44,6 +47,11 @@ def invalid(message: str) -> RequestError:
 def overloaded(message: str) -> RequestError:
     """Return the error of a server that has no room now: status 503, Retry-After."""
     return RequestError(503, message, retry_after=1)
+
+
+def in_ascii(value, status: int = 200, headers=None) -> Response:
+    """Return an answer in JSON; what it repeats may be half a character, or no text."""
+    return Response(json.dumps(value), status, headers, media_type="application/json")
 
 
 # How zlib is told of a coding: gzip's frame, or zlib's own, which HTTP calls deflate.
@@ -97,6 +105,7 @@ class Bodies:
         self.unpacker = ThreadPoolExecutor(1, "kerascnn-unpack", _come_last)
         self.asker = ThreadPoolExecutor(1, "kerascnn-read")
         self.turns: list[tuple[int, int, asyncio.Future]] = []  # a heap of who waits
+        self.places = itertools.count()  # among equal ones the first
         self.reading = False
         self.reader: subprocess.Popen | None = None
 
@@ -201,7 +210,7 @@ class Bodies:
         loop = asyncio.get_running_loop()
         # The smallest first: who sends large ones makes others wait for one of them.
         turn = loop.create_future()
-        heapq.heappush(self.turns, (size, id(turn), turn))
+        heapq.heappush(self.turns, (size, next(self.places), turn))
         self._next()
         try:
             await turn

@@ -31,7 +31,6 @@ class Metrics:
 
     def __init__(self):
         self.registry = CollectorRegistry()
-        self.in_progress = 0  # requests that are being answered
 
         def new(kind, name, told, labels=(), **more):
             return kind(
@@ -46,8 +45,7 @@ class Metrics:
         )
         self.images = new(Counter, "images", "Images that were classified.", PROTOCOL)
         told = "Requests that are being answered."
-        shown = new(Gauge, "requests_in_progress", told)
-        shown.set_function(lambda: self.in_progress)
+        self.in_progress = new(Gauge, "requests_in_progress", told)
         told = "Images that were computed at once."
         self.batch_images = new(Histogram, "batch_images", told, MODEL, buckets=IMAGES)
         self.waiting = new(Gauge, "queue_images", "Images that wait.", VERSION)

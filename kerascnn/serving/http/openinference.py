@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import rest, tensors
-from kerascnn.serving.http.limits import LIST, RequestError, invalid
+from kerascnn.serving.http.limits import LIST, RequestError, in_ascii, invalid
 from kerascnn.serving.http.saved_model import Signature, Tensor, signature_of
 
 DATATYPES = {
@@ -38,8 +38,7 @@ DIGITS = re.compile("[0-9]{1,18}")
 
 async def server(request: Request) -> Response:
     """GET /v2: name, version and extensions of the server."""
-    request.scope["notes"]["protocol"] = "v2"
-    return _json(
+    return in_ascii(
         {
             "name": "kerascnn",
             "version": packages.version("kerascnn"),
@@ -52,13 +51,11 @@ async def server(request: Request) -> Response:
 
 async def live(request: Request) -> Response:
     """GET /v2/health/live: the process answers."""
-    request.scope["notes"]["protocol"] = "v2"
-    return _json({"live": True})
+    return in_ascii({"live": True})
 
 
 async def ready(request: Request) -> Response:
     """GET /v2/health/ready: 200 if a model answers and the server is not stopping."""
-    request.scope["notes"]["protocol"] = "v2"
     state = request.app.state
     models = state.repository.models.values()
     answers = state.repository.ready and any(model.versions for model in models)
@@ -67,7 +64,6 @@ async def ready(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """POST /v2/repository/index: every version; {"ready": true}: those that answer."""
-    request.scope["notes"]["protocol"] = "v2"
     state = request.app.state
     async with state.bodies.read(request) as body:
         only = await state.bodies.work(len(body), only_ready, body, state.limits)
@@ -79,7 +75,7 @@ async def index(request: Request) -> Response:
                 shown = {"name": model.name, "version": str(number)}
                 shown["state"] = "READY" if answers else "UNAVAILABLE"
                 found.append({**shown, "reason": told})
-    return _json(found)
+    return in_ascii(found)
 
 
 def only_ready(body: bytes, limits) -> bool:
@@ -117,7 +113,7 @@ async def metadata(request: Request) -> Response:
             for tensor in tensors.values()
         ]
 
-    return _json(
+    return in_ascii(
         {
             "name": name,
             "versions": [str(n) for n in sorted(repository.models[name].versions)],
@@ -193,16 +189,10 @@ def read(body: bytes, length: int, signatures: dict[str, Signature], limits) -> 
 
 def _readiness(value: dict) -> Response:
     # The protocol wants 4xx; 503, as of KServe's own server, says that it passes.
-    return _json(value, 200 if value["ready"] else 503)
-
-
-def _json(value, status: int = 200) -> Response:
-    # ASCII: the name of a folder may be no text.
-    return Response(json.dumps(value), status, media_type="application/json")
+    return in_ascii(value, 200 if value["ready"] else 503)
 
 
 def _target(request: Request) -> tuple[str, int | None]:
-    request.scope["notes"]["protocol"] = "v2"
     digits = request.path_params.get("version")
     if digits is not None and not DIGITS.fullmatch(digits):
         raise RequestError(

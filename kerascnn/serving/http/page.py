@@ -14,7 +14,6 @@ The protocols have no list of models and no names of classes, which is why
 """
 
 import functools
-import io
 from pathlib import Path
 
 from starlette.requests import Request
@@ -44,17 +43,11 @@ HEADERS = {
 @functools.cache
 def samples() -> dict[str, bytes]:
     """Return an image of each class of the built-in data as a PNG file, by label."""
-    from PIL import Image
-
     from kerascnn.data.shapes import LABELS, generate
+    from kerascnn.serving.verification import png
 
     images, classes = generate(len(LABELS), seed=SAMPLES_SEED)
-    files = {}
-    for number in classes.argsort():
-        file = io.BytesIO()
-        Image.fromarray(images[number]).save(file, "PNG")
-        files[LABELS[classes[number]]] = file.getvalue()
-    return files
+    return {LABELS[classes[n]]: png(images[n]) for n in classes.argsort()}
 
 
 def _file(request: Request) -> Response:

@@ -21,10 +21,10 @@ from kerascnn.serving.http.batching import Batcher
 from kerascnn.serving.http.limits import Limits, RequestError, invalid
 from kerascnn.serving.http.metrics import Metrics, log
 from kerascnn.serving.http.saved_model import Version, load, warm
+from kerascnn.serving.publish import numbered
 
 REMEMBERED = 50  # versions of a model that have ended, for its status
 SLOWEST_RETRY = 60.0  # seconds
-VERSION = re.compile("[0-9]{1,18}")
 LABEL = re.compile("[A-Za-z0-9_]+")
 LABELS = "labels.json"
 LABELS_WITHIN = 2**20  # bytes
@@ -74,9 +74,9 @@ def find(folder: Path) -> dict[str, Found]:
                     models[name] = found
         except OSError as error:  # such as lost+found
             models[name] = Found(folder / name, unreadable=True, unusable=str(error))
-    numbers = any(VERSION.fullmatch(name) for name in children)
+    numbers = [path.name for _, path in numbered(folder)]
     # A model's name may be a number: "2024", with its versions inside.
-    inside = any(models[name].versions for name in models if VERSION.fullmatch(name))
+    inside = any(models[name].versions for name in numbers if name in models)
     if one.versions or (numbers and not inside):
         return {folder.resolve().name: one}
     return models
@@ -84,23 +84,20 @@ def find(folder: Path) -> dict[str, Found]:
 
 def _look(path: Path) -> Found:
     found = Found(path)
-    # Ascending by name: of "007" and "7" the last, plain one counts.
-    for name in sorted(os.listdir(path)):
-        if not VERSION.fullmatch(name):
-            continue
+    for number, version in numbered(path):
         try:
-            inside = os.stat(path / name / "saved_model.pb")
-            around = os.stat(path / name)
+            inside = os.stat(version / "saved_model.pb")
+            around = os.stat(version)
         except OSError:  # not a version yet, or not one of this format
-            if other := format_of(path / name):
+            if other := format_of(version):
                 found.unusable = (
-                    f"{path / name} is of the format {other.name}; served are "
+                    f"{version} is of the format {other.name}; served are "
                     "SavedModels, which `kerascnn export` writes without --format"
                 )
             continue
         times = (around.st_ctime_ns, inside.st_mtime_ns)
         stamp = (around.st_ino, *times, inside.st_size)
-        found.versions[int(name)] = (path / name, stamp)
+        found.versions[number] = (version, stamp)
     if found.versions:
         found.unusable = ""
     file = path / LABELS

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kerascnn.serving.http import tensors
-from kerascnn.serving.http.limits import LIST, Limits, RequestError, invalid
+from kerascnn.serving.http.limits import LIST, Limits, RequestError, in_ascii, invalid
 from kerascnn.serving.http.saved_model import Signature, signature_of
 
 WHICH = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
@@ -28,11 +28,9 @@ LARGEST = 2**63 - 1  # of a version, an int64
 async def answer(request: Request) -> Response:
     """Answer a request under /v1/, or refuse it in the words of TensorFlow Serving."""
     notes, state = request.scope["notes"], request.app.state
-    notes["protocol"] = "v1"
     path = request.scope["path"]  # a name may have a '?' or '#', percent-encoded
     if request.method == "GET" and (match := LOOK.fullmatch(path)):
-        shown = _look(state.repository, *match.groups()[1:])
-        return Response(json.dumps(shown), media_type="application/json")
+        return in_ascii(_look(state.repository, *match.groups()[1:]))
     if request.method != "POST" or not (match := RUN.fullmatch(path)):
         raise invalid(f"Malformed request: {request.method} {path[:256]}")
     name, digits, label, method = match.groups()

@@ -186,8 +186,8 @@ def load(path: Path, number: int) -> Version:
     signatures = {}
     for name, function in loaded.signatures.items():
         if name in definitions and definitions[name].inputs:
-            inputs = _tensors(definitions[name].inputs)
-            outputs = _tensors(definitions[name].outputs)
+            inputs = _tensors(function.structured_input_signature[1])
+            outputs = _tensors(function.structured_outputs)
             tensors = (*inputs.values(), *outputs.values())
             batched = all(t.shape and t.shape[0] is None for t in tensors)
             signatures[name] = Signature(name, inputs, outputs, batched, function)
@@ -201,20 +201,12 @@ def load(path: Path, number: int) -> Version:
     return Version(number, path, signatures, shown, loaded)
 
 
-def _tensors(infos) -> dict[str, Tensor]:
-    from tensorflow import dtypes
-
+def _tensors(specs) -> dict[str, Tensor]:
     tensors = {}
-    for name in sorted(infos):
-        dtype = dtypes.as_dtype(infos[name].dtype)
-        shape = infos[name].tensor_shape
-        sizes = tuple(d.size if d.size >= 0 else None for d in shape.dim)
-        tensors[name] = Tensor(
-            name=name,
-            dtype=np.dtype(dtype.as_numpy_dtype),
-            dtype_name=dtype.name,
-            shape=None if shape.unknown_rank else sizes,
-        )
+    for name, spec in sorted(specs.items()):
+        dtype, shape = spec.dtype, spec.shape
+        sizes = None if shape.rank is None else tuple(shape)
+        tensors[name] = Tensor(name, np.dtype(dtype.as_numpy_dtype), dtype.name, sizes)
     return tensors
 
 

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
-import threading
 import time
 
 import uvicorn
@@ -122,7 +120,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig, frame) -> None:
-        """Begin to stop; at a second signal stop at once."""
+        """Begin to stop; at a second signal stop at once.
+
+        uvicorn's own would raise the signal again at the end.
+        """
         if self.stop_at is not None:
             self.stop_at = 0.0
             self.force_exit = True
@@ -130,20 +131,6 @@ class Server(uvicorn.Server):
             self.stop_at = time.monotonic() + self.stop_delay
             self.state.stopping = True
         self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self):
-        """Take SIGTERM and SIGINT; uvicorn's own would raise them again at the end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        taken = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self.handle_exit) for number in taken}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _descriptors() -> int:
