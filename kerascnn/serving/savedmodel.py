@@ -7,13 +7,13 @@ import tempfile
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from kerascnn.graph import find_layer, functional, trace
+from kerascnn.graph import find_layer, trace
 from kerascnn.serving import warmup
 from kerascnn.serving.formats import CHANNELS, LABELS, ExportError, Format, first_line
 
@@ -105,7 +105,7 @@ def _write_signatures(
     from kerascnn.serving.decoding import decode
 
     shape, dtype = reference.shape, model.inputs[0].dtype
-    look, classify = _maps(model, activations), _classifier(model, reference.head)
+    classify = _classifier(model, reference.head)
 
     def answer(image):
         # training=False, spelled out: without it, layers of random augmentation
@@ -130,8 +130,11 @@ def _write_signatures(
         return answer(tf.map_fn(pixels_of, image_bytes, fn_output_signature=one))
 
     def watch(image):
-        seen = look(tf.cast(image, dtype))
-        return {name: tf.cast(values, tf.float32) for name, values in seen.items()}
+        from kerascnn.explain.recording import record
+
+        seen = record(model, tf.cast(image, dtype))
+        maps = {name: seen.calls[seen.find(name)].outputs[0] for name in activations}
+        return {name: tf.cast(values, tf.float32) for name, values in maps.items()}
 
     pixels = tf.TensorSpec((None, *shape), tf.uint8, name="image")
     files = tf.TensorSpec((None,), tf.string, name="image_bytes")
@@ -199,37 +202,6 @@ def check_names(model, names: Sequence[str]) -> tuple[str, ...]:
             continue
         raise ValueError(f"{problem}; name another layer in activations")
     return tuple(found)
-
-
-def _maps(model, names: Sequence[str]) -> Callable:
-    """Return a function from a batch of images to the maps of layers, by name."""
-
-    def look(image):
-        seen = {}
-
-        def run(graph, tensors, path):
-            def watched(operation):
-                def call(*args, **kwargs):
-                    if inner := functional(operation):
-                        given = keras.tree.flatten((args, kwargs))
-                        given = [x for x in given if keras.ops.is_tensor(x)]
-                        outputs = run(inner, given, f"{path}{operation.name}/")
-                    else:
-                        if "training" in getattr(operation, "_call_context_args", ()):
-                            kwargs["training"] = False
-                        outputs = operation(*args, **kwargs)
-                    seen[path + operation.name] = outputs
-                    return outputs
-
-                return call
-
-            # As Keras runs a graph itself; kerascnn.graph does it with shapes alone.
-            return graph._run_through_graph(tensors, operation_fn=watched)
-
-        run(functional(model), [image], "")
-        return {name: keras.tree.flatten(seen[name])[0] for name in names}
-
-    return look
 
 
 # Each converts the SavedModel in a folder into a file.
