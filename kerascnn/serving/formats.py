@@ -232,12 +232,11 @@ def _savedmodel(file: Path):
         return loaded.signatures["serving_default"](image=tf.constant(images))
 
     def run_files(files):
-        if "serve_bytes" not in loaded.signatures:
-            raise ValueError(f"{file.parent} takes pixels only, no image files")
         encoded = tf.constant(files, tf.string)
         return loaded.signatures["serve_bytes"](image_bytes=encoded)
 
-    return taken["image"].shape[1:], run, run_files
+    decodes = "serve_bytes" in loaded.signatures
+    return taken["image"].shape[1:], run, run_files if decodes else None
 
 
 def _litert(file: Path):

@@ -88,10 +88,21 @@ def prove(version: Path, reference, labels, made: Format, tolerance: float) -> d
                 "nothing was published. Does a layer draw random numbers at inference? "
                 "If it is rounding, pass a greater tolerance"
             )
-    # Of another machine, on another day.
-    later = max(tolerance, TOLERANCE_HALF if reference.half else TOLERANCE)
+    best, shape = answer.argmax(axis=-1).tolist(), list(golden.shape)
+    pixels = base64.b64encode(golden.tobytes()).decode("ascii")
     return {
-        "golden": _golden(golden, answer, labels, later),
+        "golden": {
+            "request": {"image": {"dtype": "uint8", "shape": shape, "base64": pixels}},
+            "answer": {
+                "probabilities": answer.astype(float).tolist(),
+                "class_id": best,
+                "label": [labels[number] for number in best],
+            },
+            # Of another machine, on another day.
+            "tolerance": max(
+                tolerance, TOLERANCE_HALF if reference.half else TOLERANCE
+            ),
+        },
         "parity": {"images": len(images), **worst, "tolerance": tolerance},
     }
 
@@ -107,22 +118,6 @@ def _difference(answer: dict, expected, labels, kind: str) -> float:
             f"{answer['label']}, its probabilities say {best}; nothing was published"
         )
     return _furthest(given, expected, "the version")
-
-
-def _golden(images, probabilities, labels, tolerance: float) -> dict:
-    """Return a request and its answer as a manifest holds them."""
-    best = probabilities.argmax(axis=-1).tolist()
-    pixels = base64.b64encode(images.tobytes()).decode("ascii")
-    shape = list(images.shape)
-    return {
-        "request": {"image": {"dtype": "uint8", "shape": shape, "base64": pixels}},
-        "answer": {
-            "probabilities": probabilities.astype(float).tolist(),
-            "class_id": best,
-            "label": [labels[number] for number in best],
-        },
-        "tolerance": tolerance,
-    }
 
 
 def golden_arrays(content: dict) -> tuple[np.ndarray, np.ndarray, float]:

@@ -55,8 +55,7 @@ class Batcher:
         self.waiting = 0  # images in the queue
         self.weight = 0  # pixels of encoded images, in the queue and in the batch
         self.full = asyncio.Event()  # a batch need not wait for others
-        self.task: asyncio.Task | None = None
-        self.running = False
+        self.running: asyncio.Task | bool = False
 
     async def submit(self, arrays, weights=None) -> dict[str, np.ndarray]:
         """Compute the outputs of a request, which has been checked.
@@ -101,8 +100,7 @@ class Batcher:
         if self.waiting >= limits.batch:
             self.full.set()
         if not self.running:
-            self.running = True
-            self.task = loop.create_task(self._run())
+            self.running = loop.create_task(self._run())
         try:
             answers = await asyncio.gather(*(job.answer for job in jobs))
         finally:

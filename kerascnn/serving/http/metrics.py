@@ -56,11 +56,7 @@ class Metrics:
         self.load_failures = new(Counter, "load_failures", "Loads that failed.", MODEL)
 
     def render(self, models: dict) -> bytes:
-        """Return all values in the text format of Prometheus.
-
-        Args:
-            models: those of a `Repository`, whose queues are read now.
-        """
+        """Return all values as Prometheus reads them, the queues of `models` as now."""
         self.waiting.clear()
         self.available.clear()
         for model in models.values():

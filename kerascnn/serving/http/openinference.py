@@ -158,10 +158,9 @@ async def infer_model(request: Request) -> Response:
 def read(body: bytes, length: int, signatures: dict[str, Signature], limits) -> tuple:
     """Read a request: a JSON object of some length, and binary tensors behind it.
 
-    Returns:
-        The name of the signature, the request's id, for each output that is wanted
-        whether it is as binary, the arrays, the number of images, and of encoded ones
-        the pixels.
+    Returned are the name of the signature, the request's id, for each output that is
+    wanted whether it is as binary, the arrays, the number of images, and of encoded
+    ones the pixels.
     """
     document = rest.parse(body[:length], limits)
     inputs = document.get("inputs")

@@ -1,11 +1,8 @@
 """The page for people at `/`, and the two answers that it needs besides the protocols.
 
-    GET /                         the page: page/index.html, with page/style.css and
-                                  page/page.js, all of it from this server
-    GET /page/models              {"models": [{"name": "lecture_cnn", "version": 2,
-                                  "labels": ["arrow", …], "input": [32, 32, 3],
-                                  "files": true}, …]}: the newest version of each
-                                  model; "files" says whether it takes JPEG and PNG
+    GET /                         the page, all of it from this server
+    GET /page/models              {"models": [{"name": …}, …]}: the newest version
+                                  of each, as `kerascnn.Client.models` tells
     GET /page/samples             {"samples": ["arrow", …]}
     GET /page/samples/arrow.png   an image of the built-in data, 32x32
 

@@ -55,9 +55,8 @@ async def answer(request: Request) -> Response:
 def read(body: bytes, signatures: dict[str, Signature], limits: Limits) -> tuple:
     """Read the body of a prediction.
 
-    Returns:
-        "instances" or "inputs", the name of the signature that is asked for, its
-        arrays, the number of images, and of encoded ones the pixels.
+    Returned are "instances" or "inputs", the name of the signature that is asked for,
+    its arrays, the number of images, and of encoded ones the pixels.
     """
     if found := tensors.integers(body, signatures):
         key, signature, arrays = found

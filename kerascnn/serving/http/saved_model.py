@@ -89,16 +89,11 @@ class Signature:
         return {**self.__dict__, "function": None}
 
     def check(self, arrays, places, limits: Limits) -> tuple[int, list[int] | None]:
-        """Check the inputs of a request, an array for each.
+        """Return the number of images of a request, and the pixels of encoded ones.
 
-        Messages name an image as `places` says, for each input: "instances[{}]".
-
-        Returns:
-            The number of images, and where they are encoded the pixels of each.
-
-        Raises:
-            RequestError: 400 for a wrong shape or a hostile image, 413 for too many
-                images or pixels.
+        `arrays` has one for each input; `places` says how messages name an image of it,
+        "instances[{}]". RequestError: 400 for a wrong shape or a hostile image, 413 for
+        too many images or pixels.
         """
         for name, array in arrays.items():
             tensor = self.inputs[name]
