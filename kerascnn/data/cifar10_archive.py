@@ -6,7 +6,6 @@ the same open file, that it is one of the two that the author published.
 
 import contextlib
 import hashlib
-import http.client
 import io
 import os
 import pickle
@@ -14,12 +13,11 @@ import re
 import tarfile
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import urllib3
 
 from kerascnn.data import cifar10
 from kerascnn.data.dataset import DataError, Images
@@ -274,11 +272,7 @@ def _fetch(url, partial, progress, patience):
                 if _receive(url, partial, have, bar):
                     return
                 error = "the connection closed early"
-            except urllib.error.HTTPError as failure:
-                if failure.code < 500 and failure.code not in (408, 429):
-                    raise DataError(f"{url}: {failure.code} {failure.reason}") from None
-                error = failure
-            except (OSError, http.client.HTTPException) as failure:
+            except (OSError, urllib3.exceptions.HTTPError) as failure:
                 error = failure
             got = (partial.stat().st_size if partial.exists() else 0) - have
             failures = 0 if got > 0 else failures + 1
@@ -296,27 +290,29 @@ def _receive(url, partial, have, bar):
     headers = {"User-Agent": "kerascnn", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        response = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        # It asked for what comes after the last byte, or has more than the host.
-        complete = error.headers.get("Content-Range", "") == f"bytes */{have}"
-        if not complete:
-            partial.unlink()
-        return complete
-    with response:
-        length = int(response.headers.get("Content-Length") or 0)
-        span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        resumes = response.status == 206 and span and int(span[1]) == have
+    # What came before a connection closed early is kept: its length is counted below.
+    asked = {"preload_content": False, "enforce_content_length": False}
+    pool = urllib3.PoolManager(timeout=60, headers=headers)
+    with pool.request("GET", url, **asked) as response:
+        status, told = response.status, response.headers
+        if status == 416:
+            # It asked for what comes after the last byte, or has more than the host.
+            complete = told.get("Content-Range") == f"bytes */{have}"
+            if not complete:
+                partial.unlink()
+            return complete
+        if status >= 400:
+            passing = status >= 500 or status in (408, 429)
+            kind = urllib3.exceptions.HTTPError if passing else DataError
+            raise kind(f"{url}: {status} {response.reason}")
+        length = int(told.get("Content-Length") or 0)
+        span = re.match(r"bytes (\d+)-", told.get("Content-Range", ""))
+        resumes = status == 206 and span and int(span[1]) == have
         start = have if resumes else 0  # a host that knows no ranges begins anew
         total = start + length if length else None
         bar(start, total)
         with partial.open("ab" if resumes else "wb") as file:
-            while content := response.read(1 << 16):
+            for content in response.stream(1 << 16):
                 file.write(content)
                 bar(file.tell(), total)
-            end = file.tell()
-    return total is None or end >= total
+            return total is None or file.tell() >= total
