@@ -45,11 +45,10 @@ def save_arrays(data: Data, path) -> Path:
         if own:
             arrays[f"{key}_validation"] = held
         else:
-            whole = np.empty((len(train) + len(held), *train.shape[1:]), train.dtype)
-            keep = np.ones(len(whole), bool)
-            keep[data.held_out] = False
-            whole[keep], whole[data.held_out] = train, held
-        arrays[f"{key}_train"] = train if own else whole
+            # Each before the one that came behind it.
+            behind = data.held_out - np.arange(len(held))
+            train = np.insert(train, behind, held, axis=0)
+        arrays[f"{key}_train"] = train
         arrays[f"{key}_test"] = getattr(data.test, key)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

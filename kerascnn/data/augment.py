@@ -137,12 +137,7 @@ class Augmentation:
         """Mirror and shift: a copy, each pixel of which is looked up in the images."""
         number, height, width, channels = images.shape
         mirrored = rng.random((number, 1)) < 0.5 if self.flip else False
-        span = (2, number, 1)
-        starts = (
-            rng.integers(0, 2 * self.crop + 1, span)
-            if self.crop
-            else np.zeros(span, int)
-        )
+        starts = rng.integers(0, 2 * self.crop + 1, (2, number, 1))
         places, sources = [], []  # of rows (N, height), of columns (N, width)
         for length, start in zip((height, width), starts, strict=True):
             place = np.arange(length) + start - self.crop

@@ -11,13 +11,7 @@ from kerascnn.data.arrays import load_arrays
 from kerascnn.data.cifar10_archive import read_archive
 from kerascnn.data.dataset import Data, DataError, Images, assemble
 from kerascnn.data.folder import load_folder
-from kerascnn.data.tfds import (
-    PREFIX,
-    find_prepared,
-    is_prepared,
-    load_prepared,
-    open_stream,
-)
+from kerascnn.data.tfds import PREFIX, find_prepared, load_prepared, open_stream
 
 SOURCES = ("shapes", "cifar10")
 SHAPES = (10_000, 2_000)  # images to train and to test on
@@ -94,7 +88,7 @@ def _read(source, stream, *, image_size, data_dir, images, **held) -> Data:
     elif name.startswith(PREFIX):
         prepared = find_prepared(name, data_dir)
     else:
-        prepared = path if is_prepared(path) else None
+        prepared = path if (path / "dataset_info.json").exists() else None
         _refuse(name, data_dir=data_dir)
     if prepared and stream:
         return open_stream(prepared, image_size=size, **held)

@@ -150,11 +150,6 @@ def data_dirs(data_dir=None) -> list[Path]:
     return [path.expanduser() for path in [*found, Path("~/tensorflow_datasets")]]
 
 
-def is_prepared(path: Path) -> bool:
-    """Tell whether a folder is one version of a data set, prepared by tfds."""
-    return (path / "dataset_info.json").exists()
-
-
 def find_prepared(source: str, data_dir=None) -> Path:
     """Return the folder of what tensorflow-datasets has prepared.
 

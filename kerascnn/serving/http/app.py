@@ -4,6 +4,7 @@ import contextlib
 import time
 
 from starlette.applications import Starlette
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -95,12 +96,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.repository = repository
-    app.state.limits = limits
-    app.state.metrics = metrics
-    app.state.bodies = bodies
-    app.state.stopping = False
-    app.state.closing = False
+    parts = {"repository": repository, "limits": limits, "metrics": metrics}
+    app.state = State({**parts, "bodies": bodies, "stopping": False, "closing": False})
     return app
 
 

@@ -175,7 +175,4 @@ def _number(digits: str) -> int:
 
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
-routes = [
-    Route("/v1/{rest:path}", answer, methods=METHODS),
-    Route("/V1/{rest:path}", answer, methods=METHODS),
-]
+routes = [Route(f"/{v}1/{{rest:path}}", answer, methods=METHODS) for v in "vV"]
