@@ -77,13 +77,9 @@ def verify(file) -> Archive:
 def read_archive(path) -> tuple[tuple[str, ...], Images, Images]:
     """Read one of the two archives; its checksum decides which it is, not its name.
 
-    Returns:
-        The names of the classes, 50,000 Images to train on and 10,000 to test on, in
-        their original order.
-
-    Raises:
-        DataError: the checksum is not the published one, or the content is not what
-            it should be.
+    Returned are the names of the classes, 50,000 Images to train on and 10,000 to test
+    on, in their original order. DataError: the checksum is not the published one, or
+    the content is not what it should be.
     """
     path = Path(path)
     files = [*TRAIN_FILES, TEST_FILE]

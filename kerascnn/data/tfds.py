@@ -316,10 +316,8 @@ def load_prepared(folder, *, validation=None, seed=0, image_size=None) -> Data:
 def keras_dataset(batches: Callable, length: int, signature: list):
     """Return a `tf.data.Dataset` of what a generator yields, afresh each time.
 
-    Args:
-        batches: a function that returns an iterator of tuples of arrays.
-        length: how many tuples it yields.
-        signature: of a tuple: nested tuples of (shape, dtype).
+    `batches()` returns an iterator of `length` tuples of arrays, of the `signature`:
+    nested tuples of (shape, dtype).
     """
     import tensorflow as tf
 

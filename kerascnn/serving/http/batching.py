@@ -60,10 +60,8 @@ class Batcher:
     async def submit(self, arrays, weights=None) -> dict[str, np.ndarray]:
         """Compute the outputs of a request, which has been checked.
 
-        `weights` are the pixels of each image, where they are encoded.
-
-        Raises:
-            RequestError: 503: the queue is full; 400: the graph refuses the input.
+        `weights` are the pixels of each image, where they are encoded. RequestError:
+        503: the queue is full; 400: the graph refuses the input.
         """
         limits, batched = self.limits, self.signature.batched
         count = len(next(iter(arrays.values()))) if batched else 1

@@ -52,10 +52,7 @@ def find(folder: Path) -> dict[str, Found]:
     A folder whose children are numbers is one model, of the folder's name, unless
     these are models themselves. Otherwise each child that has such children is one. A
     version counts when its `saved_model.pb` is there; other children are passed over.
-
-    Raises:
-        OSError: the folder cannot be read.
-        ValueError: the folder is a version itself.
+    OSError: the folder cannot be read; ValueError: it is a version itself.
     """
     children = sorted(os.listdir(folder))
     if "saved_model.pb" in children:
