@@ -80,7 +80,9 @@ def main() -> None:
         if type(error).__name__ == "UnknownNetworkError":
             message += f"; a network of your own needs {MODULE} FILE.py"
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(_exit_code(error))
+        wrong_use = (ValueError, TypeError, FileNotFoundError, FileExistsError)
+        code = 2 if isinstance(error, wrong_use) else 1
+        sys.exit(getattr(error, "exit_code", code))
 
 
 def _open_streams() -> None:
@@ -118,10 +120,3 @@ def _one_line(error: Exception) -> str:
     if not message and isinstance(error, MemoryError):
         message = "out of memory; choose a smaller network or batch_size"
     return " ".join((message or repr(error)).split())
-
-
-def _exit_code(error: Exception) -> int:
-    if hasattr(error, "exit_code"):
-        return error.exit_code
-    wrong_use = (ValueError, TypeError, FileNotFoundError, FileExistsError)
-    return 2 if isinstance(error, wrong_use) else 1

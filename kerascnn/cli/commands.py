@@ -5,7 +5,6 @@ Keras.
 """
 
 import contextlib
-import json as jsonlib
 import sys
 import tempfile
 import warnings
@@ -105,14 +104,10 @@ def settings_of(pairs: list[str], epochs: int | None) -> dict[str, Any]:
 
 
 def options_of(pairs: list[str]) -> dict[str, Any]:
-    """Builder arguments: numbers, true and false as JSON writes them, else text."""
-    found = {}
-    for key, value in pairs_of(pairs, "option").items():
-        try:
-            found[key] = jsonlib.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
+    """Builder arguments, by name."""
+    from kerascnn.training.recipe import read_option
+
+    return {key: read_option(text) for key, text in pairs_of(pairs, "option").items()}
 
 
 def opened(model: str) -> Any:

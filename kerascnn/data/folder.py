@@ -79,20 +79,12 @@ def load_folder(
     and validation that have one a class each. Images may lie deeper in a class's
     folder. Without test, a fifth of every class is held out as test images. What is
     passed over is told in the notes: files that are no images by their suffix, broken
-    links, images beside the classes; hidden files and folders are ignored.
+    links, images beside the classes; hidden files and folders are ignored. `read_image`
+    brings each to `image_size`; of more than 2,000 a bar shows the progress.
 
-    Args:
-        folder: its path; the data is named after it.
-        image_size: (height, width) to which every image is brought by `read_image`.
-        validation: number of training images to hold out; None for the folder's own
-            validation images, or else a tenth; 0 for none.
-        seed: of what is held out.
-        progress: whether to show a progress bar for more than 2,000 files.
-
-    Raises:
-        DataError: there are no images, fewer than two classes, a class without images
-            or in one part alone, or files that cannot be read; names them.
-        ValueError: more validation images than there are to hold out.
+    Raises DataError, with their names, where there are no images, fewer than two
+    classes, a class without images or in one part alone, or files that cannot be read;
+    ValueError for more validation images than there are to hold out.
     """
     folder = Path(folder)
     parts, notes = _parts(folder)

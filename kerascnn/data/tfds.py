@@ -214,22 +214,13 @@ def leave_gpu(tf) -> None:
 def open_stream(folder, *, validation=None, seed=0, image_size=None) -> Stream:
     """Open what tensorflow-datasets has prepared, without decoding the images.
 
-    Args:
-        folder: of one version, with dataset_info.json, features.json and shards in
-            the TFRecord format.
-        validation: number of training images to hold out; None for the split
-            "validation", where there is one beside "test", else for a tenth; 0 for
-            none, also in place of that split. They are drawn at random, not class by
-            class.
-        seed: of what is held out.
-        image_size: (height, width): other images are cut at the centre to that aspect
-            ratio and resized, bicubic with antialiasing. None for the size of the
-            images, 32x32 where they have several.
+    `folder` is of one version: dataset_info.json, features.json and TFRecord shards.
+    Without `image_size` images have their own size, 32x32 where there are several. A
+    split "validation" beside "test" is held out unless `validation` is a number; what
+    is drawn instead is drawn at random, not class by class.
 
-    Raises:
-        DataError: files are missing or damaged, the data set has no image and one
-            class an example, no image of a class, or TensorFlow is not installed.
-        ValueError: more validation images than there are to hold out.
+    Raises DataError where files are missing or damaged, or the data set has not one
+    image and one class an example; ValueError for more images to hold out than are.
     """
     folder = Path(folder)
     tfds = import_tfds(f"reading {folder}")[1]

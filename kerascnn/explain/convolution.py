@@ -189,10 +189,12 @@ class Slide:
         step = self.steps[index]
         # Places that are fixed: a layout that is worked out costs more than all else,
         # frame by frame.
-        high = 1.2 + 2 * max(len(shown), 1.5)
+        wide, count = max(self.filters.shape[:2]) > 3, len(shown)
+        high = 1.2 + (2.3 if wide else 2) * max(count, 1.5)
         figure = style.canvas(11, high, layout=None, **options)
-        taps, count = 1.4 if max(self.filters.shape[:2]) > 3 else 1.1, len(shown)
-        widths = (1.8, taps, taps, taps, 0.1, 1.7)
+        widths = (
+            (1.3, 1.8, 1.8, 1.8, 0.1, 1.2) if wide else (1.8, 1.1, 1.1, 1.1, 0.1, 1.7)
+        )
         sides = {"left": 0.05, "right": 0.94, "top": 0.88, "bottom": 0.09}
         areas = figure.add_gridspec(count, 6, width_ratios=widths, wspace=0.15, **sides)
         channels = self.image.shape[-1]
@@ -262,8 +264,10 @@ class Slide:
         style.rectangle(axes, step.row, step.column, 1, 1)
         style.whole_ticks(axes)
         title = f"map {step.filter}{', after ReLU' if self.relu else ''}"
-        axes.set(title=title, xlabel="column of the map", ylabel="row of the map")
-        axes.figure.colorbar(shown, ax=axes, shrink=0.6, label="value")
+        axes.set(xlabel="column of the map", ylabel="row of the map")
+        axes.set_title(title, fontsize=10)
+        bar = {"location": "bottom", "shrink": 0.9, "aspect": 12, "pad": 0.2}
+        axes.figure.colorbar(shown, ax=axes, label="value", **bar)
 
     def animate(
         self, path, *, seconds: float = 0.6, most: int = 64, inverted: bool = False

@@ -45,21 +45,13 @@ def report(
 ) -> Report:
     """Explain an image file, and write the pictures.
 
-    Args:
-        source: a run, a model, a name of the zoo with trained weights, a run folder or
-            a `.keras` file.
-        file: the image, brought to the network's size as for a prediction.
-        what: one of `KINDS`.
-        layer: name of a layer, where it matters.
-        cell: (row, column, channel) of a layer's output, for a trace; for "slide" the
-            step that is drawn.
-        target: number or name of the class, for the three maps of what matters.
-        out: folder for the pictures; None writes none.
+    `source` is a run, a model, a name of the zoo with trained weights, or the path of a
+    run or `.keras` file; `what` one of `KINDS`, `cell` (row, column, channel) of a
+    layer's output, or the step of a slide; `target` the number or name of a class;
+    `out` a folder for the pictures, None for none.
 
-    Raises:
-        ValueError: no such kind, layer, cell or class, an option that the kind has no
-            use for, or an unreadable image.
-        FileNotFoundError: the image is not there.
+    Raises ValueError for a kind, layer, cell, class or option that does not fit, or an
+    unreadable image, FileNotFoundError where that is not there.
     """
     if what not in KINDS:
         raise ValueError(f"what is one of {', '.join(KINDS)}; received {what!r}")

@@ -47,13 +47,11 @@ def export(
     - "keras": `model.keras`, the network itself, for Keras with kerascnn; its outputs
       are probabilities alone.
 
-    Beside it lie `labels.txt` and `manifest.json` (see `kerascnn.serving.publish`). The
-    version is loaded back, compared with the network on noise and on structured images,
-    as pixels and as PNG files, and then renamed into place: who watches the folder sees
-    all of it or nothing. A folder that a server watches should have versions of one
-    format. Under another backend than TensorFlow's, a process with
-    KERAS_BACKEND=tensorflow writes the version; it imports custom layers by module and
-    name.
+    Beside it lie `labels.txt` and `manifest.json`. The version is loaded back, compared
+    with the network on noise and on structured images, as pixels and as PNG files, and
+    renamed into place: who watches the folder sees all of it or nothing. Under another
+    backend than TensorFlow's, a process with KERAS_BACKEND=tensorflow writes it, and
+    imports custom layers by module and name.
 
     Args:
         source: a run; a `keras.Model`; the name of a network whose trained weights
@@ -64,22 +62,20 @@ def export(
         from_logits: whether the network ends in logits; default: found out.
         format: "savedmodel", "litert", "onnx", "openvino" or "keras".
         activations: names of layers ("conv1"; "encoder/conv1" of a nested model) whose
-            maps the version gives too, float32, by the layer's name: under the
-            signature `activations` in a SavedModel and LiteRT, as further outputs in
-            ONNX and OpenVINO.
+            maps the version gives too, float32, by their names: as further outputs, in
+            a SavedModel and LiteRT under the signature `activations`.
         images: how many images the two are compared on, at least 2.
         tolerance: the largest difference of a probability that is taken for rounding;
             default 1e-5, and under another backend than TensorFlow's 1e-4 (3e-2 where
             a layer computes in bfloat16 or float16).
 
     Raises:
-        ValueError, TypeError: the source is not known, no network for images of a fixed
-            size, channels last, or its outputs are not understood; the format, the
-            labels or the layers do not fit.
+        ValueError, TypeError: the source is no network for images of a fixed size,
+            channels last, whose outputs are understood; format, labels or layers do not
+            fit.
         ModuleNotFoundError: the format needs a package that is not installed.
         OSError: the folder cannot be written to, or the source is not there.
-        ExportError: the format cannot express the network, or the version could not be
-            written or answers otherwise than the network.
+        ExportError: the version cannot be written, or answers otherwise.
     """
     made = formats.writable(format)
     import keras

@@ -186,6 +186,14 @@ KINDS = {
 }
 
 
+def read_option(text: str):
+    """Read a builder's argument: numbers, true and false as JSON has them, or text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def read_value(key: str, value):
     """Return a value as a recipe has it, of TOML, of Python or of the command line.
 

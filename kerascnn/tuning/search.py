@@ -228,11 +228,10 @@ def tune(
 ) -> Tuning:
     """Search for the values of a recipe that reach the best validation accuracy.
 
-    A sequence of trainings, each with values that the results so far make promising:
-    Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011). The first
-    trial has the recipe's own values, as far as the space holds them. A trial whose
-    accuracy is below the median of the others at the same epoch is given up, after a
-    third of its epochs. All have one seed, so that they differ in their values alone.
+    A sequence of trainings of one seed, each with values that the results so far make
+    promising: Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 2011).
+    The first has the recipe's own values, as far as the space holds them. One whose
+    accuracy is below the others' median at an epoch is given up, after a third of all.
 
     The test images are never read. The best trial's run folder is kept as a training
     that has all its epochs and lacks its test: `resume(tuning.best_folder)`, or
@@ -248,8 +247,8 @@ def tune(
             trial trains a copy of it, from the weights that it has.
         data: a `Data` with validation images, or what `load_data` takes.
         space: what is searched, such as `{"learning_rate": [1e-3, 0.1, "log"]}`; see
-            `kerascnn.tuning.space_from`. Default: that of the network's card, else that
-            of `kerascnn.tuning.space.default_space`; without what is set below.
+            `space_from`. Default: the card's, else `space.default_space`; without what
+            is set below.
         recipe: where the search starts: a name on the card, a dict, or a `Recipe`.
         trials: number of trials in all, those that were pruned or diverged included.
         epochs: of each trial; default those of the recipe.

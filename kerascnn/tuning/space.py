@@ -11,14 +11,19 @@
 A card's table `[name.search]` has the same form.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kerascnn.training import Recipe
-from kerascnn.training.recipe import CHOICES, KEYS, check_keys, read_value
+from kerascnn.training.recipe import (
+    CHOICES,
+    KEYS,
+    check_keys,
+    read_option,
+    read_value,
+)
 
 OPTION = "option:"  # what the names of builder options begin with
 DIGITS = 4  # significant digits of a value that is drawn: more make no difference
@@ -96,11 +101,11 @@ def parse_space(pairs: Mapping[str, str]) -> dict[str, Any]:
     for key, text in pairs.items():
         low, _, rest = text.partition(":")
         high, colon, log = rest.partition(":")
-        ends = [_plain(low), _plain(high)]
+        ends = [read_option(low), read_option(high)]
         if "/" in text:
             parts = text.split("/")  # which the recipe reads, if it is a key of it
             if key.startswith(OPTION):
-                parts = [_plain(part) for part in parts]
+                parts = [read_option(part) for part in parts]
             table[key] = {"choices": parts}
         elif any(isinstance(end, str) for end in ends) or (colon and log != "log"):
             forms = f"{key}=low:high, {key}=low:high:log or {key}=one/other"
@@ -108,13 +113,6 @@ def parse_space(pairs: Mapping[str, str]) -> dict[str, Any]:
         else:
             table[key] = [*ends, "log"] if log else ends
     return table
-
-
-def _plain(text: str) -> Any:
-    try:  # numbers, true and false as JSON writes them
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def plain_space(space: Space) -> dict[str, dict[str, Any]]:
