@@ -24,7 +24,6 @@ from kerascnn.summary import summarize
 from kerascnn.training.initialization import normalizations
 from kerascnn.training.optimizers import Lookahead, make_optimizer, offsets, penalize
 from kerascnn.training.recipe import Recipe
-from kerascnn.training.rewrites import pooled_first, pooling_first
 from kerascnn.training.run import mend_name
 from kerascnn.training.universum import LabelledAccuracy, without_dustbin
 from zoo.layers.compiling import compiled_by_xla
@@ -255,12 +254,6 @@ class TrainedModel(keras.Model):
 
     lookahead: Lookahead | None = None
     sizes: dict[int, int] = {}  # noqa: RUF012  (read only; Keras would track an own)
-
-    def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
-        """Run the layers, as Keras asks for it; max poolings come before ReLUs."""
-        if call_fn is None:
-            operation_fn = pooling_first(operation_fn, *pooled_first(self))
-        return super()._run_through_graph(inputs, operation_fn, call_fn)
 
     def train_step(self, *arguments):
         """Run one step: (data), with JAX (state, data), as Keras calls it."""
