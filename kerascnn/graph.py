@@ -42,7 +42,7 @@ def functional(model):
 
 def image_shape(model) -> tuple[int | None, ...] | None:
     """Return the shape of the images that a model takes; None where it is not known."""
-    inputs = getattr(model, "inputs", None) or ()
+    inputs = getattr(model, "inputs", None) or []
     return tuple(inputs[0].shape[1:]) if len(inputs) == 1 else None
 
 
