@@ -107,7 +107,7 @@ def open_network(source) -> Network:
         elif path.exists():
             told = f"{path} is neither a run folder nor a .keras file"
             if path.suffix in (".h5", ".hdf5"):
-                told += "; read it with keras.models.load_model, and write it anew with"
+                told += "; read the h5 by keras.models.load_model, and write it anew by"
                 told += f" model.save({path.with_suffix('.keras').name!r})"
             raise ValueError(told)
         elif isinstance(source, os.PathLike) or os.sep in source:

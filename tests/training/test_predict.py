@@ -70,6 +70,9 @@ def test_sources_are_told_apart(tmp_path):
     (tmp_path / "text.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"neither a run folder nor a \.keras file"):
         open_network(tmp_path / "text.txt")
+    (tmp_path / "old.h5").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"the h5 by .*load_model.*'old\.keras'"):
+        open_network(tmp_path / "old.h5")
     (tmp_path / "bad.keras").write_text("hello")
     with pytest.raises(ValueError, match="not a readable Keras model"):
         open_network(tmp_path / "bad.keras")
