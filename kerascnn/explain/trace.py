@@ -119,7 +119,7 @@ class Trace:
         for stage in self._drawn(most):
             heads.append(f"{stage.name}\n{stage.kind}\n{shape_text(stage.shape)}")
             maps = zip(stage.strongest, np.moveaxis(stage.maps, -1, 0), strict=True)
-            rows.append([style.tile(f"map {k}", values) for k, values in maps])
+            rows.append([style.tile(k, values) for k, values in maps])
         tall, bars = 0.6 + 1.5 * len(rows), 0.0 if self.answer is None else 1.9
         figure = style.canvas(2.6 + 1.3 * max(map(len, rows)), tall + bars)
         heights = [tall, bars] if bars else [tall]
