@@ -62,12 +62,11 @@ def quickstart(
     if difference > TOLERANCE:
         told = f"by {difference:.2g}, from the trained network: please report it"
         raise RuntimeError(f"{version} answers differently, {told}")
-    first = answers(version, sample.x[:1])
-    answer, confidence = first["label"][0], max(first["probabilities"][0])
+    (answer,) = answers(version, sample.x[:1])
     show(
         f"{version}: loaded in a new process that has only TensorFlow, it gives\nthe "
         f"same {len(sample)} answers (largest difference {difference:.1e}). Asked\n"
-        f"about {data.labels[sample.y[0]]}, it says {answer} ({confidence:.0%}).\n"
+        f"about {data.labels[sample.y[0]]}, it says {answer.top(1)}.\n"
     )
     seconds = time.perf_counter() - start
     steps = {

@@ -1,7 +1,7 @@
 """From a trained network to a served one: numbered versions, in five formats.
 
     version = serving.export(run, "served/lecture_cnn")     # served/lecture_cnn/1
-    serving.answers(version, images)["label"]
+    serving.answers(version, images)[0].label
     serving.verify("served/lecture_cnn")               # whole, and answers as it did
 
 Begin with `exporting.py`, then `publish.py`; the server is `http/`. Importing this

@@ -123,7 +123,17 @@ class Runtime:
         return labels_of(self.version)
 
     def ask(self, images) -> dict:
-        """Let the version answer images; see `kerascnn.serving.answers`."""
+        """Let the version answer images.
+
+        Images are a uint8 array (N, height, width, channels), or a sequence of N images
+        as the bytes of JPEG or PNG files of any size. Returned are "probabilities",
+        float32 (N, classes), "class_id", int64 (N,), and "label", a list of N strings.
+
+        Raises:
+            ValueError: the array is not uint8, images have another shape than the
+                network takes, or bytes are not of an image file; the last two are a
+                tensorflow.errors.InvalidArgumentError in a SavedModel.
+        """
         if isinstance(images, np.ndarray):
             # A SavedModel says itself what does not fit.
             fits = self.format == "savedmodel" or images.shape[1:] == self.shape
@@ -161,7 +171,7 @@ class Runtime:
 def open_version(version, made: Format | None = None) -> Runtime:
     """Load a version, such as "served/lecture_cnn/1", in the format that it says.
 
-    Its `ask(images)` takes and returns what `kerascnn.serving.answers` does.
+    Its `ask(images)` answers with arrays, `answers` with predictions.
 
     Raises:
         ValueError: the folder holds no version, or its file cannot be read.
@@ -179,20 +189,17 @@ def open_version(version, made: Format | None = None) -> Runtime:
     return Runtime(version, made.name, tuple(int(n) for n in shape), *runs)
 
 
-def answers(version, images) -> dict:
+def answers(version, images) -> list[Prediction]:
     """Load a version, such as "served/lecture_cnn/1", and let it answer images.
 
-    Images are a uint8 array (N, height, width, channels), or a sequence of N images
-    as the bytes of JPEG or PNG files of any size. Returned are "probabilities" float32
-    (N, classes), "class_id" int64 (N,), and "label", a list of N strings.
+    Images and errors are those of `Runtime.ask`, which `open_version(version)` gives
+    and which answers with arrays. Returned is a prediction for each image.
 
-    Raises:
-        ValueError: the folder holds no version, the array is not uint8, images have
-            another shape than the network takes, or bytes are not of an image file; the
-            last two are a tensorflow.errors.InvalidArgumentError in a SavedModel.
-        ModuleNotFoundError: the runtime of the format is not installed.
+    Raises ValueError, too, where the folder holds no version, and ModuleNotFoundError
+    where the runtime of its format is not installed.
     """
-    return open_version(version).ask(images)
+    served = open_version(version)
+    return ranked(served.ask(images)["probabilities"], served.labels)
 
 
 def predict_files(version, files) -> list[Prediction]:

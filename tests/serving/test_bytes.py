@@ -221,7 +221,7 @@ def test_networks_of_five_channels_take_pixels_only(tiny, tmp_path):
     version = serving.export(tiny(channels=5), tmp_path)
     assert set(tf.saved_model.load(str(version)).signatures) == {"serving_default"}
     images = np.zeros((2, 8, 8, 5), np.uint8)
-    assert serving.answers(version, images)["probabilities"].shape == (2, 3)
+    assert serving.open_version(version).ask(images)["probabilities"].shape == (2, 3)
 
 
 def test_probabilities_from_files(version, network):
@@ -238,25 +238,25 @@ def test_probabilities_from_files(version, network):
         np.abs(network.predict((pixels + n).clip(0, 255), verbose=0) - expected).max()
         for n in noise
     )
-    served = serving.answers(version, files)["probabilities"]
+    served = serving.open_version(version).ask(files)["probabilities"]
     assert np.abs(served - expected).max() <= one_level < 2e-3
 
 
 def test_png_of_the_networks_size_gives_the_same_answer(version, images):
     files = [encode(image, "PNG") for image in images]
-    by_file = serving.answers(version, files)["probabilities"]
-    by_pixels = serving.answers(version, images)["probabilities"]
+    by_file = serving.open_version(version).ask(files)["probabilities"]
+    by_pixels = serving.open_version(version).ask(images)["probabilities"]
     assert np.array_equal(by_file, by_pixels)
 
 
 @pytest.mark.parametrize("encoded", [b"", b"no image", COLOUR[0][:200]])
 def test_what_is_no_image(version, encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        serving.answers(version, [COLOUR[2], encoded])
+        serving.open_version(version).ask([COLOUR[2], encoded])
 
 
 def test_arrays_that_are_not_uint8(version, images):
     with pytest.raises(ValueError, match=r"uint8.*received float32"):
-        serving.answers(version, images.astype(np.float32) / 255)
+        serving.open_version(version).ask(images.astype(np.float32) / 255)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        serving.answers(version, images[:, :16])
+        serving.open_version(version).ask(images[:, :16])

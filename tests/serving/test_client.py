@@ -87,9 +87,9 @@ def server(version, running, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(version, images):
-    from kerascnn.serving import answers
+    from kerascnn.serving import open_version
 
-    return answers(version, images)
+    return open_version(version).ask(images)
 
 
 def row(label="cat", probabilities=(0.25, 0.75), class_id=1):

@@ -17,7 +17,7 @@ from zoo.googlenet import googlenet_imagenet
 
 
 def probabilities(version, images):
-    return serving.answers(version, images)["probabilities"]
+    return serving.open_version(version).ask(images)["probabilities"]
 
 
 def prove(version, reference, labels):
@@ -56,7 +56,7 @@ def test_signatures(version):
 
 
 def test_answers_are_those_of_the_network(version, network, images):
-    answer = serving.answers(version, images)
+    answer = serving.open_version(version).ask(images)
     expected = network.predict(images, verbose=0)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     assert answer["probabilities"].dtype == np.float32
@@ -222,7 +222,7 @@ def test_sigmoids_and_logits_are_served_as_they_mean(
     expected = np.concatenate([1 - given, given], axis=1) if units == 1 else given
     labels = [f"class {n}" for n in range(max(2, units))]
     version = serving.export(model, tmp_path, labels=labels, format=format)
-    answer = serving.answers(version, images)
+    answer = serving.open_version(version).ask(images)
     assert answer["probabilities"].dtype == np.float32
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     assert answer["label"] == [labels[n] for n in expected.argmax(axis=1)]
@@ -285,7 +285,7 @@ def test_savedmodels_of_others_are_named(tiny, tmp_path, export):
         module.run = tf.function(lambda image: {"scores": image}, [spec])
         tf.saved_model.save(module, str(folder), {"serving_default": module.run})
     with pytest.raises(ValueError, match="none that kerascnn export wrote") as raised:
-        serving.answers(folder, np.zeros((1, 8, 8, 2), np.uint8))
+        serving.open_version(folder).ask(np.zeros((1, 8, 8, 2), np.uint8))
     assert "export the network with kerascnn export" in str(raised.value)
 
 
@@ -363,14 +363,14 @@ def test_labels_that_do_not_fit(tiny, tmp_path, labels, message):
 
 
 def test_labels_default_to_numbers(tiny, tmp_path, tiny_images):
-    answer = serving.answers(serving.export(tiny(), tmp_path), tiny_images)
+    answer = serving.open_version(serving.export(tiny(), tmp_path)).ask(tiny_images)
     assert answer["label"] == [str(number) for number in answer["class_id"]]
 
 
 def test_labels_in_other_scripts(tiny, tmp_path, tiny_images):
     names = ["Käfer", "猫", "fire truck"]
     version = serving.export(tiny(), tmp_path, labels=names)
-    answer = serving.answers(version, tiny_images)
+    answer = serving.open_version(version).ask(tiny_images)
     assert answer["label"] == [names[number] for number in answer["class_id"]]
     text = (version / "assets.extra" / "labels.txt").read_text(encoding="utf-8")
     assert text.split("\n") == [*names, ""]
@@ -390,13 +390,13 @@ def test_run_folder_and_keras_file(tiny, tmp_path, tiny_images):
     expected = model.predict(tiny_images, verbose=0)
     names = [labels[number] for number in expected.argmax(axis=-1)]
     for source in (kerascnn.training.load_run(folder), folder, str(folder)):
-        answer = serving.answers(serving.export(source, served), tiny_images)
+        answer = serving.open_version(serving.export(source, served)).ask(tiny_images)
         assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
         assert answer["label"] == names
     renamed = serving.export(folder, served, labels=["x", "y", "z"])
-    assert set(serving.answers(renamed, tiny_images)["label"]) <= set("xyz")
+    assert set(serving.open_version(renamed).ask(tiny_images)["label"]) <= set("xyz")
 
-    answer = serving.answers(serving.export(file, served), tiny_images)
+    answer = serving.open_version(serving.export(file, served)).ask(tiny_images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     assert answer["label"] == [str(number) for number in answer["class_id"]]
     assert leftovers(served) == ["1", "2", "3", "4", "5"]

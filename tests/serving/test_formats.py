@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import types
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -110,14 +111,14 @@ def test_answers_in_every_format(converted, version, network, images):
     assert (served.format, served.shape) == (format, (32, 32, 3))
     assert served.labels == ANIMALS
     expected = network.predict(images, verbose=0)
-    answer = serving.answers(other, images)
+    answer = serving.open_version(other).ask(images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     assert answer["label"] == [ANIMALS[n] for n in expected.argmax(axis=-1)]
     files = [png(image) for image in images[:5]]
     by_file = served.ask(files)["probabilities"]
-    assert np.abs(by_file - serving.answers(version, files)["probabilities"]).max() <= (
-        1e-5
-    )
+    assert np.abs(
+        by_file - serving.open_version(version).ask(files)["probabilities"]
+    ).max() <= (1e-5)
     with pytest.raises(ValueError, match=r"\(N, 32, 32, 3\); received uint8 \(2, 8"):
         served.ask(np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="received float64"):
@@ -131,6 +132,7 @@ def test_predict_files_in_every_format(converted, network, images, tmp_path):
     file = tmp_path / "image.png"
     file.write_bytes(png(images[0]))
     (prediction,) = serving.predict_files(version, [file])
+    assert serving.answers(version, images[:1]) == [replace(prediction, asked=0)]
     found, answer = prediction.asked, prediction.probabilities
     expected = network.predict(images[:1], verbose=0)[0]
     assert found == file and list(answer) == [ANIMALS[i] for i in np.argsort(-expected)]
@@ -181,7 +183,7 @@ def test_operations_that_converters_stumble_over(tiny, tmp_path, tiny_images, fo
     )
     version = serving.export(model, tmp_path, format=format, images=2)
     expected = model.predict(tiny_images, verbose=0)
-    answer = serving.answers(version, tiny_images)
+    answer = serving.open_version(version).ask(tiny_images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     if format == "savedmodel":  # nor does a server compile for a CPU
         graph = (version / "saved_model.pb").read_bytes()
@@ -249,7 +251,7 @@ def test_keras_file(tiny, tmp_path, tiny_images):
     model = tiny()
     version = serving.export(model, tmp_path, format="keras")
     expected = model.predict(tiny_images, verbose=0)
-    answer = serving.answers(version, tiny_images)
+    answer = serving.open_version(version).ask(tiny_images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     read = keras.saving.load_model(version / "model.keras")
     assert [layer.name for layer in read.layers] == [v.name for v in model.layers]
@@ -267,7 +269,7 @@ def test_keras_file_ends_in_probabilities_alone(tiny, tmp_path, tiny_images):
     logits = tiny(activation=None)
     version = serving.export(logits, tmp_path, format="keras")
     expected = keras.ops.softmax(logits.predict(tiny_images, verbose=0))
-    answer = serving.answers(version, tiny_images)
+    answer = serving.open_version(version).ask(tiny_images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
 
     image = keras.Input((8, 8, 2))
@@ -276,7 +278,7 @@ def test_keras_file_ends_in_probabilities_alone(tiny, tmp_path, tiny_images):
     model = keras.Model(image, {"auxiliary": other, "probabilities": main})
     version = serving.export(model, tmp_path, format="keras")
     expected = keras.Model(image, main).predict(tiny_images, verbose=0)
-    answer = serving.answers(version, tiny_images)
+    answer = serving.open_version(version).ask(tiny_images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
 
 
@@ -404,7 +406,7 @@ def test_which_folders_are_versions(converted, version, tmp_path):
     (tmp_path / "model.keras").touch()  # a run folder has one too
     assert not serving.is_version(tmp_path)
     with pytest.raises(ValueError, match="holds no version"):
-        serving.answers(tmp_path, np.zeros((1, 8, 8, 3), np.uint8))
+        serving.open_version(tmp_path).ask(np.zeros((1, 8, 8, 3), np.uint8))
     (tmp_path / "model.onnx").touch()
     assert formats.format_of(tmp_path).name == "onnx"
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")

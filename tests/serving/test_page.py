@@ -176,13 +176,13 @@ def test_the_page_asks_nobody_else(get):
 
 
 def test_a_sample_is_answered(open_page, server, version):
-    from kerascnn.serving import answers
+    from kerascnn.serving import open_version
     from kerascnn.serving.http.page import samples
 
     page = open_page()
     page.get_by_role("button", name="star").click()
     cards = answered(page)
-    expected = answers(version, [samples()["star"]])
+    expected = open_version(version).ask([samples()["star"]])
     order = np.argsort(-expected["probabilities"][0])
     for number in range(2):
         card = cards.nth(number)
@@ -210,7 +210,7 @@ def test_a_sample_is_answered(open_page, server, version):
 
 @pytest.mark.parametrize("by", ["choosing", "dropping"])
 def test_a_photograph_is_answered(open_page, version, photograph, by):
-    from kerascnn.serving import answers
+    from kerascnn.serving import open_version
 
     page = open_page()
     if by == "choosing":
@@ -218,7 +218,7 @@ def test_a_photograph_is_answered(open_page, version, photograph, by):
     else:
         drop(page, photograph.read_bytes(), photograph.name)
     cards = answered(page)
-    label = answers(version, [photograph.read_bytes()])["label"][0]
+    label = open_version(version).ask([photograph.read_bytes()])["label"][0]
     assert label in cards.nth(0).locator(".verdict").inner_text()
     assert (
         f"{photograph.name}, 300 × 200 pixels" == page.locator("#caption").inner_text()

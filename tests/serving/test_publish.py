@@ -296,7 +296,7 @@ def test_two_exports_at_once(tiny, tmp_path):
     assert sorted(path.name for path in made) == names(tmp_path) == ["1", "2"]
     for path, channels in zip(made, (3, 4), strict=True):
         images = np.zeros((1, 8, 8, channels), np.uint8)
-        assert serving.answers(path, images)["probabilities"].shape == (1, 3)
+        assert serving.open_version(path).ask(images)["probabilities"].shape == (1, 3)
 
 
 @pytest.mark.slow

@@ -90,9 +90,9 @@ class Load:
 
 @pytest.fixture(scope="module")
 def expected(version, images):
-    from kerascnn.serving import answers
+    from kerascnn.serving import open_version
 
-    return answers(version, images)
+    return open_version(version).ask(images)
 
 
 def test_two_replicas_answer_as_one_server(ray, two, images, expected, tmp_path):

@@ -126,11 +126,11 @@ def exported(request, tmp_path_factory):
 
 def test_the_network_answers_the_same(exported):
     report, images, expected, _ = exported
-    answer = serving.answers(report["version"], images)
+    answer = serving.open_version(report["version"]).ask(images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     assert answer["label"] == ["abcd"[n] for n in expected.argmax(axis=-1)]
     four = np.repeat(images[:1], 4, axis=0)
-    same = serving.answers(report["version"], four)["probabilities"]
+    same = serving.open_version(report["version"]).ask(four)["probabilities"]
     assert np.ptp(same, axis=0).max() == 0
 
 
@@ -172,7 +172,7 @@ def test_jax_network_in_other_formats(tmp_path, format):
     )
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     expected = keras.saving.load_model(tmp_path / "model.keras").predict(images)
-    answer = serving.answers(tmp_path / "1", images)
+    answer = serving.open_version(tmp_path / "1").ask(images)
     assert np.abs(answer["probabilities"] - expected).max() <= 1e-5
     content = read_manifest(tmp_path / "1")
     assert content["versions"]["backend"] == "jax"
