@@ -113,3 +113,10 @@ def test_tensorflow_reads_the_batches_without_a_thread_that_tunes():
         np.testing.assert_array_equal(first, expected_y)
         np.testing.assert_array_equal(second, expected_y)
     assert index + 1 == len(made)
+
+
+def test_two_readings_at_once_have_batches_of_their_own():
+    made = feed()
+    dataset = made.for_keras()
+    for one, (two, _) in zip(dataset, dataset, strict=True):
+        np.testing.assert_array_equal(one[0], two)
