@@ -215,7 +215,7 @@ def _describe(reference, labels, made, activations) -> dict:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reference:
+class Expected:
     """How a network answers: what its served version is held against."""
 
     shape: tuple[int, int, int]  # height, width, channels
@@ -225,7 +225,7 @@ class Reference:
     probabilities: np.ndarray  # float32 (N, classes)
 
 
-def refer(model, from_logits: bool | None = None, count: int = 256) -> Reference:
+def refer(model, from_logits: bool | None = None, count: int = 256) -> Expected:
     """Let a network answer so many images, and find out what its outputs are."""
     import keras
 
@@ -267,7 +267,7 @@ def refer(model, from_logits: bool | None = None, count: int = 256) -> Reference
     only = dataclasses.replace(head, index=0)  # of what is given as its one output
     layers = model._flatten_layers(include_self=False)
     half = any(layer.compute_dtype in ("bfloat16", "float16") for layer in layers)
-    return Reference(shape, head, half, images, only.probabilities(scores))
+    return Expected(shape, head, half, images, only.probabilities(scores))
 
 
 def _image_shape(model) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ import kerascnn.training
 import zoo
 from kerascnn import serving
 from kerascnn.serving import exporting, verification
-from kerascnn.serving.exporting import Reference, check_images, refer
+from kerascnn.serving.exporting import Expected, check_images, refer
 from zoo.googlenet import googlenet_imagenet
 
 
@@ -474,7 +474,7 @@ def test_proof_finds_what_is_wrong(version, network):
     assert np.abs(golden - good.probabilities[[0, -1]]).max() <= 1e-5
 
     def changed(probabilities):
-        return Reference(**{**vars(good), "probabilities": probabilities})
+        return Expected(**{**vars(good), "probabilities": probabilities})
 
     # One image of the last batch, so that none is left out.
     shifted = good.probabilities.copy()

@@ -20,7 +20,7 @@ from kerascnn.serving.formats import format_of
 from kerascnn.serving.http.batching import Batcher
 from kerascnn.serving.http.limits import Limits, RequestError, invalid
 from kerascnn.serving.http.metrics import Metrics, log
-from kerascnn.serving.http.saved_model import Version, load, warm
+from kerascnn.serving.http.saved_model import LoadedVersion, load, warm
 from kerascnn.serving.publish import numbered
 
 REMEMBERED = 50  # versions of a model that have ended, for its status
@@ -139,7 +139,7 @@ class State:
 class Served:
     """A version that answers requests."""
 
-    version: Version
+    version: LoadedVersion
     stamp: Stamp
     batchers: dict[str, Batcher]
     users: int = 0

@@ -139,7 +139,7 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Version:
+class LoadedVersion:
     """A SavedModel that has been loaded."""
 
     number: int
@@ -157,7 +157,7 @@ def signature_of(signatures: dict[str, Signature], name: str) -> Signature:
     return signatures[name]
 
 
-def load(path: Path, number: int) -> Version:
+def load(path: Path, number: int) -> LoadedVersion:
     """Load a SavedModel; blocks for seconds.
 
     ValueError, OSError or TensorFlow's OpError if it is damaged or not complete.
@@ -193,7 +193,7 @@ def load(path: Path, number: int) -> Version:
         "always_print_fields_with_no_presence": True,
     }
     shown = {k: MessageToDict(definitions[k], **plain) for k in sorted(definitions)}
-    return Version(number, path, signatures, shown, loaded)
+    return LoadedVersion(number, path, signatures, shown, loaded)
 
 
 def _tensors(specs) -> dict[str, Tensor]:
@@ -205,7 +205,7 @@ def _tensors(specs) -> dict[str, Tensor]:
     return tensors
 
 
-def warm(version: Version) -> int:
+def warm(version: LoadedVersion) -> int:
     """Run the warm-up requests of a version, or an image of zeros; return how many.
 
     ValueError or TensorFlow's OpError if a record is damaged or fails.
