@@ -1,5 +1,6 @@
 """What the README says of the project is true of it."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -30,6 +31,17 @@ def test_its_python_names_exist():
     assert names
     for name in names:
         assert callable(getattr(kerascnn, name)), name
+
+
+def test_what_a_gpu_needs_is_all_but_what_tensorflow_and_some_pictures_need():
+    (line,) = [line for line in README.splitlines() if "pip install --no-deps" in line]
+    listed = line.split('"jax[cuda13]"')[1].split("#")[0].split()
+    asked = configparser.ConfigParser()
+    asked.read(ROOT / "setup.cfg", encoding="utf-8")
+    required = asked["options"]["install_requires"].split()
+    names = {re.split(r"[<>=]", one)[0] for one in required}
+    elsewhere = {"tensorflow", "tensorflow-datasets", "textalloc", "numpy"}  # jax' own
+    assert set(listed) == names - elsewhere
 
 
 def shown_table(name):
