@@ -312,8 +312,8 @@ def keras_dataset(batches: Callable, length: int, signature: tuple):
     nested tuples of (shape, dtype).
 
     `Dataset.from_generator` would do the same, but its kernel tells the C library to
-    give memory back at once, for the whole process: a step of a small network took up
-    to a tenth longer, as each of its arrays was mapped anew.
+    give memory back at once, for the whole process: a step of lecture_cnn took 4 and
+    19 % longer in two rounds, as its arrays were mapped anew.
     """
     import tensorflow as tf
 

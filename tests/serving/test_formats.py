@@ -116,9 +116,8 @@ def test_answers_in_every_format(converted, version, network, images):
     assert answer["label"] == [ANIMALS[n] for n in expected.argmax(axis=-1)]
     files = [png(image) for image in images[:5]]
     by_file = served.ask(files)["probabilities"]
-    assert np.abs(
-        by_file - serving.open_version(version).ask(files)["probabilities"]
-    ).max() <= (1e-5)
+    by_graph = serving.open_version(version).ask(files)["probabilities"]
+    assert np.abs(by_file - by_graph).max() <= 1e-5
     with pytest.raises(ValueError, match=r"\(N, 32, 32, 3\); received uint8 \(2, 8"):
         served.ask(np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="received float64"):
