@@ -29,11 +29,8 @@ def save_arrays(data: Data, path) -> Path:
         data: a data set.
         path: of the file; replaced if it exists, complete or not at all.
 
-    Returns:
-        The path of the file, about as large as the pixels (184 MB for CIFAR-10).
-
-    Raises:
-        ValueError: `path` does not end in ".npz".
+    Returns the path of the file, about as large as the pixels (184 MB for CIFAR-10).
+    Raises ValueError where it does not end in ".npz".
     """
     path = Path(path)
     if path.suffix != ".npz":

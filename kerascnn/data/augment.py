@@ -27,19 +27,16 @@ class Augmentation:
             about its edge pixels, which are not repeated) or "zeros" (black, as in
             He et al. 2015, arXiv 1512.03385, section 4.2).
         cutout: side in pixels of a square of mid-grey (128) around a random pixel; it
-            may hang over the border (DeVries and Taylor 2017, arXiv 1708.04552,
-            section 3.2, cut to zero in normalised images, about mid-grey in pixels).
-        affine: strength s of a random warp about the middle of the image, 0 (none) to
-            below 1. Width and height are stretched by factors from U(1 - s, 1 + s);
-            then, with equal chances, columns are sheared against rows, rows against
-            columns, or the image is turned, by a tangent, or an angle in radians, from
-            U(-s, s). What comes in is mid-grey; bilinear. Graham's networks take
-            s = 0.2 (arXiv 1412.6071; the sources of SparseConvNet).
+            may hang over the border (arXiv 1708.04552, section 3.2).
+        affine: strength s of a random warp about the middle, 0 (none) to below 1.
+            Width and height are stretched by factors from U(1 - s, 1 + s); then, with
+            equal chances, columns are sheared, rows are, or the image is turned, by a
+            tangent, or an angle in radians, from U(-s, s). What comes in is mid-grey;
+            bilinear. Graham's networks take s = 0.2 (arXiv 1412.6071).
         color: grey levels c of a random shade. To each channel are added an offset
             from N(0, c²) and slopes from N(0, (0.08 c)²) for each pixel of distance
-            from the middle column and the middle row; sums beyond 0…255 are cut off.
-            Pixels within 2 grey levels of mid-grey in every channel are background
-            and stay. Graham's later networks take c = 25.
+            from the middle; sums beyond 0…255 are cut off. Pixels within 2 levels of
+            mid-grey are background and stay. Graham's later networks take c = 25.
 
     Raises:
         ValueError: a negative number of pixels, an unknown padding, a strength out of

@@ -235,12 +235,8 @@ def download_cifar10(
         url: of cifar-10-binary.tar.gz or cifar-10-python.tar.gz.
         patience: attempts in a row that bring nothing before it gives up.
 
-    Returns:
-        The prepared folder, "…/cifar10/3.0.2".
-
-    Raises:
-        DataError: the host does not answer or sends something else, or CIFAR-10 is
-            there already.
+    Returns the prepared folder, "…/cifar10/3.0.2". Raises DataError where the host
+    does not answer or sends something else, or CIFAR-10 is there already.
     """
     root = target_folder(data_dir, replace).parent.parent
     archive = root / "downloads" / url.rpartition("/")[2]

@@ -184,15 +184,11 @@ def gradcam(
             answers, as `kerascnn.heads.head` says.
         labels: names of the classes.
 
-    Returns a `Heatmap`, `.coarse` of the size of the layer's maps, `.heat` of the
-    image's.
+    Returns a `Heatmap`, `.coarse` as large as the layer's maps, `.heat` as the image.
+    Raises ValueError where the model has no feature maps, or no such layer, class or
+    output, or the image is not of the model's shape.
 
-    Raises:
-        ValueError: the model has no feature maps; no such layer, class or output; or
-            the image is not of the model's shape.
-
-    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
-    Gradient-based Localization" (ICCV 2017, arXiv 1610.02391), equations 1 and 2.
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, arXiv 1610.02391, equations 1, 2.
     """
     from keras import ops
 

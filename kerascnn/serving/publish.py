@@ -1,8 +1,7 @@
 """Numbered versions of a served model, each put in place whole, with its manifest.
 
-A server watches the folder and loads the child with the largest number as soon as it
-appears. A version is therefore completed in a staging directory beside the others,
-whose name is no number, and then renamed. Its manifest.json has
+A server loads the child with the largest number as soon as it appears: a version is
+completed beside the others under a name that is no number. Its manifest.json has
 
     manifest     1, the number of this layout
     model, format, created (UTC), accuracy (percent, where known), copy_of

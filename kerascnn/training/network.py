@@ -1,15 +1,7 @@
-"""What of a network is trained, and how, while it is: its logits, its layers' kernels.
-
-On a processor each operation is a pass over memory, and the passes are what a step
-waits for. TensorFlow has one kernel for what Keras does in a dozen operations; the
-results are the same but for rounding. On a GPU, where XLA fuses the operations, and
-with other backends everything is Keras' own.
-"""
+"""What of a network is trained: its logits, in a precision, by a step of its own."""
 
 import contextlib
-import functools
 import json
-import math
 import re
 import tempfile
 from pathlib import Path
@@ -22,11 +14,11 @@ from kerascnn.graph import image_shape
 from kerascnn.heads import Head, head
 from kerascnn.summary import summarize
 from kerascnn.training.initialization import normalizations
+from kerascnn.training.kernels import fused_layers
 from kerascnn.training.optimizers import Lookahead, make_optimizer, offsets, penalize
 from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import mend_name
 from kerascnn.training.universum import LabelledAccuracy, without_dustbin
-from zoo.layers.compiling import compiled_by_xla
 
 # Steps that Keras runs in one call: fewer returns to Python, same result.
 STEPS_PER_CALL = 16
@@ -282,96 +274,3 @@ class TrainedModel(keras.Model):
             self.lookahead.blend()
         state = tuple([scope.get_current_value(v) for v in group] for group in groups)
         return logs, state
-
-
-@contextlib.contextmanager
-def fused_layers(model):
-    """Let batch normalisations and GELUs train by one kernel each, for a while.
-
-    It takes a quarter of the time of Keras' operations, or less.
-    """
-    layers = []
-    for layer in () if compiled_by_xla() else model._flatten_layers():
-        if _fusable(layer):
-            layer.call = functools.partial(_normalize, layer)
-        elif _is_gelu(layer):
-            layer.call = _gelu()
-        else:
-            continue
-        layers.append(layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.call
-
-
-def _fusable(layer) -> bool:
-    """Whether a layer normalises the channels of images, in the plain way."""
-    return (
-        type(layer) is keras.layers.BatchNormalization
-        and layer.built
-        and layer.input_spec.ndim == 4
-        and layer.axis in (-1, 3)
-        and layer.compute_dtype in ("float32", "bfloat16")
-        and not layer.renorm
-        and not layer.synchronized
-    )
-
-
-def _is_gelu(layer) -> bool:
-    """Whether a layer is the exact GELU, with erf, and nothing else."""
-    return (
-        type(layer) is keras.layers.Activation
-        and layer.activation is keras.activations.gelu
-        and layer.compute_dtype in ("float32", "bfloat16", "float16")
-    )
-
-
-@functools.cache
-def _gelu():
-    """Return GELU, x·Φ(x), which computes its slope Φ(x) + x·φ(x) along with it.
-
-    XLA makes one loop of both, in float32 whatever the precision.
-    """
-    import tensorflow as tf
-
-    @tf.function(jit_compile=True, autograph=False)
-    def value_and_slope(inputs):
-        x = tf.cast(inputs, tf.float32)
-        cumulative = 0.5 + 0.5 * tf.math.erf(x / math.sqrt(2))
-        density = tf.exp(-0.5 * tf.square(x)) / math.sqrt(2 * math.pi)
-        both = (x * cumulative, cumulative + x * density)
-        return [tf.cast(part, inputs.dtype) for part in both]
-
-    @tf.custom_gradient
-    def gelu(inputs):
-        value, slope = value_and_slope(inputs)
-        return value, lambda gradient: gradient * slope
-
-    return gelu
-
-
-def _normalize(layer, inputs, training=None, mask=None):
-    """Do what `BatchNormalization.call` does."""
-    if not (training and layer.trainable) or mask is not None:
-        return type(layer).call(layer, inputs, training=training, mask=mask)
-    import tensorflow as tf
-
-    channels = inputs.shape[-1]
-    inputs = tf.cast(inputs, layer.compute_dtype)
-    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
-        scale=tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones(channels),
-        offset=tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros(channels),
-        mean=tf.zeros(0),
-        variance=tf.zeros(0),
-        epsilon=layer.epsilon,
-        is_training=True,
-    )
-    # The kernel's variance is divided by n - 1, as an estimate; Keras' by n.
-    number = tf.cast(tf.size(inputs) // channels, tf.float32)
-    variance = variance * (number - 1) / number
-    for moving, new in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        moving.assign(moving * layer.momentum + new * (1 - layer.momentum))
-    return outputs

@@ -7,10 +7,9 @@ The folder holds
     trial-7/        the run folder of the best trial, and of those that run now
     .locks/         which process works at what
 
-Optuna's journal is a text file that is only ever appended to, under a lock, so that a
-process that is killed leaves it whole. What it lacks is to see that a process died, and
-to count trials over all of them: whoever asks for a trial holds the study's lock, and
-the trial's as long as it trains; the operating system frees those of a dead process.
+Optuna's journal is only ever appended to, so that a process that is killed leaves it
+whole. What it lacks is to see that a process died: whoever asks for a trial holds the
+study's lock, and the trial's as long as it trains; the system frees those of the dead.
 """
 
 import contextlib

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerascnn.training.network import fused_layers
+from kerascnn.training.kernels import fused_layers
 from kerascnn.training.optimizers import make_optimizer
 from kerascnn.training.recipe import Recipe
 
@@ -83,11 +83,74 @@ def test_gelu_and_its_slope_are_those_of_keras_in_float32(dtype, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+def convolutions(dtype, *, size=(3, 3), padding="same", strides=1):
+    """Return two convolutions, the second of which is of small maps."""
+    keras.utils.set_random_seed(0)
+    options = {"padding": padding, "dtype": dtype, "bias_initializer": "normal"}
+    layers = [
+        keras.layers.Conv2D(64, 3, use_bias=False, dtype=dtype),
+        keras.layers.Conv2D(6, size, strides, name="second", **options),
+    ]
+    return keras.Sequential([keras.Input((8, 7, 4)), *layers])
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 5), (4, 1)])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("number", [3, 300])  # in one piece, and in three
+def test_convolutions_of_small_maps_have_the_gradients_of_keras(size, padding, number):
+    x = np.random.default_rng(0).normal(0, 1, (number, 8, 7, 4)).astype("float32")
+    expected = trained_once(convolutions("float32", size=size, padding=padding), x)
+    model = convolutions("mixed_bfloat16", size=size, padding=padding)
+    plain = trained_once(model, x)
+    with fused_layers(model):
+        assert "call" in vars(model.get_layer("second"))
+        found = trained_once(model, x)
+    np.testing.assert_array_equal(found[0], plain[0])  # the output
+    for a, b, exact in zip(found, plain, expected, strict=True):
+        scale = np.abs(exact).max()
+        np.testing.assert_allclose(a / scale, exact / scale, atol=3e-2)
+        # As near to float32 as TensorFlow's own gradients in bfloat16.
+        assert np.abs(a - exact).mean() < 1.5 * np.abs(b - exact).mean() + 1e-6 * scale
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        convolutions("float32"),
+        convolutions("mixed_bfloat16", strides=2),
+        convolutions("mixed_bfloat16", size=(1, 1)),
+    ],
+)
+def test_other_convolutions_stay_as_they_are(model):
+    with fused_layers(model):
+        assert "call" not in vars(model.get_layer("second"))
+
+
+@pytest.mark.parametrize(("side", "by_hand"), [(8, True), (9, False), (None, False)])
+def test_the_gradient_of_large_maps_is_tensorflows(side, by_hand):
+    import tensorflow as tf
+
+    layer = keras.layers.Conv2D(5, 3, padding="same", dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((side, side, 64)), layer])
+
+    @tf.function(input_signature=[tf.TensorSpec((None, side, side, 64))])
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True))
+        return tape.gradient(loss, layer.kernel.value)
+
+    with fused_layers(model):
+        operations = gradient.get_concrete_function().graph.get_operations()
+    kinds = {operation.type for operation in operations}
+    assert ("Conv2DBackpropFilter" not in kinds) is by_hand
+
+
 @pytest.mark.parametrize(
     ("model", "name", "call"),
     [
         (network(), "norm", keras.layers.BatchNormalization.call),
         (gelu(), "gelu", keras.layers.Activation.call),
+        (convolutions("mixed_bfloat16"), "second", keras.layers.Conv2D.call),
     ],
 )
 def test_the_layers_are_as_they_were_afterwards(model, name, call):

@@ -171,6 +171,21 @@ def test_what_the_summary_reads():
     assert again.get_config() == layer.get_config()
 
 
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="TensorFlow's BiasAddGrad"
+)
+def test_the_gradient_of_the_bias_is_summed_with_care_in_bfloat16():
+    import tensorflow as tf
+
+    layer = PatchWhitening2D(dtype="mixed_bfloat16")
+    layer.build((None, 65, 65, 3))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(np.zeros((16, 65, 65, 3), "float32")))
+    found = tape.gradient(total, layer.bias.value)
+    # Keras' sum of a map and a bias would give up at 256.
+    np.testing.assert_array_equal(found, np.full(24, 16 * 64 * 64))
+
+
 def test_what_is_refused():
     for size in (0, 1.5, (2, 2)):
         with pytest.raises(ValueError, match="size must be a positive integer; rec"):

@@ -146,7 +146,10 @@ class PatchWhitening2D(keras.layers.Layer):
         outputs = ops.conv(
             inputs, self.kernel, padding="valid", data_format="channels_last"
         )
-        return ops.add(outputs, self.bias)
+        # The sum would be TensorFlow's BiasAdd, whose gradient is summed in bfloat16
+        # where no gradient of a kernel is computed along with it: of a million
+        # positions nothing but rounding is left.
+        return ops.subtract(outputs, ops.negative(self.bias))
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the patches' responses."""
