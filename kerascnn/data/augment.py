@@ -38,9 +38,8 @@ class Augmentation:
             from the middle; sums beyond 0…255 are cut off. Pixels within 2 levels of
             mid-grey are background and stay. Graham's later networks take c = 25.
 
-    Raises:
-        ValueError: a negative number of pixels, an unknown padding, a strength out of
-            its range.
+    Raises ValueError: a negative number of pixels, an unknown padding, a strength out
+    of its range.
     """
 
     flip: bool = False
@@ -73,9 +72,8 @@ class Augmentation:
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return changed copies of images, uint8 (N, height, width, channels).
 
-        Raises:
-            ValueError: not uint8 images, or reflection by more pixels than the
-                image has.
+        Raises ValueError: not uint8 images, or reflection by more pixels than the image
+        has.
         """
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(

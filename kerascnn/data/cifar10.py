@@ -32,8 +32,7 @@ COPIES = {
 def find(data_dir=None) -> Path:
     """Return the folder of the newest prepared CIFAR-10.
 
-    Raises:
-        DataError: it is not prepared; says what to do.
+    Raises DataError: it is not prepared; says what to do.
     """
     try:
         return find_prepared("tfds:cifar10", data_dir)

@@ -60,8 +60,7 @@ ARCHIVES = (BINARY, PYTHON)
 def verify(file) -> Archive:
     """Say which of the published archives an open file is, by its SHA-256.
 
-    Raises:
-        DataError: it is neither.
+    Raises DataError: it is neither.
     """
     received = hashlib.file_digest(file, "sha256").hexdigest()
     for archive in ARCHIVES:
@@ -156,9 +155,8 @@ def import_cifar10(archive, data_dir=None, *, replace=False) -> Path:
     ~/tensorflow_datasets; `replace` says whether to replace a CIFAR-10 that is there,
     of whichever copy. Returned is the prepared folder, "…/cifar10/3.0.2".
 
-    Raises:
-        DataError: the archive is not one as published, CIFAR-10 is there already, or
-            TensorFlow is not installed.
+    Raises DataError: the archive is not one as published, CIFAR-10 is there already, or
+    TensorFlow is not installed.
     """
     target = target_folder(data_dir, replace)
     labels, train, test = read_archive(archive)

@@ -20,8 +20,7 @@ class Images:
         x: uint8 (N, height, width, channels), pixels 0…255.
         y: int64 (N,), the class of each image, 0…classes - 1.
 
-    Raises:
-        ValueError: `x` is not uint8 of four axes, or `y` not one integer an image.
+    Raises ValueError: `x` is not uint8 of four axes, or `y` not one integer an image.
     """
 
     x: np.ndarray
@@ -257,8 +256,7 @@ def assemble(
 def steps(number: int, batch_size: int) -> int:
     """Return how many batches of `batch_size` make up `number` images.
 
-    Raises:
-        ValueError: a negative number of images, a batch of none.
+    Raises ValueError: a negative number of images, a batch of none.
     """
     if number < 0 or batch_size < 1:
         raise ValueError(

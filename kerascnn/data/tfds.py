@@ -92,9 +92,8 @@ class Shards:
             x uint8 (k, height, width, channels), y int64 (k,), and int64 (k,) the
             number of each image in the order of the split.
 
-        Raises:
-            DataError: a shard is missing, damaged or too short; TensorFlow is not
-                installed.
+        Raises DataError: a shard is missing, damaged or too short; TensorFlow is not
+        installed.
         """
         if not len(self):
             return
@@ -159,8 +158,7 @@ def find_prepared(source: str, data_dir=None) -> Path:
             it is the newest.
         data_dir: see `data_dirs`.
 
-    Raises:
-        DataError: there is none.
+    Raises DataError: there is none.
     """
     name, _, version = source.removeprefix(PREFIX).partition(":")
     folders = [path / name for path in data_dirs(data_dir)]

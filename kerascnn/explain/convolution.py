@@ -283,8 +283,7 @@ class Slide:
                 and the last among them.
             inverted: as in `plot`.
 
-        Raises:
-            ValueError: the file is no .gif, or a number is not positive.
+        Raises ValueError: the file is no .gif, or a number is not positive.
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from PIL import Image

@@ -124,8 +124,7 @@ def filters(model, layer=None) -> Filters:
         layer: name of a convolutional or dense layer, or the layer itself, also inside
             of a nested model ("encoder/conv1"); default: the first layer with filters.
 
-    Raises:
-        ValueError: there is no such layer, or it has no filters.
+    Raises ValueError: there is no such layer, or it has no filters.
     """
     layers = _layers(model)
     kernels = {n: k for n, x in layers.items() if (k := _kernel(x)) is not None}

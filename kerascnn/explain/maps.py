@@ -124,9 +124,8 @@ def activation_maps(model, image, layer=None) -> ActivationMaps:
         layer: its name, or the layer, as `kerascnn.explain.trace` lists them; default:
             the last layer with feature maps that is no pooling.
 
-    Raises:
-        ValueError: there is no such layer, its output is neither maps nor a vector, or
-            the image is not of the model's shape.
+    Raises ValueError: there is no such layer, its output is neither maps nor a vector,
+    or the image is not of the model's shape.
     """
     seen = record(model, prepared(model, image))
     position = last_maps(seen) if layer is None else seen.find(layer)

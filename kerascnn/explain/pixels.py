@@ -102,8 +102,7 @@ def pixels(image, *, window=None) -> Pixels:
         window: (row, column, height, width) of the part whose numbers are shown;
             default: all of an image of up to 12x12 pixels, else 8x8 in the middle.
 
-    Raises:
-        ValueError: this is no image, or the window is not inside of it.
+    Raises ValueError: this is no image, or the window is not inside of it.
 
     Source: the lecture, slides "Back to image classification".
     """

@@ -131,8 +131,7 @@ def prepared(model, image) -> np.ndarray:
 def batch(model, images) -> np.ndarray:
     """Bring images (N, H, W, C) to the type and shape of the model's input.
 
-    Raises:
-        ValueError: the model has several inputs, or takes other images.
+    Raises ValueError: the model has several inputs, or takes other images.
     """
     images = np.asarray(images)
     graph = functional(model)

@@ -159,8 +159,7 @@ def windows(
             the default stride is 1, or the size of the pool.
         pooling: whether it is a pool.
 
-    Raises:
-        ValueError: as `kerascnn.arithmetic.output_size`; or a pool with dilation.
+    Raises ValueError: as `kerascnn.arithmetic.output_size`; or a pool with dilation.
 
     Source: the lecture, slides "Stride", "Padding" and "Pooling"; Dumoulin and Visin,
     "A guide to convolution arithmetic for deep learning" (2016).

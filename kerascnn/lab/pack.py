@@ -63,8 +63,7 @@ def pack(source, image=None, *, served=False) -> tuple[dict, bytes]:
         image: file of an image; None for the first of the built-in samples.
         served: whether Python answers the page: no filters, maps and regions then.
 
-    Raises:
-        ValueError: a network that is not one of images of a known size.
+    Raises ValueError: a network that is not one of images of a known size.
     """
     network = source if isinstance(source, Network) else open_network(source)
     model = network.model

@@ -129,10 +129,9 @@ class Runtime:
         as the bytes of JPEG or PNG files of any size. Returned are "probabilities",
         float32 (N, classes), "class_id", int64 (N,), and "label", a list of N strings.
 
-        Raises:
-            ValueError: the array is not uint8, images have another shape than the
-                network takes, or bytes are not of an image file; the last two are a
-                tensorflow.errors.InvalidArgumentError in a SavedModel.
+        Raises ValueError: the array is not uint8, images have another shape than the
+        network takes, or bytes are not of an image file; the last two are a
+        tensorflow.errors.InvalidArgumentError in a SavedModel.
         """
         if isinstance(images, np.ndarray):
             # A SavedModel says itself what does not fit.

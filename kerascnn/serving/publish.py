@@ -63,8 +63,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
     Those that no living process holds, by the lock beside each, are removed first.
 
-    Raises:
-        OSError: the folder cannot be made or written to, or is a file.
+    Raises OSError: the folder cannot be made or written to, or is a file.
     """
     staged = folder / f"{PREFIX}{secrets.token_hex(4)}"
     lock = FileLock(f"{staged}{LOCK}")

@@ -32,9 +32,8 @@ def build(
 ) -> dict:
     """Do as `savedmodel.write` and `verification.prove`, from any backend.
 
-    Raises:
-        ExportError: TensorFlow is not installed; the model cannot be saved; a custom
-            layer cannot be imported; or what those two raise.
+    Raises ExportError: TensorFlow is not installed; the model cannot be saved; a custom
+    layer cannot be imported; or what those two raise.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise ExportError(

@@ -54,10 +54,9 @@ def prove(version: Path, reference, labels, made: Format, tolerance: float) -> d
     probability, of "uint8" pixels and, where image files have so many channels, of
     "encoded" PNG files; and "golden", two images with the version's answer.
 
-    Raises:
-        ExportError: the runtime of the format cannot run the version, a probability
-            differs by more than the tolerance, or a class or its label does not belong
-            to the probabilities.
+    Raises ExportError: the runtime of the format cannot run the version, a probability
+    differs by more than the tolerance, or a class or its label does not belong to the
+    probabilities.
     """
     images = reference.images
     worst = dict.fromkeys(KINDS if reference.shape[2] in CHANNELS else ["uint8"], 0.0)

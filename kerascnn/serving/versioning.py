@@ -56,8 +56,7 @@ class Version:
 def versions(folder) -> list[Version]:
     """Return the versions in a model's folder, by number; servers serve the last.
 
-    Raises:
-        FileNotFoundError: there is no such folder.
+    Raises FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,7 +1,10 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 
+import zoo.layers
 from kerascnn.training.kernels import fused_layers
 from kerascnn.training.optimizers import make_optimizer
 from kerascnn.training.recipe import Recipe
@@ -114,23 +117,74 @@ def test_convolutions_of_small_maps_have_the_gradients_of_keras(size, padding, n
 
 
 @pytest.mark.parametrize(
-    "model",
+    "make",
     [
-        convolutions("float32"),
-        convolutions("mixed_bfloat16", strides=2),
-        convolutions("mixed_bfloat16", size=(1, 1)),
+        functools.partial(keras.layers.Conv2D, 8, 3),
+        functools.partial(keras.layers.Conv2D, 8, 13),  # small maps
+        functools.partial(keras.layers.Conv2D, 8, 3, strides=2),
+        functools.partial(keras.layers.Conv2D, 8, 3, groups=2),
+        functools.partial(keras.layers.Conv2D, 8, 3, dilation_rate=2),
+        functools.partial(keras.layers.DepthwiseConv2D, 3, activation="relu"),
+        functools.partial(keras.layers.SeparableConv2D, 8, 3),
+        functools.partial(keras.layers.Conv2DTranspose, 8, 3),
+        functools.partial(keras.layers.Dense, 8, activation="gelu"),
+        functools.partial(
+            keras.layers.EinsumDense,
+            "nhwc,cd->nhwd",
+            bias_axes="d",
+            output_shape=(None, None, 8),
+        ),
+        functools.partial(zoo.layers.PatchWhitening2D, 2),
     ],
 )
-def test_other_convolutions_stay_as_they_are(model):
+def test_the_gradient_of_a_bias_is_summed_with_care(make):
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(0.2, 1, (64, 20, 20, 64)).astype("float32")
+
+    def gradient(dtype):
+        keras.utils.set_random_seed(0)
+        layer = make(dtype=dtype)
+        pool = keras.layers.MaxPooling2D(2, dtype=dtype)
+        model = keras.Sequential([keras.Input(x.shape[1:]), layer, pool])
+
+        @tf.function
+        def of_bias(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.cast(model(x, training=True), tf.float32))
+            # The gradient of a kernel may change how that of the bias is computed.
+            weights = [v.value for v in (layer.bias, *layer.trainable_variables)]
+            return tape.gradient(loss, weights)
+
+        with fused_layers(model):
+            return of_bias(x)[0].numpy()
+
+    np.testing.assert_allclose(
+        gradient("mixed_bfloat16"), gradient("float32"), rtol=0.02
+    )
+
+
+def test_convolutions_in_float32_stay_as_they_are():
+    model = convolutions("float32")
     with fused_layers(model):
         assert "call" not in vars(model.get_layer("second"))
 
 
-@pytest.mark.parametrize(("side", "by_hand"), [(8, True), (9, False), (None, False)])
-def test_the_gradient_of_large_maps_is_tensorflows(side, by_hand):
+@pytest.mark.parametrize(
+    ("side", "options", "by_hand"),
+    [
+        (8, {}, True),
+        (9, {}, False),
+        (None, {}, False),
+        (8, {"strides": 2}, False),
+        (8, {"kernel_size": 1}, False),
+    ],
+)
+def test_the_gradient_of_other_convolutions_is_tensorflows(side, options, by_hand):
     import tensorflow as tf
 
-    layer = keras.layers.Conv2D(5, 3, padding="same", dtype="mixed_bfloat16")
+    options = {"kernel_size": 3, "padding": "same", **options}
+    layer = keras.layers.Conv2D(5, dtype="mixed_bfloat16", **options)
     model = keras.Sequential([keras.Input((side, side, 64)), layer])
 
     @tf.function(input_signature=[tf.TensorSpec((None, side, side, 64))])

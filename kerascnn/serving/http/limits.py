@@ -117,10 +117,9 @@ class Bodies:
         limit, with a RequestError (504), and with a ClientDisconnect when the client
         leaves; what TensorFlow computes just then it computes to the end.
 
-        Raises:
-            RequestError: 413 for a body over the limit, before it is read where its
-                length is declared; 415 for another compression; 400 for a broken one;
-                503 where all bodies together are over their limit.
+        Raises RequestError: 413 for a body over the limit, before it is read where its
+        length is declared; 415 for another compression; 400 for a broken one; 503 where
+        all bodies together are over their limit.
         """
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("identity", *WINDOWS):
