@@ -93,7 +93,9 @@ def test_tensorflow_is_imported_only_where_it_is_the_point():
     }
     # Several devices of TensorFlow are its own distribution strategy, and its fused
     # kernels are in no other backend.
-    own = tuple(f"kerascnn.training.{n}" for n in ("kernels", "optimizers", "strategy"))
+    own = tuple(
+        f"kerascnn.training.{n}" for n in ("fused_layers", "optimizers", "strategy")
+    )
     allowed = ("kerascnn.data", "kerascnn.serving", *own)
     assert [n for n in sorted(users) if not n.startswith(allowed)] == []
 

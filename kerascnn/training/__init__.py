@@ -1,8 +1,8 @@
 """Training, evaluation and prediction; what a run folder is.
 
 Begin with `train.py`: it reads as what happens to one device. `network.py` has what of
-a network is trained, `kernels.py` how its layers compute meanwhile, `epochs.py` what
-happens around every epoch, `run.py` the folder, and `strategy.py` all that several
+a network is trained, `fused_layers.py` how its layers compute meanwhile, `epochs.py`
+what happens around every epoch, `run.py` the folder, and `strategy.py` all that several
 devices and hosts do differently.
 """
 

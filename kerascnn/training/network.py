@@ -13,8 +13,8 @@ from kerascnn.environment import surroundings
 from kerascnn.graph import image_shape
 from kerascnn.heads import Head, head
 from kerascnn.summary import summarize
+from kerascnn.training.fused_layers import fused_layers
 from kerascnn.training.initialization import normalizations
-from kerascnn.training.kernels import fused_layers
 from kerascnn.training.optimizers import Lookahead, make_optimizer, offsets, penalize
 from kerascnn.training.recipe import Recipe
 from kerascnn.training.run import mend_name

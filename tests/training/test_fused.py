@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import zoo.layers
-from kerascnn.training.kernels import fused_layers
+from kerascnn.training.fused_layers import fused_layers
 from kerascnn.training.optimizers import make_optimizer
 from kerascnn.training.recipe import Recipe
 
@@ -86,13 +86,13 @@ def test_gelu_and_its_slope_are_those_of_keras_in_float32(dtype, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def convolutions(dtype, *, size=(3, 3), padding="same", strides=1):
+def convolutions(dtype, *, size=(3, 3), padding="same"):
     """Return two convolutions, the second of which is of small maps."""
     keras.utils.set_random_seed(0)
     options = {"padding": padding, "dtype": dtype, "bias_initializer": "normal"}
     layers = [
         keras.layers.Conv2D(64, 3, use_bias=False, dtype=dtype),
-        keras.layers.Conv2D(6, size, strides, name="second", **options),
+        keras.layers.Conv2D(6, size, name="second", **options),
     ]
     return keras.Sequential([keras.Input((8, 7, 4)), *layers])
 
