@@ -43,7 +43,7 @@ def record(
     # Figures on other pixels, of another copy of the data, cannot stand beside these.
     copies = {row["fingerprint"] for row in old if row["data"] == result["data"]}
     others = copies - {result["fingerprint"]}
-    same = ("data", "recipe", "hardware", "train_images")
+    same = ("data", "recipe", "train_images")
     results = tomlkit.aot()
     for row in old:
         anew = all(row.get(key) == result.get(key) for key in same)

@@ -87,3 +87,12 @@ def test_its_commands_and_their_options_exist():
         known = {option for p in command.params for option in p.opts}
         unknown = [w for w in words if w.startswith("--") and w not in known]
         assert not unknown, (command.name, unknown)
+
+
+def test_its_words_are_all_commands():
+    from typer.main import get_command
+
+    from kerascnn import cli
+
+    (listed,) = re.findall(r"`kerascnn (\w+(?:\s\|\s\w+)+)`", README)
+    assert set(re.findall(r"\w+", listed)) == set(get_command(cli.app).commands)

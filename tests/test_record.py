@@ -76,7 +76,10 @@ def test_results_and_weights_are_written(runs, cards):
         atol=1e-3,
     )
     assert weights["accuracy"] == pytest.approx(best.metrics["test_accuracy"], abs=6)
-    # Recording again replaces the result and does not add to it.
+    # Recording again replaces the result, also that of another machine.
+    elsewhere = text.replace(result["hardware"], "1 core of another")
+    assert elsewhere != text
+    (cards / "dense_mlp.toml").write_text(elsewhere)
     record([run.folder for run in runs[:2]], cards, recipe="quick")
     assert tomllib.loads((cards / "dense_mlp.toml").read_text())["linear"] == table
 
