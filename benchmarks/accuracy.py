@@ -171,6 +171,7 @@ def train_pytorch(clock: Clock, seed: int) -> None:
     quicker.
     """
     import torch
+    import torch._dynamo  # before TensorFlow: the LLVM of Triton, its part, aborts
     from torch import nn
 
     from kerascnn import load_data
@@ -207,10 +208,24 @@ def train_pytorch(clock: Clock, seed: int) -> None:
     clock.run(2, fit, measure)
 
 
+def train_airbench(clock: Clock, seed: int) -> None:
+    """Train airbench94 as its author does, written anew."""
+    import airbench_pytorch
+
+    from kerascnn import load_data
+
+    data = load_data("cifar10")
+    train, held = data.train, data.validation
+    epoch, measure, epochs = airbench_pytorch.prepare(train.x, train.y, seed)
+    numbers = iter(range(epochs))
+    clock.run(epochs, lambda: epoch(next(numbers)), lambda: measure(held.x, held.y))
+
+
 PEERS = {
     "TensorFlow's tutorial": partial(train_keras, tensorflow_tutorial),
     "Keras' example": partial(train_keras, keras_example),
     "PyTorch's tutorial": train_pytorch,
+    "airbench94's author's": train_airbench,
 }
 
 
