@@ -61,15 +61,6 @@ def _accuracy(found) -> str:
     )
 
 
-def _best(found) -> str:
-    best = max(found[0], key=lambda row: number(row["best"]))
-    name = best["network"].split(",")[0]
-    return (
-        f"The best is {name}: {best['best']} of the held-out images with one view, "
-        f"after {number(best['seconds']):,.0f} seconds on {best['on'].split(',')[0]}."
-    )
-
-
 def _inference(found) -> str:
     first, last = found[0][0], found[0][-1]
     return (
@@ -122,8 +113,6 @@ def _training(found) -> str:
 
 SECTIONS = {
     "accuracy": ("Time to accuracy, beside well-known tutorials", _accuracy),
-    "accuracy_gpu": ("Time to accuracy on a GPU", _best),
-    "accuracy_runs": ("Time to accuracy on processors", _best),
     "inference": ("Inference", _inference),
     "memory": ("Memory of a training", _memory),
     "serving": ("The server under load", _serving),
