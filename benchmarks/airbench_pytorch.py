@@ -38,17 +38,19 @@ def prepare(images, labels, seed: int) -> tuple[Callable, Callable, int]:
     x = tensor(images)
     model = _initialized(x[:5000])
     steps = math.ceil(EPOCHS * (len(x) // BATCH))
-    named = dict(model.named_parameters())
-    norms = {name for name, part in model.named_modules() if "Norm" in str(type(part))}
-    offsets = [p for name, p in named.items() if name.split(".")[0] in norms]
-    others = [p for name, p in named.items() if name.split(".")[0] not in norms]
+    norms, others = [], []
+    for layer in model:
+        (norms if isinstance(layer, nn.BatchNorm2d) else others).append(layer)
     groups = [
-        {"params": offsets, "lr": BIAS_RATE * RATE},
-        {"params": others, "lr": RATE},
+        {
+            "params": [
+                p for layer in part for p in layer.parameters() if p.requires_grad
+            ],
+            "lr": rate,
+            "weight_decay": DECAY / rate,
+        }
+        for part, rate in ((norms, BIAS_RATE * RATE), (others, RATE))
     ]
-    for group in groups:
-        group["params"] = [p for p in group["params"] if p.requires_grad]
-        group["weight_decay"] = DECAY / group["lr"]
     optimizer = torch.optim.SGD(groups, lr=RATE, momentum=MOMENTUM, nesterov=True)
     points = (0, int(0.23 * steps), steps), (0.2, 1, 0.07)
     schedule = torch.optim.lr_scheduler.LambdaLR(
