@@ -14,7 +14,9 @@ import numpy as np
 from common import Contender, machine, median_rate, take_turns, write
 from matplotlib.figure import Figure
 
-TENSORFLOW, JAX = {"KERAS_BACKEND": "tensorflow"}, {"KERAS_BACKEND": "jax"}
+# With oneDNN for all, as `import kerascnn` asks for it: it is off without AVX-512.
+TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+JAX = {"KERAS_BACKEND": "jax"}
 # Name, kind of worker, its options, environment.
 CONTENDERS = (
     ("kerascnn", "train", ["float32"], TENSORFLOW),

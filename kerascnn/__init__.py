@@ -5,8 +5,8 @@ loads neither TensorFlow nor Keras. CONTRIBUTING.md has the rooms and the street
 data; begin with `summary.py`, then `training/train.py`.
 """
 
-import importlib
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:  # so that type checkers see what is imported lazily
 
 __version__ = "0.1.0"
 
+# Where AVX-512 is missing TensorFlow leaves oneDNN off, and convolutions are slow.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 # The networks are a package beside this one, whose name another may have taken.
 _zoo = importlib.util.find_spec("zoo")
 _places = list(_zoo.submodule_search_locations or [f"{_zoo.origin}"]) if _zoo else []
@@ -63,9 +66,9 @@ _NAMES = {
     "kerascnn.serving": "Client export",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_MODULES = ("arithmetic", "explain")
+_MODULES = {"arithmetic": "kerascnn", "explain": "kerascnn", "layers": "zoo"}
 
-__all__ = [*_HOMES, *_MODULES, "layers", "models"]
+__all__ = [*_HOMES, *_MODULES, "models"]
 
 
 def models(pattern: str = "*") -> list[str]:
@@ -78,14 +81,10 @@ def models(pattern: str = "*") -> list[str]:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in (*_MODULES, "layers"):
-        package = "zoo" if name == "layers" else "kerascnn"
-        return importlib.import_module(f"{package}.{name}")
-    if not name.startswith("_"):
-        import zoo
-
-        if name in zoo.names():
-            return zoo.builder(name)
+    if name in _MODULES:
+        return importlib.import_module(f"{_MODULES[name]}.{name}")
+    if not name.startswith("_") and name in models():
+        return importlib.import_module("zoo").builder(name)
     raise AttributeError(f"module 'kerascnn' has no attribute {name!r}")
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import kerascnn  # noqa: F401  before Keras, as its commands are: see `kerascnn`
+
 # The readline library tells the processes of pytest-xdist of a terminal 80 wide.
 os.environ.pop("COLUMNS", None)
 
