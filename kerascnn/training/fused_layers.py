@@ -13,6 +13,7 @@ from unittest import mock
 
 import keras
 
+from kerascnn.environment import resolve_precision
 from zoo.layers.compiling import compiled_by_xla
 
 # Where the gradient of a convolution's filters is computed as one too: positions of a
@@ -29,15 +30,14 @@ def fused_layers(model):
     """
     layers = []
     for layer in () if compiled_by_xla() else model._flatten_layers():
+        half = layer.compute_dtype == "bfloat16"
         if _fusable(layer):
             layer.call = functools.partial(_normalize, layer)
         elif _is_gelu(layer):
             layer.call = _gelu()
-        elif layer.compute_dtype != "bfloat16":
-            continue
-        elif _is_plain_convolution(layer):
+        elif half and _is_plain_convolution(layer):
             layer.call = functools.partial(_convolve, layer)
-        elif getattr(layer, "bias", None) is not None:
+        elif half and getattr(layer, "bias", None) is not None:
             layer.call = functools.partial(_call_with_sum, layer.call)
         else:
             continue
@@ -101,6 +101,7 @@ def _is_plain_convolution(layer) -> bool:
         type(layer) is keras.layers.Conv2D
         and layer.groups == max(layer.dilation_rate) == 1
         and layer.data_format == "channels_last"
+        and resolve_precision("auto") != "float32"  # it has bfloat16 instructions
     )
 
 

@@ -97,6 +97,14 @@ def convolutions(dtype, *, size=(3, 3), padding="same"):
     return keras.Sequential([keras.Input((8, 7, 4)), *layers])
 
 
+@pytest.fixture
+def bfloat16_instructions(monkeypatch):
+    """Let this processor count as one that has them, whatever it is."""
+    name = "kerascnn.training.fused_layers.resolve_precision"
+    monkeypatch.setattr(name, lambda precision: "mixed_bfloat16")
+
+
+@pytest.mark.usefixtures("bfloat16_instructions")
 @pytest.mark.parametrize("size", [(3, 3), (2, 5), (4, 1)])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("number", [3, 300])  # in one piece, and in three
@@ -171,6 +179,7 @@ def test_convolutions_in_float32_stay_as_they_are():
         assert "call" not in vars(model.get_layer("second"))
 
 
+@pytest.mark.usefixtures("bfloat16_instructions")
 @pytest.mark.parametrize(
     ("side", "options", "by_hand"),
     [
