@@ -28,14 +28,14 @@ def fused_layers(model):
     Batch normalisations and GELUs take a quarter of the time, or less; convolutions of
     small maps make a step of airbench94 a sixth shorter; biases have true gradients.
     """
-    layers = []
+    layers, instructions = [], resolve_precision("auto") != "float32"  # of bfloat16
     for layer in () if compiled_by_xla() else model._flatten_layers():
         half = layer.compute_dtype == "bfloat16"
         if _fusable(layer):
             layer.call = functools.partial(_normalize, layer)
         elif _is_gelu(layer):
             layer.call = _gelu()
-        elif half and _is_plain_convolution(layer):
+        elif half and instructions and _is_plain_convolution(layer):
             layer.call = functools.partial(_convolve, layer)
         elif half and getattr(layer, "bias", None) is not None:
             layer.call = functools.partial(_call_with_sum, layer.call)
@@ -101,7 +101,6 @@ def _is_plain_convolution(layer) -> bool:
         type(layer) is keras.layers.Conv2D
         and layer.groups == max(layer.dilation_rate) == 1
         and layer.data_format == "channels_last"
-        and resolve_precision("auto") != "float32"  # it has bfloat16 instructions
     )
 
 

@@ -119,8 +119,9 @@ def test_convolutions_of_small_maps_have_the_gradients_of_keras(size, padding, n
     np.testing.assert_array_equal(found[0], plain[0])  # the output
     for a, b, exact in zip(found, plain, expected, strict=True):
         scale = np.abs(exact).max()
-        # Without bfloat16 instructions up to 0.05, in TensorFlow's own gradients too.
-        np.testing.assert_allclose(a / scale, exact / scale, atol=6e-2)
+        # What is TensorFlow's own is off by 0.05 where bfloat16 has no instructions.
+        if not np.array_equal(a, b):
+            np.testing.assert_allclose(a / scale, exact / scale, atol=3e-2)
         # As near to float32 as TensorFlow's own gradients in bfloat16.
         assert np.abs(a - exact).mean() < 1.5 * np.abs(b - exact).mean() + 1e-6 * scale
 
