@@ -477,8 +477,7 @@ def explain(
     model: Model,
     image: Annotated[Path, argument("A JPEG or PNG file.")],
     what: str = option(
-        "trace",
-        "pixels, slide, maps, filters, gradcam, saliency, occlusion, trace.",
+        "trace", "pixels, slide, maps, filters, gradcam, saliency, occlusion, trace."
     ),
     layer: str | None = option(None, "Name of a layer, as trace lists them."),
     cell: str | None = option(None, "A value of the layer's output: r,c,k."),

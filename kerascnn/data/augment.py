@@ -129,35 +129,21 @@ class Augmentation:
             images[part] = np.where(background, image, shaded.astype(np.uint8))
 
     def _move(self, images, rng):
-        """Mirror and shift: a copy, each pixel of which is looked up in the images."""
+        """Mirror and shift: a copy, each image a window of one with a border."""
         number, height, width, channels = images.shape
-        mirrored = rng.random((number, 1)) < 0.5 if self.flip else False
-        starts = rng.integers(0, 2 * self.crop + 1, (2, number, 1))
-        places, sources = [], []  # of rows (N, height), of columns (N, width)
-        for length, start in zip((height, width), starts, strict=True):
-            place = np.arange(length) + start - self.crop
-            places.append(place)
-            if self.crop_padding == "reflect":
-                sources.append(length - 1 - np.abs(length - 1 - np.abs(place)))
-            else:
-                sources.append(np.clip(place, 0, length - 1))
-        rows, columns = sources
-        seen = np.where(mirrored, width - 1 - columns, columns)
+        mirrored = rng.random(number) < 0.5 if self.flip else [False] * number
+        starts = rng.integers(0, 2 * self.crop + 1, (2, number)).tolist()
         # A pixel as one item of so many bytes is copied faster than as so many items.
-        pixels = np.ascontiguousarray(images).view(f"V{channels}").reshape(-1)
+        kind = f"V{channels}"
+        pixels = np.ascontiguousarray(images).view(kind)[..., 0]
+        edge, zeros = (self.crop, self.crop), self.crop_padding == "zeros"
+        mode = "constant" if zeros else "reflect"
+        padded = np.pad(pixels, ((0, 0), edge, edge), mode) if self.crop else pixels
         result = np.empty(images.shape, np.uint8)
-        copied = result.view(f"V{channels}")[..., 0]
-        # A few images at a time: what is in between stays in the processor's cache.
-        for first in range(0, number, 32):
-            part = slice(first, first + 32)
-            image = np.arange(number)[part, None] * height
-            where = ((image + rows[part]) * width)[:, :, None] + seen[part, None]
-            pixels.take(
-                where, out=copied[part], mode="wrap"
-            )  # the mode buffers nothing
-        if self.crop_padding == "zeros":
-            result[places[0] != rows] = 0
-            result.swapaxes(1, 2)[places[1] != columns] = 0
+        drawn = zip(padded, result.view(kind)[..., 0], mirrored, *starts, strict=True)
+        for image, copy, mirror, row, column in drawn:
+            seen = image[row : row + height]
+            copy[...] = (seen[:, ::-1] if mirror else seen)[:, column : column + width]
         return result
 
     def _cut(self, images, rng):

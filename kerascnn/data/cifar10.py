@@ -23,10 +23,7 @@ CHANNEL_MEANS = (0.49139968, 0.48215841, 0.44653091)
 
 # Copies of the images that are known, by their fingerprint. All images of the first
 # went through JPEG, of the second 97 of the 60,000.
-COPIES = {
-    "74f060f0e6b2ecc1": "CIFAR-10 (JPEG copy)",
-    "d25b76e8df09d990": "CIFAR-10",
-}
+COPIES = {"74f060f0e6b2ecc1": "CIFAR-10 (JPEG copy)", "d25b76e8df09d990": "CIFAR-10"}
 
 
 def find(data_dir=None) -> Path:

@@ -6,10 +6,7 @@ from kerascnn.plotting.style import BLUE, GREEN, INK, VERMILION, canvas
 from zoo.references import Reference
 
 MEASURED, PUBLISHED, HUMAN = BLUE, VERMILION, GREEN
-COSTS = (
-    ("parameters", "Parameters"),
-    ("macs", "Multiply-accumulates for one image"),
-)
+COSTS = (("parameters", "Parameters"), ("macs", "Multiply-accumulates for one image"))
 _TICKS = (10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5)
 _NAMED = 6  # of those that are not drawn
 _HOLLOW = {"mfc": "white", "mec": PUBLISHED, "mew": 1.6, "marker": "D", "ls": ""}

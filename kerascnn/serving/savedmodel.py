@@ -256,10 +256,7 @@ def _onnx(portable: Path, file: Path) -> None:
 def _erfc(graph, node, name, args) -> None:
     """Write erfc(x), which GELU has, as 1 − erf(x): tf2onnx knows erf only."""
     (output,) = node.output
-    kinds = {
-        "shapes": [graph.get_shape(output)],
-        "dtypes": [graph.get_dtype(output)],
-    }
+    kinds = {"shapes": [graph.get_shape(output)], "dtypes": [graph.get_dtype(output)]}
     erf = graph.make_node("Erf", list(node.input), **kinds)
     one = graph.make_const(f"{name}_one", np.array(1, np.float32))
     graph.remove_node(node.name)

@@ -10,13 +10,7 @@ from kerascnn.prediction import Prediction
 from kerascnn.training.evaluate import Evaluation, evaluate, predict
 from kerascnn.training.initialization import lsuv
 from kerascnn.training.recipe import Recipe, recipe_for
-from kerascnn.training.run import (
-    FolderInUseError,
-    Network,
-    Run,
-    load_run,
-    open_network,
-)
+from kerascnn.training.run import FolderInUseError, Network, Run, load_run, open_network
 from kerascnn.training.strategy import connect
 from kerascnn.training.train import TrainingDivergedError, resume, train
 

@@ -95,7 +95,8 @@ class Feed(keras.utils.PyDataset):
 
     def __getitem__(self, index: int):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self._batch(index, self.images.x[chosen], self.images.y[chosen], chosen)
+        x = self.images.x.take(chosen, axis=0)  # in half the time of `x[chosen]`
+        return self._batch(index, x, self.images.y[chosen], chosen)
 
     def _batch(self, index, x, labels, numbers, part=()):
         """Mix and augment a batch, fill it up, and take this host's part of it.

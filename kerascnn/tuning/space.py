@@ -17,13 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerascnn.training import Recipe
-from kerascnn.training.recipe import (
-    CHOICES,
-    KEYS,
-    check_keys,
-    read_option,
-    read_value,
-)
+from kerascnn.training.recipe import CHOICES, KEYS, check_keys, read_option, read_value
 
 OPTION = "option:"  # what the names of builder options begin with
 DIGITS = 4  # significant digits of a value that is drawn: more make no difference

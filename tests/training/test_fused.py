@@ -86,12 +86,58 @@ def test_gelu_and_its_slope_are_those_of_keras_in_float32(dtype, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+def pooled(dtype, kind="plain"):
+    """Return ReLU before pooling, where the two may change places or not."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((9, 9, 3))
+    first = keras.layers.Conv2D(8, 3, activation="relu", dtype=dtype, name="first")
+    pool = keras.layers.MaxPooling2D(3, 2, "same", dtype=dtype, name="pool")
+    y = first(x)
+    ends = [keras.layers.Flatten(dtype=dtype)(pool(y))]
+    if kind == "output":
+        ends.append(y)
+    elif kind == "used twice":
+        ends.append(keras.layers.GlobalAveragePooling2D(dtype=dtype)(y))
+    elif kind == "pooling shared":
+        ends.append(pool(y * 2))
+    elif kind == "average":
+        ends = [keras.layers.AveragePooling2D(2, dtype=dtype)(y)]
+    return keras.Model(x, ends if len(ends) > 1 else ends[0])
+
+
+def test_pooling_before_relu_is_relu_before_pooling(tmp_path):
+    dtype = "mixed_bfloat16"
+    x = np.random.default_rng(0).normal(0, 1, (4, 9, 9, 3)).astype("float32")
+    expected = trained_once(pooled(dtype), x)
+    model = pooled(dtype)
+    with fused_layers(model):
+        assert "call" in vars(model.get_layer("pool"))
+        found = trained_once(model, x)
+        model.save(tmp_path / "model.keras")
+        lost = model(np.full_like(x, np.nan), training=True)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert np.isnan(keras.ops.cast(lost, "float32")).all()
+    # What is written in between is the network, not how it is computed.
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(x), pooled(dtype)(x))
+
+
+@pytest.mark.parametrize(
+    "kind", ["output", "used twice", "pooling shared", "average", "float32"]
+)
+def test_relu_stays_where_it_is_seen_otherwise(kind):
+    model = pooled("float32" if kind == "float32" else "mixed_bfloat16", kind)
+    with fused_layers(model):
+        assert "call" not in vars(model.layers[2])
+
+
 def convolutions(dtype, *, size=(3, 3), padding="same"):
     """Return two convolutions, the second of which is of small maps."""
     keras.utils.set_random_seed(0)
     options = {"padding": padding, "dtype": dtype, "bias_initializer": "normal"}
     layers = [
-        keras.layers.Conv2D(64, 3, use_bias=False, dtype=dtype),
+        keras.layers.Conv2D(128, 3, use_bias=False, dtype=dtype),
         keras.layers.Conv2D(6, size, name="second", **options),
     ]
     return keras.Sequential([keras.Input((8, 7, 4)), *layers])
@@ -107,9 +153,8 @@ def bfloat16_instructions(monkeypatch):
 @pytest.mark.usefixtures("bfloat16_instructions")
 @pytest.mark.parametrize("size", [(3, 3), (2, 5), (4, 1)])
 @pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("number", [3, 300])  # in one piece, and in three
-def test_convolutions_of_small_maps_have_the_gradients_of_keras(size, padding, number):
-    x = np.random.default_rng(0).normal(0, 1, (number, 8, 7, 4)).astype("float32")
+def test_convolutions_of_small_maps_have_the_gradients_of_keras(size, padding):
+    x = np.random.default_rng(0).normal(0, 1, (300, 8, 7, 4)).astype("float32")
     expected = trained_once(convolutions("float32", size=size, padding=padding), x)
     model = convolutions("mixed_bfloat16", size=size, padding=padding)
     plain = trained_once(model, x)
@@ -196,9 +241,9 @@ def test_the_gradient_of_other_convolutions_is_tensorflows(side, options, by_han
 
     options = {"kernel_size": 3, "padding": "same", **options}
     layer = keras.layers.Conv2D(5, dtype="mixed_bfloat16", **options)
-    model = keras.Sequential([keras.Input((side, side, 64)), layer])
+    model = keras.Sequential([keras.Input((side, side, 128)), layer])
 
-    @tf.function(input_signature=[tf.TensorSpec((None, side, side, 64))])
+    @tf.function(input_signature=[tf.TensorSpec((None, side, side, 128))])
     def gradient(x):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(x, training=True))
