@@ -98,6 +98,9 @@ def picture(results: list[dict]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, beside, squeeze=False, sharex=True, sharey=True)
     axes = grid.ravel()[: len(results)]
+    for column in range(len(results) - rows * beside, 0):  # of the last row, unused
+        grid[-1, column].remove()
+        grid[-2, column].tick_params(labelbottom=True)
     for ax, result in zip(axes, results, strict=True):
         rates = result["rates"]
         ratios = [rates.get(n, np.nan) / rates.get(REFERENCE, np.nan) for n in names]
