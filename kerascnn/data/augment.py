@@ -136,8 +136,8 @@ class Augmentation:
         # A pixel as one item of so many bytes is copied faster than as so many items.
         kind = f"V{channels}"
         pixels = np.ascontiguousarray(images).view(kind)[..., 0]
-        edge, zeros = (self.crop, self.crop), self.crop_padding == "zeros"
-        mode = "constant" if zeros else "reflect"
+        edge = (self.crop, self.crop)
+        mode = "constant" if self.crop_padding == "zeros" else "reflect"
         padded = np.pad(pixels, ((0, 0), edge, edge), mode) if self.crop else pixels
         result = np.empty(images.shape, np.uint8)
         drawn = zip(padded, result.view(kind)[..., 0], mirrored, *starts, strict=True)

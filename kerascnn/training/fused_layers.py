@@ -42,16 +42,12 @@ def fused_layers(model):
             stack.enter_context(mock.patch.object(target, name, new))
 
         for layer in model._flatten_layers():
-            kind, half = type(layer), layer.compute_dtype == "bfloat16"
-            convolution = half and instructions and kind is keras.layers.Conv2D
+            half = layer.compute_dtype == "bfloat16"
             if _fusable(layer):
                 replace(layer, "call", functools.partial(_normalize, layer))
-            elif kind is keras.layers.Activation and (
-                layer.activation is keras.activations.gelu  # the exact one, with erf
-                and layer.compute_dtype != "float64"
-            ):
+            elif _is_gelu(layer):
                 replace(layer, "call", _gelu())
-            elif convolution and layer.groups == max(layer.dilation_rate) == 1:
+            elif half and instructions and _is_plain_convolution(layer):
                 replace(layer, "call", functools.partial(_convolve, layer))
             elif half and getattr(layer, "bias", None) is not None:
                 replace(layer, "call", functools.partial(_call_with_sum, layer.call))
@@ -70,9 +66,11 @@ def _before_pooling(model):
         if getattr(layer, "activation", None) is keras.activations.relu:
             users = [c.operation for c in calls if any(x is made for x in c.inputs)]
             pooled = [type(user) for user in users] == [keras.layers.MaxPooling2D]
-            once = all(used[id(part)] == 1 for part in (layer, *users))
-            seen = not pooled or any(x is made for x in ends)
-            if not seen and once and layer.compute_dtype == "bfloat16":
+            apart = pooled and all(
+                used[id(part)] == 1 and part.compute_dtype == "bfloat16"
+                for part in (layer, *users)
+            )
+            if apart and not any(x is made for x in ends):
                 yield layer, users[0]
 
 
@@ -85,8 +83,7 @@ def _call_linear(layer, call, inputs):
 def _relu_after(call, inputs):
     import tensorflow as tf
 
-    # Pooling makes -inf of what is not a number: times 0 it is none again, as the loss
-    # is to tell.
+    # Pooling makes -inf of NaN; times 0 that is NaN again, as the loss is to tell.
     return tf.nn.leaky_relu(call(inputs), alpha=0.0)
 
 
@@ -100,6 +97,15 @@ def _fusable(layer) -> bool:
         and layer.compute_dtype in ("float32", "bfloat16")
         and not layer.renorm
         and not layer.synchronized
+    )
+
+
+def _is_gelu(layer) -> bool:
+    """Whether a layer is the exact GELU, with erf, and nothing else."""
+    return (
+        type(layer) is keras.layers.Activation
+        and layer.activation is keras.activations.gelu
+        and layer.compute_dtype in ("float32", "bfloat16", "float16")
     )
 
 
@@ -129,6 +135,15 @@ def _gelu():
     return gelu
 
 
+def _is_plain_convolution(layer) -> bool:
+    """Whether a layer is a convolution for whose gradients oneDNN has one kernel."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.groups == max(layer.dilation_rate) == 1
+        and layer.data_format == "channels_last"
+    )
+
+
 def _call_with_sum(call, *arguments, **options):
     """Call a layer that adds a bias, whose gradient is to be a true one.
 
@@ -155,8 +170,7 @@ def _convolve(layer, inputs):
     places, channels = inputs.shape[1:3], inputs.shape[3]
     small = None not in places and math.prod(places) <= SMALL_MAP
     one = layer.strides == (1, 1) and layer.kernel_size != (1, 1)
-    last = layer.data_format == "channels_last"
-    if not (small and one and last and channels >= MANY_CHANNELS):
+    if not (small and one and channels >= MANY_CHANNELS):
         return type(layer).call(layer, inputs)
     import tensorflow as tf
 

@@ -96,6 +96,7 @@ def assert_same(found, expected):
     """Hold answers equal but for rounding, which differs from batch to batch."""
     for one, other in zip(found, expected, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+        assert list(one.probabilities) == list(other.probabilities)
         assert (one.label, one.labels) == (other.label, other.labels)
         assert (one.class_id, one.asked) == (other.class_id, other.asked)
 
