@@ -63,15 +63,16 @@ def _before_pooling(model):
     used = Counter(id(call.operation) for call in calls)
     for call in calls:
         layer, made = call.operation, call.outputs[0]
-        if getattr(layer, "activation", None) is keras.activations.relu:
+        # Of these alone ReLU is known to be the last that they do.
+        plain = type(layer) in (keras.layers.Conv2D, keras.layers.Activation)
+        if plain and layer.activation is keras.activations.relu:
             users = [c.operation for c in calls if any(x is made for x in c.inputs)]
-            pooled = [type(user) for user in users] == [keras.layers.MaxPooling2D]
-            apart = pooled and all(
-                used[id(part)] == 1 and part.compute_dtype == "bfloat16"
-                for part in (layer, *users)
+            pair, kinds = (layer, *users), [type(user) for user in users]
+            apart = kinds == [keras.layers.MaxPooling2D] and all(
+                used[id(x)] == 1 and x.compute_dtype == "bfloat16" for x in pair
             )
             if apart and not any(x is made for x in ends):
-                yield layer, users[0]
+                yield pair
 
 
 def _call_linear(layer, call, inputs):
@@ -184,9 +185,8 @@ def _convolve(layer, inputs):
             padded, taps = tf.pad(x, [(0, 0), *edges, (0, 0)]), []
             flat = tf.reshape(gradient, (-1, units))
             for i, j in itertools.product(*map(range, layer.kernel_size)):
-                seen = tf.reshape(
-                    padded[:, i : i + rows, j : j + columns], (-1, channels)
-                )
+                seen = padded[:, i : i + rows, j : j + columns]
+                seen = tf.reshape(seen, (-1, channels))
                 taps.append(tf.matmul(seen, flat, transpose_a=True))
             of_x = tf.nn.conv2d_transpose(gradient, kernel, tf.shape(x), 1, padding)
             return of_x, tf.reshape(tf.stack(taps), kernel.shape)

@@ -102,6 +102,8 @@ def pooled(dtype, kind="plain"):
         ends.append(pool(y * 2))
     elif kind == "average":
         ends = [keras.layers.AveragePooling2D(2, dtype=dtype)(y)]
+    elif kind == "within a layer":  # which normalises after its ReLU
+        ends = [pool(zoo.layers.RecurrentConv2D(8, dtype=dtype)(x))]
     return keras.Model(x, ends if len(ends) > 1 else ends[0])
 
 
@@ -124,7 +126,8 @@ def test_pooling_before_relu_is_relu_before_pooling(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", ["output", "used twice", "pooling shared", "average", "float32"]
+    "kind",
+    ["output", "used twice", "pooling shared", "average", "within a layer", "float32"],
 )
 def test_relu_stays_where_it_is_seen_otherwise(kind):
     model = pooled("float32" if kind == "float32" else "mixed_bfloat16", kind)

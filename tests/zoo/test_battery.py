@@ -17,6 +17,7 @@ import pytest
 from differentiation import gradients
 
 import zoo
+from kerascnn.training.fused_layers import fused_layers
 
 TENSORFLOW = keras.config.backend() == "tensorflow"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
@@ -179,7 +180,7 @@ def test_one_seed_one_network_and_the_logits_are_those_of_the_probabilities(
 
 @every_network
 def test_mixed_precision_of_gray_images_of_another_size_in_42_classes(
-    network, pixels, run
+    network, pixels, run, monkeypatch
 ):
     height, width, _ = network.shape
     gray = (height + 5, width + 8, 1)
@@ -194,6 +195,13 @@ def test_mixed_precision_of_gray_images_of_another_size_in_42_classes(
     assert output.shape == (2, 42)
     assert output.dtype == np.float32
     np.testing.assert_allclose(output.sum(axis=1), 1, rtol=1e-5)
+    # As it is trained, where the processor has instructions of bfloat16.
+    name = "kerascnn.training.fused_layers.resolve_precision"
+    monkeypatch.setattr(name, lambda precision: "mixed_bfloat16")
+    with fused_layers(model):
+        np.testing.assert_allclose(run(model, pixels(gray)), output, atol=0.02)
+        trained = model(pixels(gray), training=True)
+    assert np.isfinite(keras.ops.convert_to_numpy(trained)).all()
 
 
 @every_network
