@@ -20,8 +20,8 @@ from kerascnn.graph import trace
 from zoo.layers.compiling import compiled_by_xla
 
 # Where the gradient of a convolution's filters is a product of matrices: positions of a
-# map at most, channels at least.
-SMALL_MAP, MANY_CHANNELS = 64, 128
+# map at most, channels at least; channels at least of a convolution of 1x1.
+SMALL_MAP, MANY_CHANNELS, CHANNELS_OF_1X1 = 64, 128, 32
 
 
 @contextlib.contextmanager
@@ -163,15 +163,16 @@ def _call_with_sum(call, *arguments, **options):
 
 
 def _convolve(layer, inputs):
-    """Do what `Conv2D.call` does; on small maps with another gradient of the filters.
+    """Do what `Conv2D.call` does; small maps, or 1x1, have another filters' gradient.
 
     dW[i, j, c, k] = sum over n, y, x of X[n, y + i, x + j, c] · G[n, y, x, k]: for each
-    i and j a product of matrices, where oneDNN's kernel takes up to 12 times as long.
+    i and j a product of matrices, where oneDNN's kernel takes 2 to 12 times as long.
     """
     places, channels = inputs.shape[1:3], inputs.shape[3]
-    small = None not in places and math.prod(places) <= SMALL_MAP
-    one = layer.strides == (1, 1) and layer.kernel_size != (1, 1)
-    if not (small and one and channels >= MANY_CHANNELS):
+    point = layer.kernel_size == (1, 1)
+    small = None not in places and (point or math.prod(places) <= SMALL_MAP)
+    many = channels >= (CHANNELS_OF_1X1 if point else MANY_CHANNELS)
+    if not (small and many and layer.strides == (1, 1)):
         return type(layer).call(layer, inputs)
     import tensorflow as tf
 
@@ -179,24 +180,23 @@ def _convolve(layer, inputs):
     edges = [((k - 1) // 2, k // 2) if same else (0, 0) for k in layer.kernel_size]
 
     @tf.custom_gradient
-    def convolve(x, kernel):
+    def convolve(x, kernel, bias):
         def gradients(gradient):
-            (rows, columns), units = gradient.shape[1:3], kernel.shape[3]
+            (high, wide), units = gradient.shape[1:3], kernel.shape[3]
             padded, taps = tf.pad(x, [(0, 0), *edges, (0, 0)]), []
             flat = tf.reshape(gradient, (-1, units))
             for i, j in itertools.product(*map(range, layer.kernel_size)):
-                seen = padded[:, i : i + rows, j : j + columns]
-                seen = tf.reshape(seen, (-1, channels))
+                seen = tf.reshape(padded[:, i : i + high, j : j + wide], (-1, channels))
                 taps.append(tf.matmul(seen, flat, transpose_a=True))
             of_x = tf.nn.conv2d_transpose(gradient, kernel, tf.shape(x), 1, padding)
-            return of_x, tf.reshape(tf.stack(taps), kernel.shape)
+            of_bias = tf.matmul(tf.ones((1, tf.shape(flat)[0]), flat.dtype), flat)[0]
+            return of_x, tf.reshape(tf.stack(taps), kernel.shape), of_bias
 
-        return tf.nn.conv2d(x, kernel, 1, padding), gradients
+        return tf.nn.conv2d(x, kernel, 1, padding) + bias, gradients
 
-    outputs = convolve(inputs, tf.cast(layer.kernel, inputs.dtype))
-    if layer.use_bias:  # by no BiasAdd: see `_call_with_sum`
-        outputs = tf.add(outputs, tf.cast(layer.bias, inputs.dtype))
-    return layer.activation(outputs)
+    bias = layer.bias if layer.use_bias else tf.zeros(layer.filters)
+    weights = [tf.cast(part, inputs.dtype) for part in (layer.kernel, bias)]
+    return layer.activation(convolve(inputs, *weights))
 
 
 def _normalize(layer, inputs, training=None, mask=None):

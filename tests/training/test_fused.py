@@ -156,7 +156,7 @@ def bfloat16_instructions(monkeypatch):
 
 
 @pytest.mark.usefixtures("bfloat16_instructions")
-@pytest.mark.parametrize("size", [(3, 3), (2, 5), (4, 1)])
+@pytest.mark.parametrize("size", [(3, 3), (2, 5), (4, 1), (1, 1)])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("number", [3, 300])
 def test_convolutions_of_small_maps_have_the_gradients_of_keras(size, padding, number):
@@ -239,7 +239,9 @@ def test_convolutions_in_float32_stay_as_they_are():
         (9, {}, False),
         (None, {}, False),
         (8, {"strides": 2}, False),
-        (8, {"kernel_size": 1}, False),
+        (9, {"kernel_size": 1}, True),
+        (None, {"kernel_size": 1}, False),
+        (9, {"kernel_size": 1, "strides": 2}, False),
     ],
 )
 def test_the_gradient_of_other_convolutions_is_tensorflows(side, options, by_hand):
