@@ -17,7 +17,7 @@ import keras
 
 from kerascnn.environment import resolve_precision
 from kerascnn.graph import trace
-from zoo.layers.compiling import compiled_by_xla
+from zoo.layers.compiling import compiled_by_xla, in_one_loop
 
 # Where the gradient of a convolution's filters is a product of matrices: positions of a
 # map at most, channels at least; channels at least of a convolution of 1x1.
@@ -47,6 +47,8 @@ def fused_layers(model):
                 replace(layer, "call", functools.partial(_normalize, layer))
             elif _is_gelu(layer):
                 replace(layer, "call", _gelu())
+            elif half and hasattr(layer, "elementwise"):
+                replace(layer, "elementwise", in_one_loop(layer.elementwise))
             elif half and instructions and _is_plain_convolution(layer):
                 replace(layer, "call", functools.partial(_convolve, layer))
             elif half and getattr(layer, "bias", None) is not None:
@@ -96,8 +98,7 @@ def _fusable(layer) -> bool:
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
         and layer.compute_dtype in ("float32", "bfloat16")
-        and not layer.renorm
-        and not layer.synchronized
+        and not (layer.renorm or layer.synchronized)
     )
 
 
@@ -217,8 +218,7 @@ def _normalize(layer, inputs, training=None, mask=None):
         is_training=True,
     )
     # The kernel's variance is divided by n - 1, as an estimate; Keras' by n.
-    number = tf.cast(tf.size(inputs) // channels, tf.float32)
-    variance = variance * (number - 1) / number
+    variance *= tf.cast(1 - channels / tf.size(inputs), tf.float32)
     for moving, new in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(moving * layer.momentum + new * (1 - layer.momentum))
     return outputs

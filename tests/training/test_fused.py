@@ -137,6 +137,35 @@ def test_relu_stays_where_it_is_seen_otherwise(kind):
         assert "call" not in vars(pooling)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(zoo.layers.Maxout, 3),
+        functools.partial(zoo.layers.APL, 2),
+        functools.partial(zoo.layers.APL, 1, "unit"),
+    ],
+)
+def test_what_is_elementwise_has_the_values_and_gradients_of_keras(make):
+    """Pieces are equal often in bfloat16: one of them has the gradient, not each."""
+    x = np.random.default_rng(0).normal(0, 1, (300, 5, 4, 6)).astype("float32")
+
+    def network(dtype):
+        keras.utils.set_random_seed(0)
+        layer = make(dtype=dtype, name="layer")
+        return keras.Sequential([keras.Input(x.shape[1:]), layer])
+
+    exact = trained_once(network("float32"), x)
+    model = network("mixed_bfloat16")
+    plain = trained_once(model, x)
+    with fused_layers(model):
+        assert "elementwise" in vars(model.get_layer("layer"))
+        found = trained_once(model, x)
+    for a, b, c in zip(found, plain, exact, strict=True):
+        scale = np.abs(c).max()
+        np.testing.assert_allclose(a / scale, b / scale, atol=2e-2)
+        assert np.abs(a - c).mean() <= 1.1 * np.abs(b - c).mean() + 1e-6 * scale
+
+
 def convolutions(dtype, *, size=(3, 3), padding="same"):
     """Return two convolutions, the second of which is of small maps."""
     keras.utils.set_random_seed(0)

@@ -96,10 +96,17 @@ class APL(keras.layers.Layer):
 
     def call(self, inputs):
         """Apply the learned functions to `inputs` (N, …, channels)."""
+        # What shares a function in one axis: gradients are sums over it.
+        units = ops.reshape(inputs, (-1, *self.slopes.shape[1:]))
+        y = self.elementwise(units, self.slopes.value, self.hinges.value)
+        return ops.reshape(y, ops.shape(inputs))
+
+    def elementwise(self, inputs, slopes, hinges):
+        """Apply the functions of these weights, value by value."""
         y = ops.relu(inputs)
         # One hinge after the other: a tensor of all would be S times the input.
         for piece in range(self.pieces):
-            y = y + self.slopes[piece] * ops.relu(self.hinges[piece] - inputs)
+            y = y + slopes[piece] * ops.relu(hinges[piece] - inputs)
         return y
 
     def compute_output_shape(self, input_shape):

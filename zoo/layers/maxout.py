@@ -50,7 +50,11 @@ class Maxout(keras.layers.Layer):
         # Two at a time: the gradient of `ops.max` divides by how many pieces equal the
         # maximum. XLA may compute a value twice, with different rounding, and find
         # none: after batch normalisation the compiled gradient on JAX was NaN.
-        return functools.reduce(ops.maximum, split_neighbours(inputs, self.pieces))
+        return self.elementwise(*split_neighbours(inputs, self.pieces))
+
+    def elementwise(self, *pieces):
+        """Return the largest of `pieces`, value by value."""
+        return functools.reduce(ops.maximum, pieces)
 
     def compute_output_shape(self, input_shape):
         """Return `input_shape` with the units for its last axis."""
