@@ -108,8 +108,7 @@ def decayed(model) -> list:
 def offsets(model) -> list:
     """Return the trainable offsets (beta) of the normalisation layers of a model."""
     norms = [one for one in model._flatten_layers() if isinstance(one, NORMALIZATION)]
-    betas = [layer.beta for layer in norms if layer.beta is not None]
-    return [beta for beta in betas if beta.trainable]
+    return [b for one in norms if (b := one.beta) is not None and b.trainable]
 
 
 def last_layer(model):
@@ -214,15 +213,17 @@ class ScaledMuon(_Optimizer, keras.optimizers.Muon):
     """
 
     by_adam: frozenset = frozenset()  # keys of kernels that Adam updates
+    precision = "float32"  # of the products; the author's is bfloat16
 
     def _should_use_adamw(self, variable):
         return len(variable.shape) < 2 or self._var_key(variable) in self.by_adam
 
     def zeropower_via_newtonschulz5(self, x, steps):
-        """Make a gradient orthogonal, as a matrix."""
+        """Make a gradient orthogonal, as a matrix; of norm 1 any precision holds it."""
         matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
-        update = super().zeropower_via_newtonschulz5(matrix, steps)
-        return keras.ops.reshape(update, x.shape)
+        unit = keras.ops.cast(matrix / (keras.ops.norm(matrix) + 1e-20), self.precision)
+        update = super().zeropower_via_newtonschulz5(unit, steps)
+        return keras.ops.cast(keras.ops.reshape(update, x.shape), x.dtype)
 
     def lr_adjust(self, x):
         """Scale an update to the size that Adam's would have (arXiv 2502.16982)."""
@@ -248,8 +249,9 @@ def make_optimizer(recipe: Recipe, model, steps_per_epoch: int):
         **own,
     )
     if recipe.optimizer == "muon":
-        last = last_layer(model).trainable_variables
-        optimizer.by_adam = frozenset(map(optimizer._var_key, last))
+        last = last_layer(model)
+        optimizer.precision = last.compute_dtype
+        optimizer.by_adam = frozenset(map(optimizer._var_key, last.trainable_variables))
     if recipe.bias_rate != 1:
         optimizer.scaled = frozenset(map(optimizer._var_key, offsets(model)))
         optimizer.factor = recipe.bias_rate
@@ -304,7 +306,5 @@ class Lookahead:
             # Values first: the variables are about to be assigned.
             behind, ahead = map(keras.ops.convert_to_tensor, (slow, weight))
             blended = behind + fresh * (ahead - behind)
-            kept = keras.ops.where(due, blended, behind)
-            used = keras.ops.where(due, blended, ahead)
-            slow.assign(kept)
-            weight.assign(used)
+            slow.assign(keras.ops.where(due, blended, behind))
+            weight.assign(keras.ops.where(due, blended, ahead))

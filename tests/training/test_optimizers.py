@@ -179,14 +179,21 @@ def test_decoupled_decay_shrinks_kernels_alone(optimizer):
         np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-6)
 
 
-def test_muon_makes_the_steps_of_kernels_orthogonal():
+@pytest.mark.parametrize(
+    ("precision", "scale"),
+    [("float32", 1), ("mixed_bfloat16", 1e-9), ("mixed_float16", 1e-9)],
+)
+def test_muon_makes_the_steps_of_kernels_orthogonal(precision, scale):
     """A kernel is a matrix, a column a filter; the last layer is left to Adam."""
     model = zoo.build("lecture_cnn")
+    set_precision(model, precision)
     before = [np.array(v) for v in model.trainable_variables]
     recipe = Recipe(optimizer="muon", learning_rate=0.01, schedule="constant")
     made = make_optimizer(recipe, model, 10)
     random = np.random.default_rng(0)
     gradients = [random.normal(size=v.shape).astype("float32") for v in before]
+    gradients[:-1] = [gradient * scale for gradient in gradients[:-1]]  # not Adam's
+    assert made.precision == model.layers[-1].compute_dtype
     made.apply(gradients, model.trainable_variables)
     moves = [
         np.asarray(v) - start
@@ -194,6 +201,7 @@ def test_muon_makes_the_steps_of_kernels_orthogonal():
     ]
     for move, gradient in zip(moves[:-1], gradients, strict=False):
         matrix = move.reshape(-1, move.shape[-1])
+        gradient = gradient / gradient.std()
         left, _, right = np.linalg.svd(
             gradient.reshape(matrix.shape), full_matrices=False
         )
