@@ -10,13 +10,13 @@ import contextlib
 import functools
 import itertools
 import math
-from collections import Counter
 from unittest import mock
 
 import keras
 
 from kerascnn.environment import resolve_precision
 from kerascnn.graph import trace
+from zoo.layers import APL, Maxout
 from zoo.layers.compiling import compiled_by_xla, in_one_loop
 
 # Where the gradient of a convolution's filters is a product of matrices: positions of a
@@ -47,7 +47,7 @@ def fused_layers(model):
                 replace(layer, "call", functools.partial(_normalize, layer))
             elif _is_gelu(layer):
                 replace(layer, "call", _gelu())
-            elif half and hasattr(layer, "elementwise"):
+            elif half and isinstance(layer, (APL, Maxout)):
                 replace(layer, "elementwise", in_one_loop(layer.elementwise))
             elif half and instructions and _is_plain_convolution(layer):
                 replace(layer, "call", functools.partial(_convolve, layer))
@@ -62,7 +62,7 @@ def fused_layers(model):
 def _before_pooling(model):
     """Find where only max pooling follows ReLU: they commute, and it has less to do."""
     calls, ends = (graph.calls, graph.outputs) if (graph := trace(model)) else ((), ())
-    used = Counter(id(call.operation) for call in calls)
+    used = [call.operation for call in calls]
     for call in calls:
         layer, made = call.operation, call.outputs[0]
         # Of these alone ReLU is known to be the last that they do.
@@ -71,7 +71,7 @@ def _before_pooling(model):
             users = [c.operation for c in calls if any(x is made for x in c.inputs)]
             pair, kinds = (layer, *users), [type(user) for user in users]
             apart = kinds == [keras.layers.MaxPooling2D] and all(
-                used[id(x)] == 1 and x.compute_dtype == "bfloat16" for x in pair
+                used.count(x) == 1 and x.compute_dtype == "bfloat16" for x in pair
             )
             if apart and not any(x is made for x in ends):
                 yield pair

@@ -15,9 +15,8 @@ def in_one_loop(function):
     """Let XLA make one loop of a function's values and one of its gradients.
 
     For element-wise functions of tensors that broadcast over leading axes, under
-    TensorFlow on a CPU, where each operation is a pass over memory: the 60 operations
-    of an APL in training become two. Within a loop everything is float32, which costs
-    nothing there and is what sums over places need.
+    TensorFlow on a CPU, where each operation is a pass over memory. Within a loop
+    everything is float32, which costs nothing there and is what sums over places need.
     """
     import tensorflow as tf
 
