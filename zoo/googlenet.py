@@ -38,12 +38,10 @@ TABLE = {
 POOL_BEFORE = {"4a": "pool3", "5a": "pool4"}
 AUXILIARY_AFTER = {"4a": "auxiliary1", "4d": "auxiliary2"}
 
-# Caffe's "xavier", which has the fan-in alone, and its bias. (A name, not an object:
-# layers that share an unseeded initializer start alike.)
-CAFFE = {
-    "kernel_initializer": "lecun_uniform",
-    "bias_initializer": keras.initializers.Constant(0.2),
-}
+# Caffe's "xavier", which has the fan-in alone (a name, not an object: layers that share
+# an unseeded initializer start alike), and its bias, which the classifiers have not.
+XAVIER = {"kernel_initializer": "lecun_uniform"}
+CAFFE = XAVIER | {"bias_initializer": keras.initializers.Constant(0.2)}
 
 
 @register
@@ -82,11 +80,12 @@ def googlenet_imagenet(
     image, x = image_input(input_shape, minimum=79 if auxiliary else 31)
     # Caffe centres the first window on pixel 0; "same" would centre it on pixel 1.
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(x)
-    x = convolution(x, stem[0], 7, "conv1", strides=2)  # (N, 112, 112, 64, **CAFFE)
+    x = convolution(x, stem[0], 7, "conv1", strides=2, **CAFFE)  # (N, 112, 112, 64)
     x = CeilMaxPooling2D(3, 2, name="pool1")(x)  # (N, 56, 56, 64)
     x = LocalResponseNormalization(name="norm1")(x)
     x = convolution(x, stem[1], 1, "conv2_reduce", **CAFFE)
-    x = convolution(x, stem[2], 3, "conv2", padding="same")  # (N, 56, 56, 192, **CAFFE)
+    # (N, 56, 56, 192)
+    x = convolution(x, stem[2], 3, "conv2", padding="same", **CAFFE)
     x = LocalResponseNormalization(name="norm2")(x)
     x = CeilMaxPooling2D(3, 2, name="pool2")(x)  # (N, 28, 28, 192)
     heads = []
@@ -101,7 +100,7 @@ def googlenet_imagenet(
             heads.append(_auxiliary(x, classes, classifier_activation, width, head))
     x = keras.layers.GlobalAveragePooling2D(name="pool5")(x)  # (N, 1024)
     x = keras.layers.Dropout(0.4, name="dropout")(x)
-    x = classifier(x, classes, classifier_activation)
+    x = classifier(x, classes, classifier_activation, **XAVIER)
     return keras.Model(image, [x, *heads] if auxiliary else x, name=name)
 
 
@@ -171,7 +170,7 @@ def _auxiliary(x, classes, activation, width, name):
         scaled(1024, width), activation="relu", name=f"{name}_fc1", **CAFFE
     )(x)
     x = keras.layers.Dropout(0.7, name=f"{name}_dropout")(x)
-    x = keras.layers.Dense(classes, name=f"{name}_fc2")(x)
+    x = keras.layers.Dense(classes, name=f"{name}_fc2", **XAVIER)(x)
     end = "probabilities" if activation else "logits"
     return outputs(x, activation, name=f"{name}_{end}")
 

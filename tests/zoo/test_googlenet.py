@@ -182,6 +182,20 @@ def test_the_first_convolution_is_centred_on_pixel_zero(side, blueprint):
     assert model.get_layer("conv1_pad").padding == ((3, 3), (3, 3))
 
 
+def test_every_layer_starts_as_in_the_caffe_model():
+    """Uniform within ±√(3/fan in), biases of 0.2, the classifiers' of 0."""
+    options = {"auxiliary": True, "width": 0.25}
+    model = zoo.build("googlenet_imagenet", (79, 79, 3), 20, **options)
+    layers = [layer for layer in model.layers if layer.weights]
+    assert len(layers) == 3 + 9 * 6 + 2 * 3 + 1
+    for layer in layers:
+        kernel, bias = layer.get_weights()
+        limit = math.sqrt(3 / math.prod(kernel.shape[:-1]))
+        assert 0.8 * limit < abs(kernel).max() <= limit * 1.000001, layer.name
+        answers = layer.name in ("fc", "auxiliary1_fc2", "auxiliary2_fc2")
+        np.testing.assert_allclose(bias, 0 if answers else 0.2, err_msg=layer.name)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 5), (1, 2)])
 def test_the_small_form_pools_as_pytorch_does(size, run):
     from zoo.googlenet import _pytorch_pooling
