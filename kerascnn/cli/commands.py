@@ -49,9 +49,7 @@ Csv = Annotated[bool, typer.Option("--csv")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 SETTINGS = option([], "A value of the recipe, such as epochs=5. Repeatable.", "--set")
-OPTIONS = option(
-    [], "An argument of the builder: use_bias=true. Repeatable.", "--option"
-)
+OPTIONS = option([], "Of the builder, such as use_bias=true. Repeatable.", "--option")
 DATA = option(
     "shapes",
     "shapes, cifar10, tfds:NAME, a .npz file, or a folder with a subfolder of images "
@@ -207,9 +205,7 @@ def record(
     folders: Annotated[list[Path], argument("Finished run folders.")],
     recipe: str = option(..., "The recipe that they followed."),
     zoo_folder: Path | None = option(None, "The zoo's source folder, to write to."),
-    keep_weights: bool = option(
-        False, "Leave the weights that ship.", "--keep-weights"
-    ),
+    keep_weights: bool = option(False, "Leave those that ship.", "--keep-weights"),
 ):
     """Write the results of runs to the network's card.
 
@@ -351,9 +347,7 @@ def tune(
     option: list[str] = OPTIONS,
     seed: Seed = 0,
     image_size: int | None = IMAGE_SIZE,
-    folder: Path | None = option(
-        None, "Of the search; one that is there is continued."
-    ),
+    folder: Path | None = option(None, "Of the search; continued where it is there."),
     timeout: float | None = option(None, "Seconds until no trial begins.", min=0),
     json: Json = False,
 ):
@@ -429,9 +423,7 @@ def predict(
     top: int = option(3, "Classes to show.", min=1),
     views: Annotated[int, VIEWS] = 1,
     passes: Annotated[int, PASSES] = 1,
-    server: str | None = option(
-        None, "URL of a server; MODEL is then a name that it knows."
-    ),
+    server: str | None = option(None, "URL of a server; MODEL is then a name there."),
     json: Json = False,
 ):
     """Say what images show."""
@@ -502,9 +494,7 @@ def explain(
 @app.command()
 def lab(
     model: Model = "lecture_cnn",
-    image: Annotated[
-        Path | None, argument("A JPEG or PNG file; default: samples.")
-    ] = None,
+    image: Annotated[Path | None, argument("A picture; default: samples.")] = None,
     out: Path | None = option(None, "The HTML file; default: opened in a browser."),
     json: Json = False,
 ):

@@ -379,10 +379,8 @@ class _Reader:
             raise self.broken(f"{error.filename}: {error.strerror}") from error
 
     def broken(self, reason) -> DataError:
-        return DataError(
-            f"the data in {self.folder} is missing or damaged: {reason}; prepare it "
-            "anew"
-        )
+        told = f"the data in {self.folder} is missing or damaged"
+        return DataError(f"{told}: {reason}; prepare it anew")
 
     def column(self, key, kind):
         """Yield what each stored example has under a key, some hundred at a time."""
@@ -411,9 +409,8 @@ class _Reader:
         if seed is not None:
             rng = np.random.default_rng(seed)
             order = rng.permutation(order)
-        shards = tf.data.Dataset.from_tensor_slices(
-            (np.array(self.files)[order], offsets[order])
-        )
+        files = np.array(self.files)[order], offsets[order]
+        shards = tf.data.Dataset.from_tensor_slices(files)
 
         def records(file, offset):
             found = tf.data.TFRecordDataset(file, buffer_size=READ_BYTES)
@@ -443,10 +440,8 @@ class _Reader:
             if few:
                 full = tf.equal(size, batch_size)
                 wanted = tf.cond(full, lambda: few[0], lambda: few[1])
-                numbers, records = (
-                    tf.gather(numbers, wanted),
-                    tf.gather(records, wanted),
-                )
+                numbers = tf.gather(numbers, wanted)
+                records = tf.gather(records, wanted)
             return size, numbers, *tf.map_fn(decode, records, fn_output_signature=kinds)
 
         data = data.batch(batch_size).map(

@@ -19,9 +19,9 @@ from kerascnn.graph import trace
 from zoo.layers import APL, Maxout
 from zoo.layers.compiling import compiled_by_xla, in_one_loop
 
-# Where the gradient of a convolution's filters is a product of matrices: positions of a
-# map at most, channels at least; channels at least of a convolution of 1x1.
-SMALL_MAP, MANY_CHANNELS, CHANNELS_OF_1X1 = 64, 128, 32
+# Where the gradient of a convolution's filters is a product of matrices: channels at
+# least, and for each row and column of the map; at least of a convolution of 1x1.
+MANY_CHANNELS, CHANNELS_A_ROW, CHANNELS_OF_1X1 = 128, 16, 32
 
 
 @contextlib.contextmanager
@@ -49,25 +49,38 @@ def fused_layers(model):
                 replace(layer, "call", _gelu())
             elif half and isinstance(layer, (APL, Maxout)):
                 replace(layer, "elementwise", in_one_loop(layer.elementwise))
+            elif half and type(layer) is keras.layers.Maximum:
+                replace(layer, "_merge_function", _largest(layer._merge_function))
             elif half and instructions and _is_plain_convolution(layer):
                 replace(layer, "call", functools.partial(_convolve, layer))
             elif half and getattr(layer, "bias", None) is not None:
                 replace(layer, "call", functools.partial(_call_with_sum, layer.call))
         for layer, pooling in _before_pooling(model):
             replace(layer, "call", functools.partial(_call_linear, layer, layer.call))
-            replace(pooling, "call", functools.partial(_relu_after, pooling.call))
+            after = functools.partial(_relu_after, layer, pooling.call)
+            replace(pooling, "call", after)
         yield
 
 
+def _largest(merge):
+    """Return what `Maximum` does, in one loop of XLA."""
+    loop = in_one_loop(lambda *inputs: merge(inputs))
+    return lambda inputs: loop(*inputs)
+
+
 def _before_pooling(model):
-    """Find where only max pooling follows ReLU: they commute, and it has less to do."""
+    """Find where only max pooling follows ReLU: they commute, and it has less to do.
+
+    So does LeakyReLU, whose slope is never negative.
+    """
     calls, ends = (graph.calls, graph.outputs) if (graph := trace(model)) else ((), ())
     used = [call.operation for call in calls]
     for call in calls:
         layer, made = call.operation, call.outputs[0]
         # Of these alone ReLU is known to be the last that they do.
         plain = type(layer) in (keras.layers.Conv2D, keras.layers.Activation)
-        if plain and layer.activation is keras.activations.relu:
+        leaky = type(layer) is keras.layers.LeakyReLU
+        if leaky or (plain and layer.activation is keras.activations.relu):
             users = [c.operation for c in calls if any(x is made for x in c.inputs)]
             pair, kinds = (layer, *users), [type(user) for user in users]
             apart = kinds == [keras.layers.MaxPooling2D] and all(
@@ -78,16 +91,18 @@ def _before_pooling(model):
 
 
 def _call_linear(layer, call, inputs):
+    if isinstance(layer, keras.layers.LeakyReLU):  # which does nothing else
+        return inputs
     # Only here: a file that is written of the model meanwhile has its activation.
     with mock.patch.object(layer, "activation", keras.activations.linear):
         return call(inputs)
 
 
-def _relu_after(call, inputs):
+def _relu_after(layer, call, inputs):
     import tensorflow as tf
 
     # Pooling makes -inf of NaN; times 0 that is NaN again, as the loss is to tell.
-    return tf.nn.leaky_relu(call(inputs), alpha=0.0)
+    return tf.nn.leaky_relu(call(inputs), getattr(layer, "negative_slope", 0.0))
 
 
 def _fusable(layer) -> bool:
@@ -170,10 +185,10 @@ def _convolve(layer, inputs):
     i and j a product of matrices, where oneDNN's kernel takes 2 to 12 times as long.
     """
     places, channels = inputs.shape[1:3], inputs.shape[3]
-    point = layer.kernel_size == (1, 1)
-    small = None not in places and (point or math.prod(places) <= SMALL_MAP)
-    many = channels >= (CHANNELS_OF_1X1 if point else MANY_CHANNELS)
-    if not (small and many and layer.strides == (1, 1)):
+    rows = 0 if None in places else math.sqrt(math.prod(places))
+    least = max(MANY_CHANNELS, CHANNELS_A_ROW * rows)
+    least = CHANNELS_OF_1X1 if layer.kernel_size == (1, 1) else least
+    if not rows or channels < least or layer.strides != (1, 1):
         return type(layer).call(layer, inputs)
     import tensorflow as tf
 

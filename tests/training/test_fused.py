@@ -93,6 +93,9 @@ def pooled(dtype, kind="plain"):
     first = keras.layers.Conv2D(8, 3, activation="relu", dtype=dtype, name="first")
     pool = keras.layers.MaxPooling2D(3, 2, "same", dtype=dtype, name="pool")
     y = first(x)
+    if kind == "leaky":
+        y = keras.layers.Conv2D(8, 3, dtype=dtype)(x)
+        y = keras.layers.LeakyReLU(0.25, dtype=dtype, name="leaky")(y)
     ends = [keras.layers.Flatten(dtype=dtype)(pool(y))]
     if kind == "output":
         ends.append(y)
@@ -107,11 +110,12 @@ def pooled(dtype, kind="plain"):
     return keras.Model(x, ends if len(ends) > 1 else ends[0])
 
 
-def test_pooling_before_relu_is_relu_before_pooling(tmp_path):
+@pytest.mark.parametrize("kind", ["plain", "leaky"])
+def test_pooling_before_relu_is_relu_before_pooling(kind, tmp_path):
     dtype = "mixed_bfloat16"
     x = np.random.default_rng(0).normal(0, 1, (4, 9, 9, 3)).astype("float32")
-    expected = trained_once(pooled(dtype), x)
-    model = pooled(dtype)
+    expected = trained_once(pooled(dtype, kind), x)
+    model = pooled(dtype, kind)
     with fused_layers(model):
         assert "call" in vars(model.get_layer("pool"))
         found = trained_once(model, x)
@@ -119,10 +123,10 @@ def test_pooling_before_relu_is_relu_before_pooling(tmp_path):
         lost = model(np.full_like(x, np.nan), training=True)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-    assert np.isnan(keras.ops.cast(lost, "float32")).all()
+    assert not np.isfinite(keras.ops.cast(lost, "float32")).any()
     # What is written in between is the network, not how it is computed.
     again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again(x), pooled(dtype)(x))
+    np.testing.assert_array_equal(again(x), pooled(dtype, kind)(x))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,26 @@ def test_what_is_elementwise_has_the_values_and_gradients_of_keras(make):
         scale = np.abs(c).max()
         np.testing.assert_allclose(a / scale, b / scale, atol=2e-2)
         assert np.abs(a - c).mean() <= 1.1 * np.abs(b - c).mean() + 1e-6 * scale
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6), (1, 4, 6)])
+def test_the_maximum_has_the_values_and_gradients_of_keras(shape):
+    x = np.random.default_rng(0).normal(0, 1, (300, 5, 4, 6)).astype("float32")
+
+    def network(dtype):
+        image = keras.Input(x.shape[1:])
+        others = [image[:, : shape[0]] * factor for factor in (0.5, -1)]
+        layer = keras.layers.Maximum(name="largest", dtype=dtype)
+        return keras.Model(image, layer([image, *others]))
+
+    expected = trained_once(network("float32"), x)
+    model = network("mixed_bfloat16")
+    with fused_layers(model):
+        assert "_merge_function" in vars(model.get_layer("largest"))
+        found = trained_once(model, x)
+    assert "_merge_function" not in vars(model.get_layer("largest"))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a / np.abs(b).max(), b / np.abs(b).max(), atol=2e-2)
 
 
 def convolutions(dtype, *, size=(3, 3), padding="same"):
@@ -266,6 +290,9 @@ def test_convolutions_in_float32_stay_as_they_are():
     [
         (8, {}, True),
         (9, {}, False),
+        (9, {"channels": 144}, True),
+        (10, {"channels": 144}, False),
+        (4, {"channels": 127}, False),
         (None, {}, False),
         (8, {"strides": 2}, False),
         (9, {"kernel_size": 1}, True),
@@ -277,10 +304,11 @@ def test_the_gradient_of_other_convolutions_is_tensorflows(side, options, by_han
     import tensorflow as tf
 
     options = {"kernel_size": 3, "padding": "same", **options}
+    shape = (side, side, options.pop("channels", 128))
     layer = keras.layers.Conv2D(5, dtype="mixed_bfloat16", **options)
-    model = keras.Sequential([keras.Input((side, side, 128)), layer])
+    model = keras.Sequential([keras.Input(shape), layer])
 
-    @tf.function(input_signature=[tf.TensorSpec((None, side, side, 128))])
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape))])
     def gradient(x):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(x, training=True))
