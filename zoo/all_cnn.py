@@ -5,8 +5,7 @@ Convolutional Net", ICLR 2015 workshop, arXiv 1412.6806, Tables 1 and 2. Three b
 networks A, B and C pool twice. Of each the paper derives three others, to find out
 what the pooling does: one that strides instead, one that has as many layers as the
 All-CNN but pools, and the All-CNN, in which a 3x3 convolution of stride 2 stands for
-each pooling. The network of
-the paper's best result is in `zoo.all_cnn_large`.
+each pooling. The network of the paper's best result is in `zoo.all_cnn_large`.
 """
 
 import keras

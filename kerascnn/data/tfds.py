@@ -145,9 +145,8 @@ def data_dirs(data_dir=None) -> list[Path]:
     """Return `data_dir`, or where tensorflow-datasets looks without one."""
     if data_dir is not None:
         return [Path(data_dir).expanduser()]
-    environment = os.environ.get("TFDS_DATA_DIR")
-    found = [Path(environment)] if environment else []
-    return [path.expanduser() for path in [*found, Path("~/tensorflow_datasets")]]
+    places = os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets"
+    return [Path(place).expanduser() for place in places if place]
 
 
 def find_prepared(source: str, data_dir=None) -> Path:
@@ -477,8 +476,7 @@ class _Reader:
 
 def _resize(tf, image, size):
     """Cut the largest window of an aspect ratio from the centre, and resize it."""
-    shape = tf.shape(image)
-    height, width = shape[0], shape[1]
+    height, width = tf.unstack(tf.shape(image)[:2])
     ratio = size[1] / size[0]
 
     def whole(side, most):

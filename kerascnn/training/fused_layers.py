@@ -34,7 +34,6 @@ def fused_layers(model):
     if compiled_by_xla():
         yield
         return
-
     instructions = resolve_precision("auto") != "float32"  # of bfloat16
     with contextlib.ExitStack() as stack:
 
@@ -68,19 +67,22 @@ def _largest(merge):
     return lambda inputs: loop(*inputs)
 
 
-def _before_pooling(model):
-    """Find where only max pooling follows ReLU: they commute, and it has less to do.
+def _ends_in_relu(layer) -> bool:
+    """Whether ReLU, of any slope below 0, is known to be the last that a layer does."""
+    if type(layer) in (keras.layers.Conv2D, keras.layers.Activation):
+        return layer.activation is keras.activations.relu
+    if type(layer) is keras.layers.ReLU:
+        return layer.max_value is None and layer.threshold == 0
+    return type(layer) is keras.layers.LeakyReLU
 
-    So does LeakyReLU, whose slope is never negative.
-    """
+
+def _before_pooling(model):
+    """Find where only max pooling follows ReLU: they commute, and it has less to do."""
     calls, ends = (graph.calls, graph.outputs) if (graph := trace(model)) else ((), ())
     used = [call.operation for call in calls]
     for call in calls:
         layer, made = call.operation, call.outputs[0]
-        # Of these alone ReLU is known to be the last that they do.
-        plain = type(layer) in (keras.layers.Conv2D, keras.layers.Activation)
-        leaky = type(layer) is keras.layers.LeakyReLU
-        if leaky or (plain and layer.activation is keras.activations.relu):
+        if _ends_in_relu(layer):
             users = [c.operation for c in calls if any(x is made for x in c.inputs)]
             pair, kinds = (layer, *users), [type(user) for user in users]
             apart = kinds == [keras.layers.MaxPooling2D] and all(
@@ -91,7 +93,7 @@ def _before_pooling(model):
 
 
 def _call_linear(layer, call, inputs):
-    if isinstance(layer, keras.layers.LeakyReLU):  # which does nothing else
+    if not hasattr(layer, "activation"):  # a layer of ReLU, which does nothing else
         return inputs
     # Only here: a file that is written of the model meanwhile has its activation.
     with mock.patch.object(layer, "activation", keras.activations.linear):

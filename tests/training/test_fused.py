@@ -86,6 +86,15 @@ def test_gelu_and_its_slope_are_those_of_keras_in_float32(dtype, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+RELUS = {
+    "layer": keras.layers.ReLU,
+    "leaky layer": functools.partial(keras.layers.ReLU, negative_slope=0.5),
+    "leaky": functools.partial(keras.layers.LeakyReLU, 0.25),
+    "bounded": functools.partial(keras.layers.ReLU, 1),
+    "threshold": functools.partial(keras.layers.ReLU, threshold=0.5),
+}
+
+
 def pooled(dtype, kind="plain"):
     """Return ReLU before pooling, where the two may change places or not."""
     keras.utils.set_random_seed(0)
@@ -93,9 +102,9 @@ def pooled(dtype, kind="plain"):
     first = keras.layers.Conv2D(8, 3, activation="relu", dtype=dtype, name="first")
     pool = keras.layers.MaxPooling2D(3, 2, "same", dtype=dtype, name="pool")
     y = first(x)
-    if kind == "leaky":
+    if kind in RELUS:
         y = keras.layers.Conv2D(8, 3, dtype=dtype)(x)
-        y = keras.layers.LeakyReLU(0.25, dtype=dtype, name="leaky")(y)
+        y = RELUS[kind](dtype=dtype)(y)
     ends = [keras.layers.Flatten(dtype=dtype)(pool(y))]
     if kind == "output":
         ends.append(y)
@@ -110,7 +119,7 @@ def pooled(dtype, kind="plain"):
     return keras.Model(x, ends if len(ends) > 1 else ends[0])
 
 
-@pytest.mark.parametrize("kind", ["plain", "leaky"])
+@pytest.mark.parametrize("kind", ["plain", "layer", "leaky layer", "leaky"])
 def test_pooling_before_relu_is_relu_before_pooling(kind, tmp_path):
     dtype = "mixed_bfloat16"
     x = np.random.default_rng(0).normal(0, 1, (4, 9, 9, 3)).astype("float32")
@@ -134,6 +143,15 @@ def test_pooling_before_relu_is_relu_before_pooling(kind, tmp_path):
     ["output", "used twice", "pooling shared", "average", "within a layer", "float32"],
 )
 def test_relu_stays_where_it_is_seen_otherwise(kind):
+    relu_stays(kind)
+
+
+@pytest.mark.parametrize("kind", ["bounded", "threshold"])
+def test_relu_stays_where_it_is_another_function(kind):
+    relu_stays(kind)
+
+
+def relu_stays(kind):
     model = pooled("float32" if kind == "float32" else "mixed_bfloat16", kind)
     with fused_layers(model):
         kinds = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
