@@ -28,8 +28,8 @@ DEEP = ("resnet1202",)  # takes half a minute
 def described(name):
     """Describe a network as its card means it, built without allocating its weights.
 
-    Layers and weights are their number and the digest of lines that can be printed: a
-    layer's name, a weight's path and shape.
+    Layers, weights and settings are their number and the digest of lines that can be
+    printed: a layer's name, a weight's path and shape, a layer's option and its value.
     """
     with keras.StatelessScope(initialize_variables=False):
         model = zoo.build(name)
@@ -43,7 +43,22 @@ def described(name):
         "signature": str(inspect.signature(zoo.builder(name))),
         "layers": digest([layer.name for layer in model.layers]),
         "weights": digest([f"{v.path} {tuple(v.shape)}" for v in model.weights]),
+        "settings": digest([line for layer in model.layers for line in set_up(layer)]),
     }
+
+
+SETTINGS = ("strides", "padding", "pool_size", "groups", "activation", "rate")
+SETTINGS += ("epsilon", "momentum", "negative_slope", "use_bias")
+
+
+def set_up(layer):
+    """Yield what a layer is set to, which neither its name nor its weights show."""
+    for key, value in sorted(layer.get_config().items()):
+        if key.endswith("_initializer") and value:
+            drawn = {k: v for k, v in value["config"].items() if k != "seed"}
+            yield f"{layer.name} {key} {value['class_name']} {sorted(drawn.items())}"
+        elif key in SETTINGS:
+            yield f"{layer.name} {key} {value}"
 
 
 @pytest.mark.parametrize(
