@@ -49,7 +49,7 @@ Csv = Annotated[bool, typer.Option("--csv")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 SETTINGS = option([], "A value of the recipe, such as epochs=5. Repeatable.", "--set")
-OPTIONS = option([], "Of the builder, such as use_bias=true. Repeatable.", "--option")
+OPTIONS = option([], "A builder's argument: use_bias=true. Repeatable.", "--option")
 DATA = option(
     "shapes",
     "shapes, cifar10, tfds:NAME, a .npz file, or a folder with a subfolder of images "
@@ -205,7 +205,7 @@ def record(
     folders: Annotated[list[Path], argument("Finished run folders.")],
     recipe: str = option(..., "The recipe that they followed."),
     zoo_folder: Path | None = option(None, "The zoo's source folder, to write to."),
-    keep_weights: bool = option(False, "Leave those that ship.", "--keep-weights"),
+    keep_weights: bool = option(False, "Leave the shipped weights.", "--keep-weights"),
 ):
     """Write the results of runs to the network's card.
 
@@ -494,7 +494,7 @@ def explain(
 @app.command()
 def lab(
     model: Model = "lecture_cnn",
-    image: Annotated[Path | None, argument("A picture; default: samples.")] = None,
+    image: Annotated[Path | None, argument("JPEG or PNG; default: samples.")] = None,
     out: Path | None = option(None, "The HTML file; default: opened in a browser."),
     json: Json = False,
 ):

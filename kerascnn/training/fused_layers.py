@@ -181,15 +181,15 @@ def _call_with_sum(call, *arguments, **options):
 
 
 def _convolve(layer, inputs):
-    """Do what `Conv2D.call` does; small maps, or 1x1, have another filters' gradient.
+    """Do what `Conv2D.call` does; 1x1 and many channels have another filters' gradient.
 
     dW[i, j, c, k] = sum over n, y, x of X[n, y + i, x + j, c] · G[n, y, x, k]: for each
-    i and j a product of matrices, where oneDNN's kernel takes 2 to 12 times as long.
+    i and j a product of matrices, where oneDNN's kernel takes up to 12 times as long.
     """
     places, channels = inputs.shape[1:3], inputs.shape[3]
     rows = 0 if None in places else math.sqrt(math.prod(places))
-    least = max(MANY_CHANNELS, CHANNELS_A_ROW * rows)
-    least = CHANNELS_OF_1X1 if layer.kernel_size == (1, 1) else least
+    point = layer.kernel_size == (1, 1)
+    least = CHANNELS_OF_1X1 if point else max(MANY_CHANNELS, CHANNELS_A_ROW * rows)
     if not rows or channels < least or layer.strides != (1, 1):
         return type(layer).call(layer, inputs)
     import tensorflow as tf

@@ -132,7 +132,9 @@ def test_pooling_before_relu_is_relu_before_pooling(kind, tmp_path):
         lost = model(np.full_like(x, np.nan), training=True)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-    assert not np.isfinite(keras.ops.cast(lost, "float32")).any()
+    # LeakyReLU keeps the -inf that pooling makes of NaN, in either order.
+    told = np.isneginf if "leaky" in kind else np.isnan
+    assert told(keras.ops.cast(lost, "float32")).all()
     # What is written in between is the network, not how it is computed.
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(x), pooled(dtype, kind)(x))
@@ -140,18 +142,12 @@ def test_pooling_before_relu_is_relu_before_pooling(kind, tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    ["output", "used twice", "pooling shared", "average", "within a layer", "float32"],
+    [
+        *("output", "used twice", "pooling shared", "average", "within a layer"),
+        *("float32", "bounded", "threshold"),
+    ],
 )
 def test_relu_stays_where_it_is_seen_otherwise(kind):
-    relu_stays(kind)
-
-
-@pytest.mark.parametrize("kind", ["bounded", "threshold"])
-def test_relu_stays_where_it_is_another_function(kind):
-    relu_stays(kind)
-
-
-def relu_stays(kind):
     model = pooled("float32" if kind == "float32" else "mixed_bfloat16", kind)
     with fused_layers(model):
         kinds = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
