@@ -74,6 +74,11 @@ class Cell:
             for i, j, c in np.ndindex(*self.patch.shape)
         ]
 
+    @property
+    def _zeros(self) -> str:
+        between = None in (*self.rows, *self.columns)
+        return "zeros between pixels or of padding" if between else "zeros of padding"
+
     def to_dict(self) -> dict:
         """Return everything but the image as values that JSON can hold."""
         names = ("layer", "kind", "bias", "activation", "value", "model_value")
@@ -96,11 +101,11 @@ class Cell:
         text = f"the sum has {height}·{width}·{channels} = {self.patch.size:,} products"
         met = [[p for p in axis if p is not None] for axis in (self.rows, self.columns)]
         if all(met):
-            rows, columns = (f"{places[0]} to {places[-1]}" for places in met)
+            rows, columns = (f"{min(places)} to {max(places)}" for places in met)
             text += f", of rows {rows} and columns {columns} of the layer's input"
         lines.append(text)
         if zeros := int((~self.inside).sum()):
-            lines.append(f"{zeros} of the {height * width} places are zeros of padding")
+            lines.append(f"{zeros} of the {height * width} places are {self._zeros}")
         lines += self._terms_text()
         before = self.total + (self.bias or 0.0)
         text = f"sum {exact(self.total)}"
@@ -193,7 +198,7 @@ class Cell:
             axes.axhline(0, color="#333333", lw=0.8)
             axes.set_title(f"sums of all {len(sums)} channels", fontsize=9)
             axes.set_xlabel("channel")
-        note = "orange: negative, purple: positive; hatched: zeros of the padding"
+        note = f"orange: negative, purple: positive; hatched: {self._zeros}"
         figure.supxlabel(note, fontsize=9)
 
     def _plot_terms(self, axes) -> None:
@@ -257,7 +262,7 @@ def cell_at(recording: Recording, position: int, place=None, image=None) -> Cell
     given = given if given.ndim == 3 else given.reshape(1, 1, -1)
     rows, columns = _taps(layer, given, (row, column), out.shape)
     patch, inside = _met(given, rows, columns)
-    kernel = _kernel(layer)
+    kernel = kernel_of(layer)
     # A group of filters sees a share of the channels.
     groups = given.shape[-1] // kernel.shape[2]
     seen = patch.reshape(*inside.shape, groups, -1).astype(np.float64)
@@ -343,7 +348,7 @@ def _met(given, rows, columns) -> tuple[np.ndarray, np.ndarray]:
     return patch, inside
 
 
-def _kernel(layer) -> np.ndarray:
+def kernel_of(layer) -> np.ndarray:
     """All filters of a layer, (height, width, channels that each sees, filters)."""
     if not is_a(layer, ("SeparableConv2D",)):
         return arranged(layer, layer.kernel)

@@ -329,9 +329,8 @@ def slide(
         relu: whether max(0, x) follows.
         dilation: pixels from one tap of the filter to the next.
 
-    Raises:
-        ValueError: the shapes do not agree, the filter does not fit the image, or an
-            argument of `kerascnn.arithmetic.output_size` is out of range.
+    Raises ValueError: the shapes do not agree, the filter does not fit the image, or an
+    argument of `kerascnn.arithmetic.output_size` is out of range.
 
     Source: the lecture, slides "Convolution", "Stride" and "Padding".
     """

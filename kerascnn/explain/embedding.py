@@ -118,10 +118,8 @@ def embedding(
         images: the most images, chosen at random from more; 3 or more.
         seed: of the choice, and of t-SNE.
 
-    Raises:
-        ValueError: fewer than 3 images, or no such method, part or layer.
-        ImportError: "tsne" without scikit-learn.
-        TypeError: the data are something else.
+    Raises ValueError: fewer than 3 images, or no such method, part or layer;
+    ImportError: "tsne" without scikit-learn; TypeError: the data are something else.
 
     Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (JMLR 2008).
     """

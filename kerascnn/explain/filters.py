@@ -56,7 +56,7 @@ class Filters:
         return Table(columns, rows, title, [self.note] if self.note else [])
 
     def channel(self, filter: int) -> int:
-        """Return the channel of the input in which a filter is longest."""
+        """Return which of the channels that a filter sees it is longest in."""
         return int((self.filters[..., filter] ** 2).sum((0, 1)).argmax())
 
     def __str__(self) -> str:

@@ -96,7 +96,8 @@ class ActivationMaps:
             left, axes = figure.subplots(1, 2, width_ratios=(1, 2.4))
             style.draw_image(left, self.image, "image")
             axes.bar(range(len(shown)), self.maps[shown], color=style.BLUE)
-            axes.set_xticks(range(len(shown)), [str(k) for k in shown], fontsize=7)
+            turned = 90 if shown[-1] > 99 else 0  # long numbers, beside one another
+            axes.set_xticks(range(len(shown)), shown, fontsize=7, rotation=turned)
             axes.axhline(0, color="#333333", lw=0.8)
             axes.set(xlabel="unit", ylabel="activation")
             figure.suptitle(f"{self._head()}: {count} units{some}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerascnn.data import Data, Images
-from kerascnn.explain.recording import batch
+from kerascnn.explain.recording import batch, shown_image
 from kerascnn.heads import SAMPLE, head
 from kerascnn.plotting import style
 from kerascnn.plotting.style import GREEN, VERMILION
@@ -197,9 +197,8 @@ def confusion(
         output: number of the output, for a model with several; default: the one that
             answers, as `kerascnn.heads.head` says.
 
-    Raises:
-        ValueError: there are no images, or no such part or output.
-        TypeError: the data are something else.
+    Raises ValueError: there are no images, or no such part or output; TypeError: the
+    data are something else.
     """
     images, own, title = images_of(data, part)
     found = evaluate(_Answers(model, images.x, output), images, labels=labels or own)
@@ -271,7 +270,7 @@ def gallery(images, classes, answers: dict, labels, *, title: str, columns: int 
         axes.set_axis_off()
     look = {"xycoords": "axes fraction", "ha": "center", "va": "top", "fontsize": 7.5}
     for i, (axes, image) in enumerate(zip(grid, images, strict=False)):
-        axes.imshow(image.squeeze(), cmap="gray", interpolation="nearest")
+        style.draw_image(axes, shown_image(image), "")
         axes.set_title(labels[classes[i]], fontsize=9)
         for line, (name, probabilities) in enumerate(answers.items()):
             answer, place = int(np.argmax(probabilities[i])), (0.5, -0.02 - 0.11 * line)

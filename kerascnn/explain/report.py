@@ -11,6 +11,7 @@ from kerascnn.costs import is_a
 from kerascnn.data import read_image
 from kerascnn.explain.cell import place_in
 from kerascnn.explain.recording import numbers, prepared, record
+from kerascnn.graph import image_shape
 from kerascnn.training import open_network
 
 # What can be asked of each kind.
@@ -98,7 +99,7 @@ def _read(model, file) -> np.ndarray:
     """Read an image at the size that a model takes, its own where that is open."""
     from PIL import Image
 
-    height, width, channels = (*model.inputs[0].shape[1:], 1)[:3]
+    height, width, channels = (*(image_shape(model) or (None,) * 3), 1)[:3]
     try:
         if height is None or width is None:
             with Image.open(file) as opened:

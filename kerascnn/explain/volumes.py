@@ -125,9 +125,8 @@ def volumes(model, *, summary: Summary | None = None) -> Volumes:
             its shapes are read, so that `kerascnn.graph.without_weights` will do.
         summary: what `summarize(model)` returned, where it is at hand.
 
-    Raises:
-        TypeError: `model` is no Keras model.
-        ValueError: the model is not built, or it is subclassed.
+    Raises TypeError: `model` is no Keras model; ValueError: the model is not built, or
+    it is subclassed.
 
     Source: the lecture, slide "Architecture", which writes the CNN as its volumes.
     """

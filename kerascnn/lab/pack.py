@@ -1,6 +1,7 @@
 """A network and its numbers, packed into one HTML page that computes it."""
 
 import base64
+import contextlib
 import hashlib
 import html
 import json
@@ -13,8 +14,11 @@ import numpy as np
 
 from kerascnn.costs import macs
 from kerascnn.data import read_image, shapes
+from kerascnn.explain.cell import kernel_of
 from kerascnn.explain.receptive_field import region
 from kerascnn.explain.recording import numbers, prepared, record
+from kerascnn.graph import image_shape
+from kerascnn.heads import head
 from kerascnn.receptive_field import ALL, Reads, cut_before, reads
 from kerascnn.summary import summarize
 from kerascnn.training.run import Network, open_network
@@ -67,11 +71,11 @@ def pack(source, image=None, *, served=False) -> tuple[dict, bytes]:
     """
     network = source if isinstance(source, Network) else open_network(source)
     model = network.model
-    given = [tuple(x.shape[1:]) for x in model.inputs]
-    if len(given) != 1 or None in (shape := given[0]) or len(shape) not in (2, 3):
+    shape = image_shape(model) or ()
+    if None in shape or len(shape) not in (2, 3):
         raise ValueError(
             "the lab takes networks of one image of a known size; "
-            f"{network.name} takes {' and '.join(map(str, given))}"
+            f"{network.name} takes {shape or 'other inputs'}"
         )
     height, width, channels = (*shape, 1)[:3]
     drawn, labels = shapes.generate(40, seed=23, image_size=(height, width))
@@ -87,7 +91,13 @@ def pack(source, image=None, *, served=False) -> tuple[dict, bytes]:
     seen = record(model, prepared(model, samples[0][1]))
     if seen.channels_first:
         raise ValueError(f"{network.name} has channels first; the lab takes them last")
-    rows = {row.name: row for row in summarize(model, expand_nested=True).rows}
+    rows, path, answer = {}, [], 0
+    for row in summarize(model, expand_nested=True).rows:
+        path[row.level :] = [row.name]
+        rows["/".join(path)] = row
+    with contextlib.suppress(ValueError):  # an output that is no classifier's
+        answer = head(model).index
+    output = seen.graph.outputs[answer]
     makers = {id(x): -1 for x in seen.graph.inputs}
     arrays, calls = bytearray(), []
     for position, (name, call) in enumerate(zip(seen.names, seen.calls, strict=True)):
@@ -97,7 +107,7 @@ def pack(source, image=None, *, served=False) -> tuple[dict, bytes]:
         lowered = _lower(call) if known and values.ndim in (1, 3) else None
         if served and lowered:
             lowered.pop("kernel", None)
-        row = rows.get(call.operation.name)
+        row = rows.get(name.partition(":")[0])
         told = {
             "name": name,
             "kind": type(call.operation).__name__,
@@ -118,9 +128,10 @@ def pack(source, image=None, *, served=False) -> tuple[dict, bytes]:
         "name": network.name,
         "served": served,
         "shape": [height, width, channels],
-        "labels": list(network.labels) if network.labels else None,
+        # One unit is the probability of the second of two classes.
+        "labels": list(network.labels or ())[-output.shape[-1] :] or None,
         "samples": [{"name": n, "pixels": _keep(arrays, x)} for n, x in samples],
-        "answer": makers[id(seen.graph.outputs[0])],
+        "answer": makers[id(output)],
         "parameters": model.count_params(),
         "calls": calls,
     }
@@ -199,14 +210,12 @@ def _lower(call) -> dict | None:
     if kind == "LocalResponseNormalization":
         parts = {n: getattr(layer, n) for n in ("size", "alpha", "beta", "kappa")}
         return {"op": "lrn", **parts}
-    if re.fullmatch(SAME, kind):
-        return {"op": "same"}
     if re.fullmatch(MERGES, kind):
         # Layers alone: bare operations hold constants, which are no inputs.
         alike = len({tuple(x.shape) for x in call.inputs}) == 1 < len(call.inputs)
         return {"op": "merge", "by": kind.lower()} if alike else None
-    if kind == "Concatenate":
-        return {"op": "concatenate"}
+    if re.fullmatch(f"Concatenate|{SAME}", kind):
+        return {"op": "concatenate" if kind == "Concatenate" else "same"}
     bent = kind == "ReLU" and (layer.max_value is not None or layer.threshold)
     if bent or not re.fullmatch(ALONE, kind):
         return None
@@ -218,18 +227,7 @@ def _lower(call) -> dict | None:
 
 def _convolution(layer, kind, given) -> dict:
     """Convolutions of all kinds as one: a dense layer's window is one pixel."""
-    bias = getattr(layer, "bias", None)
-    if kind == "SeparableConv2D":  # two steps: the product of both
-        deep, point = numbers(layer.depthwise_kernel), numbers(layer.pointwise_kernel)
-        kernel = np.einsum("hwcm,cmf->hwcf", deep, point.reshape(*deep.shape[2:], -1))
-    else:
-        kernel = numbers(layer.kernel)
-    if kind == "DepthwiseConv2D":  # a group for each channel
-        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
-    elif kind == "Dense":
-        kernel = kernel[None, None]
-    elif kind == "Conv2DTranspose":
-        kernel = np.swapaxes(kernel, 2, 3)  # to (height, width, channels, filters)
+    bias, kernel = getattr(layer, "bias", None), kernel_of(layer)
     return {
         "op": "transposed" if kind == "Conv2DTranspose" else "convolution",
         "groups": given[-1] // kernel.shape[2],

@@ -56,9 +56,12 @@ def create_app(source, image=None):
         try:
             number, call = (int(request.query_params[k]) for k in ("run", "call"))
             place = [int(p) for p in request.query_params["place"].split(",")]
-            return JSONResponse(taken_apart(runs[number], call, place))
+            told = taken_apart(runs[number], call, place)
         except (KeyError, IndexError, ValueError):
             return Response("no such run, call or place: run the image again", 404)
+        if not np.isfinite(told.get("total", 0)):  # which JSON cannot hold
+            return Response(f"the sum at {place} is {told['total']}", 422)
+        return JSONResponse(told)
 
     return Starlette(
         routes=[

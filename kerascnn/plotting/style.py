@@ -21,7 +21,7 @@ SEQUENTIAL, DIVERGING = "viridis", "PuOr"
 def number(value) -> str:
     """Write a number in about three digits; whole ones whole; -0 is 0."""
     value = float(value)
-    if value == int(value) and abs(value) < 1e6:
+    if abs(value) < 1e6 and value == int(value):
         return str(int(value))
     if 100 <= abs(value) < 1e6:
         return f"{value:.0f}"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kerascnn.explain import filters
+from kerascnn.explain import activation_maps, filters
 
 
 def test_the_filters_are_the_weights(models):
@@ -74,3 +74,12 @@ def test_the_pictures(models, layer, tmp_path):
     figure = filters(models["functional"], layer).plot(tmp_path / "filters.svg")
     assert layer in figure.get_suptitle()
     assert (tmp_path / "filters.svg").stat().st_size > 1000
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_weights_that_are_no_numbers_are_written_as_such():
+    layer = keras.layers.Conv2D(2, 3, name="conv")
+    model = keras.Sequential([keras.Input((8, 8, 1)), layer])
+    layer.kernel.assign(np.full((3, 3, 1, 2), np.nan))
+    maps = activation_maps(model, np.ones((8, 8, 1)))
+    assert "nan" in str(filters(model)) and "nan" in str(maps)

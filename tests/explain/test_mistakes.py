@@ -10,6 +10,7 @@ from keras import layers
 
 from kerascnn.data import Images, load_data
 from kerascnn.explain import confusion, embedding, mistakes
+from kerascnn.explain.mistakes import gallery
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,16 @@ def test_points_by_tsne(models):
     assert found.neighbours(found.points).mean() > 0.9
     again = embedding(models["functional"], data)
     np.testing.assert_array_equal(found.points, again.points)
+
+
+def test_a_gallery_shows_pixels_as_they_are():
+    """Numbers with a fraction, and a grey image of few levels."""
+    bright = np.full((8, 8, 3), 120.5)
+    grey = np.where(np.arange(64).reshape(8, 8, 1) % 2, 124, 120).astype(np.uint8)
+    answers = {"net": np.array([[1.0, 0.0]])}
+    for image in (bright, grey):
+        figure = gallery(image[None], [0], answers, ("a", "b"), title="one")
+        (drawn,) = figure.axes[0].images
+        rgb = drawn.to_rgba(drawn.get_array())[..., :3]
+        levels = rgb if rgb.dtype == np.uint8 else rgb * 255
+        assert np.abs(levels - image).max() < 2

@@ -346,3 +346,12 @@ def test_the_pictures(models, image, layer, tmp_path):
     inputs = keras.Input((9, 8, 1))
     model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
     assert trace(model, grey, "conv").cell.plot().axes
+
+
+def test_a_transposed_convolution_says_what_its_taps_meet():
+    image = keras.Input((4, 4, 1))
+    layer = keras.layers.Conv2DTranspose(2, 4, strides=2, padding="same", name="up")
+    model = keras.Model(image, layer(image))
+    told = str(trace(model, np.ones((4, 4, 1)), "up", (4, 4, 0)))
+    assert "of rows 1 to 2 and columns 1 to 2 of the layer's input" in told
+    assert "12 of the 16 places are zeros between pixels or of padding" in told

@@ -1,5 +1,6 @@
 """The lab's page, in Chromium, against Keras, `cell_at` and Pillow."""
 
+import contextlib
 import re
 import shutil
 import socket
@@ -523,14 +524,28 @@ def test_the_race_is_run_in_the_page(visit, kinds):
     until(page, f"(told) => ({mixed})() != told", before)
 
 
+@contextlib.contextmanager
+def answered(model):
+    """Serve a model's page; its address."""
+    uvicorn = pytest.importorskip("uvicorn", reason="extra [serve] is absent")
+    from kerascnn.lab.serve import create_app
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(create_app(model), log_level="warning")
+        server = uvicorn.Server(config)
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(20)
+
+
 @pytest.fixture(scope="module")
 def served():
     """The address of a network that the page cannot run, and the network."""
-    uvicorn = pytest.importorskip("uvicorn", reason="extra [serve] is absent")
     from keras import layers
 
     from kerascnn.lab import alone
-    from kerascnn.lab.serve import create_app
 
     keras.utils.set_random_seed(4)
     model = keras.Sequential(
@@ -544,14 +559,8 @@ def served():
         ]
     )
     assert not alone(model)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(create_app(model), log_level="warning")
-        server = uvicorn.Server(config)
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", model
-        server.should_exit = True
-        thread.join(20)
+    with answered(model) as address:
+        yield address, model
 
 
 def test_a_network_that_the_page_cannot_run_is_served(served, visit):
@@ -605,6 +614,20 @@ def test_the_served_page_answers_itself_alone(served):
     assert ask("GET", address, headers={"Host": "elsewhere.example"}).status == 400
     for query in ("", "?run=999&call=0&place=0,0,0", "?run=1&call=0&place=0"):
         assert ask("GET", f"{address}cell{query}").status == 404
+
+
+def test_a_sum_that_is_no_number_is_told_as_such():
+    import urllib3
+
+    layer = keras.layers.Dense(2, name="dense")
+    flat = keras.layers.Flatten()
+    model = keras.Sequential([keras.Input((4, 4, 1)), flat, layer])
+    layer.kernel.assign(np.full((16, 2), np.nan))
+    ask = urllib3.PoolManager().request
+    with answered(model) as address:
+        ask("POST", f"{address}run", body=bytes(16))
+        answer = ask("GET", f"{address}cell?run=1&call=1&place=0,0,1")
+    assert answer.status == 422 and b"is nan" in answer.data
 
 
 def test_a_link_shows_a_part_and_sets_the_bench(visit, kinds):
@@ -685,6 +708,121 @@ def test_what_the_page_lacks_is_shown_as_recorded(visit, tmp_path):
     assert page.locator("#stays").is_visible()
 
 
+def test_what_a_recorded_layer_meets_stays_as_recorded_too(visit, tmp_path):
+    from keras import layers
+
+    image = keras.Input((8, 8, 1))
+    stem = layers.Conv2D(4, 3, padding="same", name="stem")(image)
+    normed = layers.GroupNormalization(2, name="norm")(stem)
+    x = layers.Flatten()(layers.Add(name="both")([normed, stem]))
+    model = keras.Model(image, layers.Dense(3, activation="softmax")(x))
+    page = visit(write(model, tmp_path / "lab.html"))
+    page.click("#samples button >> nth=1")
+    until(page, "window.lab.state.sample == 1")
+    apart = page.evaluate(
+        """() => {
+          const { DATA, array, state } = window.lab;
+          return DATA.calls.map(({ keras }, n) => {
+            const own = state.ran.values[n];
+            return [DATA.calls[n].name, array(keras).every((v, i) => v === own[i])];
+          });
+        }"""
+    )
+    same = dict(apart)
+    assert not same["stem"] and same["norm"] and same["both"]
+
+
+def test_the_walk_turns_where_a_scale_is_negative(visit, tmp_path):
+    from keras import layers
+
+    norm = layers.BatchNormalization(name="norm")
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), norm, layers.Flatten(), layers.Dense(2)]
+    )
+    # Channel 1 goes down; of channel 0 given and value have unlike signs by its bias.
+    values = [[1, -1, 1], [-300, 0, 300], [0, 0, 0], [1, 1, 1]]
+    norm.set_weights([np.array(v, np.float32) for v in values])
+    page = visit(write(model, tmp_path / "lab.html"))
+    slopes = page.evaluate(
+        """async () => {
+          const { DATA, state, examine, termsOf } = window.lab;
+          const cells = [0, 1, 2].map((c) => examine(state.ran, 0, [4, 4, c]));
+          return (await Promise.all(cells)).map((c) => termsOf(DATA, c)[0].slope);
+        }"""
+    )
+    assert slopes == [1, -1, 1]
+
+
+def test_a_map_of_another_image_is_not_shown(visit, tmp_path):
+    page = visit(write("lecture_cnn", tmp_path / "lab.html"))
+    page.evaluate(
+        """() => {
+          document.getElementById("occlude").click();
+          document.querySelectorAll("#samples button")[2].click();
+        }"""
+    )
+    until(page, "!document.getElementById('occlude').disabled")
+    assert not page.locator("#changed-heat").is_visible()
+    assert page.inner_text("#heat-told") == ""
+
+
+def test_the_brush_of_the_served_page_keeps_every_dab(served, visit):
+    address, _ = served
+    page = visit(address)
+    page.check("#brush")
+    page.evaluate("document.getElementById('colour').value = '#0000ff'")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(
+        """() => {
+          const image = document.getElementById("image");
+          image.setPointerCapture = () => {};
+          const box = image.getBoundingClientRect();
+          for (let n = 0; n < 8; n++) {
+            const place = [(n + 0.5) / 8, (n + 0.5) / 9];
+            const at = {
+              clientX: box.left + place[0] * box.width,
+              clientY: box.top + place[1] * box.height,
+            };
+            const kind = n ? "pointermove" : "pointerdown";
+            image.dispatchEvent(new PointerEvent(kind, at));
+          }
+        }"""
+    )
+    until(page, "document.getElementById('image-name').innerText == 'drawing'")
+    pixels = np.array(page.evaluate("[...window.lab.state.pixels]")).reshape(9, 8, 3)
+    blue = (pixels == (0, 0, 255)).all(-1)
+    assert blue[range(8), range(8)].all()
+    # Of those that wait the last alone is asked for.
+    assert sum(url.endswith("/run") for url in asked) == 1
+
+
+def test_what_is_packed_is_told_rightly():
+    from keras import layers
+
+    from kerascnn.training.run import Network
+
+    image = keras.Input((8, 8, 3))
+    flat = layers.Flatten(name="flat")(image)
+    one = keras.Model(image, layers.Dense(1, activation="sigmoid")(flat))
+    assert pack(Network(one, "pets", ("cat", "dog")))[0]["labels"] == ["dog"]
+    three = layers.Dense(3, activation="softmax", name="p")(flat)
+    outputs = {"features": flat, "probabilities": three}
+    data, _ = pack(Network(keras.Model(image, outputs), "two", ("a", "b", "c")))
+    assert data["calls"][data["answer"]]["name"] == "p"
+    assert data["labels"] == ["a", "b", "c"]
+
+    def part(name, filters, channels):
+        convolution = layers.Conv2D(filters, 3, padding="same", name="conv")
+        return keras.Sequential([keras.Input((8, 8, channels)), convolution], name=name)
+
+    nested = keras.Sequential(
+        [keras.Input((8, 8, 3)), part("a", 4, 3), part("b", 9, 4)]
+    )
+    told = {call["name"]: call["expression"] for call in pack(nested)[0]["calls"]}
+    assert told == {"a/conv": "3·3·3·4 + 4", "b/conv": "3·3·4·9 + 9"}
+
+
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_width_scrolls_sideways(width, scheme, visit, kinds):
@@ -740,6 +878,13 @@ def test_the_network_is_refused_clearly(tmp_path):
     with pytest.raises(ValueError, match=re.escape("takes (7,)")):
         write(flat, tmp_path / "lab.html")
     assert not (tmp_path / "lab.html").exists()
+
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match="networks of one image of a known size; own"):
+        pack(Own(name="own"))
 
 
 def test_modules_are_short_and_whole():

@@ -93,8 +93,9 @@ export async function occlusion(pixels, shape, target, size, told = () => true) 
   return total.map((sum, i) => sum / Math.max(1, count[i]));
 }
 
-/** Make the section work; `take(pixels, name, null)` makes the changed image the page's. */
-export function changing(take) {
+/** Make the section work; `take(pixels, name, null)` makes the changed image the page's,
+ *  `failed(error)` is told of an answer that did not come. */
+export function changing(take, failed) {
   const byName = (id) => document.getElementById(id);
   const canvas = byName("changed");
   const heat = byName("changed-heat");
@@ -116,19 +117,27 @@ export function changing(take) {
     return pixels;
   }
 
+  // The map is one of the unchanged image.
+  const cover = () => {
+    const plain = number("down") === 0 && number("right") === 0;
+    heat.hidden = !mapped || !plain || byName("permute").checked;
+  };
+
   async function show() {
     for (const id of ["square", "down", "right"])
       byName(`${id}-told`).textContent = byName(id).value;
     now = altered();
     drawImage(canvas, now, DATA.shape);
-    // The map is one of the unchanged image.
-    const plain = number("down") === 0 && number("right") === 0;
-    heat.hidden = !mapped || !plain || byName("permute").checked;
-    if (busy) {
-      again = true;
-      return;
-    }
+    cover();
+    again = busy;
+    if (busy) return;
     busy = true;
+    await answered().catch(failed);
+    busy = false;
+  }
+
+  /** Tell the answer to what is shown, until it is one to the last change. */
+  async function answered() {
     do {
       again = false;
       const found = await answersTo(now);
@@ -144,7 +153,6 @@ export function changing(take) {
       byName("changed-answer").textContent = `${said}.`;
       await new Promise((done) => setTimeout(done));
     } while (again);
-    busy = false;
   }
 
   const spot = (event) => {
@@ -199,6 +207,7 @@ export function changing(take) {
   byName("occlude").addEventListener("click", async () => {
     const mine = ++mapping;
     const paint = (values) => {
+      if (mine !== mapping) return false;
       const most = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
       [heat.height, heat.width] = [height, width];
       const context = heat.getContext("2d");
@@ -211,11 +220,14 @@ export function changing(take) {
         );
       });
       context.putImageData(picture, 0, 0);
-      [mapped, heat.hidden] = [true, false];
-      return mine === mapping;
+      mapped = true;
+      cover();
+      return true;
     };
     byName("occlude").disabled = true;
-    const found = await occlusion(own.pixels, DATA.shape, own.target, size(), paint);
+    const { pixels, target } = own;
+    const map = occlusion(pixels, DATA.shape, target, size(), paint);
+    const found = await map.catch(failed);
     byName("occlude").disabled = false;
     if (found) {
       const most = found.reduce((a, b) => Math.max(a, b), -Infinity);

@@ -48,14 +48,17 @@ function problem(text) {
   byId("problem").hidden = !text;
 }
 
+const failed = (error) => problem(`The network could not be asked: ${error.message}`);
+
 /** Run the network on an image, and show everything anew. */
 async function take(pixels, name, sample) {
   problem("");
   const mine = ++turn;
+  state.pixels = pixels; // on which the brush goes on, before the answer is there
   const start = performance.now();
-  const ran = await compute(pixels);
-  if (mine !== turn) return;
-  Object.assign(state, { pixels, sample, ran });
+  const ran = await compute(pixels).catch((error) => mine === turn && failed(error));
+  if (!ran || mine !== turn) return;
+  Object.assign(state, { sample, ran });
   const took = performance.now() - start;
   byId("image-name").textContent = name;
   drawImage(strip.face, pixels, DATA.shape);
@@ -72,8 +75,6 @@ async function take(pixels, name, sample) {
     150,
   );
 }
-
-const failed = (error) => problem(`The network could not be asked: ${error.message}`);
 
 /** Show a layer; without a place its strongest cell. */
 function choose(number, place = null) {
@@ -273,9 +274,11 @@ async function start() {
   followers = [
     walking(examine, (number, at) => {
       choose(number, at);
-      byId("stage").scrollIntoView({ behavior: "smooth" });
+      const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      byId("stage").scrollIntoView({ behavior: still ? "auto" : "smooth" });
+      byId("maps").focus({ preventScroll: true });
     }),
-    changing(take),
+    changing(take, failed),
   ];
   await take(array(DATA.samples[sample].pixels), DATA.samples[sample].name, sample);
   const maps = byId("maps");

@@ -9,16 +9,27 @@ export const SERVED = DATA.served;
 /** Of each call, whether another image leaves it as it was recorded. */
 export const held = SERVED ? DATA.calls.map(() => false) : frozen(DATA);
 
+let running = Promise.resolve();
+let newest = 0;
+
 async function ask(way, options = {}) {
   const answer = await fetch(way, options);
   if (!answer.ok) throw new Error(await answer.text());
   return answer;
 }
 
-/** Run the network on pixels: the image, and the values of every call. */
+/** Run the network on pixels: the image, and the values of every call.
+ *
+ *  Served, one run at a time; of the images that wait for it the last, the others get
+ *  null. */
 export async function compute(pixels) {
   if (!SERVED) return run(DATA, pixels);
-  const answer = await ask("run", { method: "POST", body: Uint8Array.from(pixels) });
+  const mine = ++newest;
+  await running;
+  if (mine !== newest) return null;
+  const asked = ask("run", { method: "POST", body: Uint8Array.from(pixels) });
+  running = asked.catch(() => {});
+  const answer = await asked;
   const all = new Float32Array(await answer.arrayBuffer());
   let start = 0;
   const values = DATA.calls.map(({ shape }) => {

@@ -75,6 +75,7 @@ function film(data, take, problem) {
       take(fitted(canvas, data.shape), "camera", null);
       return;
     }
+    button.disabled = true; // until it is decided: two clicks would film twice
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
       video.hidden = false;
@@ -83,6 +84,7 @@ function film(data, take, problem) {
     } catch {
       problem("The camera is not there, or the browser was not allowed to use it");
     }
+    button.disabled = false;
   });
 }
 

@@ -71,10 +71,13 @@ export function fitted(canvas, [rows, columns, channels]) {
   const own = channels === 1 ? 1 : channels;
   const given = new Uint8Array(width * height * own);
   for (let i = 0; i < width * height; i++) {
-    const [red, green, blue] = source.subarray(4 * i, 4 * i + 3);
+    const p = 4 * i;
     // ITU-R BT.601
-    if (own === 1) given[i] = pixel(0.299 * red + 0.587 * green + 0.114 * blue);
-    else for (let k = 0; k < own; k++) given[i * own + k] = source[4 * i + k];
+    if (own === 1)
+      given[i] = pixel(
+        0.299 * source[p] + 0.587 * source[p + 1] + 0.114 * source[p + 2],
+      );
+    else for (let k = 0; k < own; k++) given[i * own + k] = source[p + k];
   }
   const box = centred(height, width, rows, columns);
   return resized(given, height, width, own, box, rows, columns);

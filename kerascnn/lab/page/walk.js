@@ -1,6 +1,6 @@
 // The walk: an answer taken back to the pixels, by the terms that made it what it is.
 
-import { DATA, extent, written } from "./arrays.js";
+import { DATA, array, extent, written } from "./arrays.js";
 import { element } from "./cell.js";
 import { givenShape } from "./layers.js";
 import { drawImage } from "./strip.js";
@@ -76,7 +76,8 @@ export function termsOf(data, cell) {
     });
   }
   if (cell.given) {
-    return one(place, call.op === "affine" && cell.given[0] * cell.value < 0 ? -1 : 1);
+    const scale = call.scale ? array(call.scale) : [1];
+    return one(place, scale[place[2] % scale.length] < 0 ? -1 : 1);
   }
   return [];
 }
