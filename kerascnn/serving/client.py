@@ -189,6 +189,7 @@ class Client:
                     f"0…255; received {images.dtype} {tuple(images.shape)}"
                     + ("; one image is images[None]" if images.ndim == 3 else "")
                 )
+            batch_size = min(batch_size, 1 + BATCH_BYTES // (1 + 2 * images[:1].nbytes))
             for start in range(0, len(images), batch_size):
                 part = images[start : start + batch_size]
                 numbers = range(start, start + len(part))
@@ -219,11 +220,16 @@ class Client:
     def _predict_rows(self, asked, signature: str, rows: list) -> list[Prediction]:
         path = self._model_path("v1") + ":predict"
         body = {"signature_name": signature, "instances": rows}
-        answer = self._json("POST", path, body)
         try:
-            told = answer["predictions"]
+            told = self._json("POST", path, body)["predictions"]
             found = [(r["probabilities"], r["class_id"], r["label"]) for r in told]
             return self._named(asked, found)
+        except ServerError as error:
+            if error.status != 413 or len(rows) < 2:
+                raise
+            half = len(rows) // 2  # too many pixels for one request
+            first = self._predict_rows(asked[:half], signature, rows[:half])
+            return first + self._predict_rows(asked[half:], signature, rows[half:])
         except (LookupError, TypeError, ValueError) as error:
             raise self._strange(error) from error
 
@@ -398,8 +404,8 @@ class Client:
         reason = reason or http.client.responses.get(answer.status, "no reason given")
         told = f"{self.url} answers {answer.status}: {reason}"
         if answer.status in RETRIED:
-            several = "s" if attempts > 1 else ""
-            told += f" (after {attempts} attempt{several}); try again later"
+            times = f"{attempts} attempt{'s' * (attempts > 1)}"
+            told += f" (after {times}); try again later"
         raise ServerError(told, answer.status)
 
 

@@ -98,7 +98,7 @@ def _jpeg_metadata(encoded):
 
     empty = tf.constant(b"")
     _, exif, xmp = tf.while_loop(
-        lambda place, *_: place + 4 <= size, step, (2, empty, empty)
+        lambda at, *_: at + 4 <= size, step, (2, empty, empty), maximum_iterations=500
     )
     return exif, xmp
 
@@ -126,7 +126,7 @@ def _png_metadata(encoded):
         found = _starts(body, name)
         return tf.cond(
             found & packed,
-            lambda: tf.io.decode_compressed(rest, "ZLIB"),
+            lambda: tf.io.decode_compressed(_part(rest, 0, 2**14), "ZLIB"),
             lambda: tf.where(found, rest, empty),
         )
 
@@ -150,11 +150,12 @@ def _png_metadata(encoded):
         transparent = tf.where(kind == b"tRNS", level, transparent)
         return after, exif, profile, xmp, transparent
 
+    start = (8, empty, empty, empty, -1)
     _, exif, profile, xmp, transparent = tf.while_loop(
-        lambda place, *_: place + 12 <= size, step, (8, empty, empty, empty, -1)
+        lambda at, *_: at + 12 <= size, step, start, maximum_iterations=4096
     )
     # Three lines precede the digits: nothing, "exif", the number of bytes.
-    lines = tf.strings.split(profile, b"\n")[3:]
+    lines = tf.strings.split(_part(profile, 0, 2**17), b"\n")[3:]
     digits = _bytes(tf.strings.reduce_join(lines) + b"")
     digits = tf.where(digits <= ord("9"), digits - ord("0"), (digits & 31) + 9)
     digits = tf.reshape(digits[: tf.size(digits) // 2 * 2], (-1, 2))

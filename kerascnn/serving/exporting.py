@@ -171,9 +171,10 @@ def _labels(labels, reference) -> list[str]:
             f"the network has {classes} classes; received {len(labels)} labels: give "
             "one a class, in the order of the outputs"
         )
-    if broken := [label for label in labels if len(label.splitlines()) != 1]:
+    if broken := [x for x in labels if x.splitlines() != [x] or labels.count(x) > 1]:
         raise ValueError(
-            f"a label is one line of text that is not empty; received {broken[0]!r}"
+            "a label is one line of text, not empty, and no other class's; received "
+            f"{broken[0]!r}"
         )
     return list(labels)
 

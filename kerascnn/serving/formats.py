@@ -172,9 +172,8 @@ def open_version(version, made: Format | None = None) -> Runtime:
 
     Its `ask(images)` answers with arrays, `answers` with predictions.
 
-    Raises:
-        ValueError: the folder holds no version, or its file cannot be read.
-        ModuleNotFoundError: the runtime of its format is not installed.
+    Raises ValueError: the folder holds no version, or its file cannot be read;
+    ModuleNotFoundError: the runtime of its format is not installed.
     """
     version = Path(version)
     made = made or format_of(version)

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -30,9 +31,8 @@ def write(model, version: Path, reference, labels, made: Format, activations=())
 
     `reference` says what the network is, from `exporting.refer`.
 
-    Raises:
-        ExportError: the format cannot express the network.
-        OSError, tensorflow.errors.OpError: the folder cannot be written to.
+    Raises ExportError: the format cannot express the network; OSError,
+    tensorflow.errors.OpError: the folder cannot be written to.
     """
     text = "".join(f"{label}\n" for label in labels)
     file = version / made.file
@@ -122,11 +122,7 @@ def _write_signatures(
         return given
 
     def answer_bytes(image_bytes):
-        one = tf.TensorSpec(shape, tf.uint8)
-
-        def pixels_of(file):
-            return decode(file, shape)
-
+        one, pixels_of = tf.TensorSpec(shape, tf.uint8), partial(decode, shape=shape)
         return answer(tf.map_fn(pixels_of, image_bytes, fn_output_signature=one))
 
     def watch(image):

@@ -98,9 +98,7 @@ def prove(version: Path, reference, labels, made: Format, tolerance: float) -> d
                 "label": [labels[number] for number in best],
             },
             # Of another machine, on another day.
-            "tolerance": max(
-                tolerance, TOLERANCE_HALF if reference.half else TOLERANCE
-            ),
+            "tolerance": max(tolerance, (TOLERANCE, TOLERANCE_HALF)[reference.half]),
         },
         "parity": {"images": len(images), **worst, "tolerance": tolerance},
     }
@@ -166,9 +164,8 @@ def check_in_fresh_process(version, images, expected_probabilities) -> float:
     expected the network's answers (N, classes). Returned is the largest absolute
     difference of a probability.
 
-    Raises:
-        ExportError: the process failed; ends in its last line of error output.
-        ValueError: the expected probabilities have another shape than the answers.
+    Raises ExportError: the process failed; ends in its last line of error output;
+    ValueError: the expected probabilities have another shape than the answers.
     """
     with tempfile.TemporaryDirectory(prefix="kerascnn-check-") as scratch:
         file = Path(scratch) / "images.npy"
@@ -223,10 +220,8 @@ def verify(folder) -> list[Verification]:
     nor kerascnn, of the other formats with their runtimes. Returns a result for each
     version, by number.
 
-    Raises:
-        ValueError: the folder holds no version.
-        FileNotFoundError: there is no such folder.
-        ModuleNotFoundError: the runtime of the format is not installed.
+    Raises ValueError: the folder holds no version; FileNotFoundError: there is no such
+    folder; ModuleNotFoundError: the runtime of the format is not installed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -237,9 +232,7 @@ def verify(folder) -> list[Verification]:
         found = [p for p in paths if (p / MANIFEST).is_file() or format_of(p)]
         if found:
             return [Verification(path, *_verify(path)) for path in found]
-    raise ValueError(
-        f"{folder} holds no version; give a folder that kerascnn export wrote"
-    )
+    raise ValueError(f"{folder} holds no version; give a folder of kerascnn export")
 
 
 def _verify(version: Path) -> tuple[tuple[str, ...], float | None]:

@@ -1,5 +1,7 @@
 """Keep the versions of a model: list them, go back to one, remove old ones."""
 
+import contextlib
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from kerascnn.serving.publish import (
     withdraw,
 )
 from kerascnn.tables import Column, Table, format_bytes
+
+LABELS = "labels.json"  # words for versions, which `kerascnn serve` answers by
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ def rollback(folder, to: int | None = None) -> Version:
     compared with the manifest first.
 
     The version numbered `to` is published again; by default the last one before the
-    newest whose manifest is not damaged. Two rollbacks go back two versions, not back
-    and forth. Returned is the new version; its `copy_of` is the number of the old one.
+    newest whose manifest is not damaged. Of versions with a manifest two rollbacks go
+    back two, not back and forth. Returned is the new version, `copy_of` the old one.
 
     Raises:
         ValueError: there is no such version, none before it, or it is the newest.
@@ -156,15 +160,16 @@ def prune(folder, keep: int) -> list[Version]:
     """Remove all but the newest versions; return those that were removed.
 
     Each is renamed before its files are removed, so that nobody sees half a version.
-    Numbered children that are no versions are left alone. Where the newest is damaged,
-    it stays, and so many sound ones beside it. ValueError: `keep` is less than 1.
+    Numbered children that are no versions are left alone, and versions that labels.json
+    names. Where the newest is damaged, it stays, and so many sound ones beside it.
+    ValueError: `keep` is less than 1.
     """
     if keep < 1:
-        raise ValueError(
-            f"keep is 1 or more: the newest version is served; received {keep}"
-        )
+        raise ValueError(f"keep is 1 or more: the newest is served; received {keep}")
     have = versions(folder)
     kept = [v.number for v in have if not v.damaged][-keep:]
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        kept += json.loads((Path(folder) / LABELS).read_text("utf-8")).values()
     return [old for old in have[:-1] if old.number not in kept and withdraw(old.path)]
 
 

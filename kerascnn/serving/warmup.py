@@ -68,9 +68,8 @@ def write(version: Path, shape: tuple[int, int, int]) -> None:
 def read_requests(file: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Read a file of warm-up requests: for each its signature and its inputs.
 
-    Raises:
-        ValueError: a record is damaged, or no request to predict.
-        tensorflow.errors.OpError: the file cannot be read.
+    Raises ValueError: a record is damaged, or no request to predict;
+    tensorflow.errors.OpError: the file cannot be read.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError

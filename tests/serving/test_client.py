@@ -302,6 +302,55 @@ def test_batches_keep_their_order_and_their_limits(tmp_path, monkeypatch):
     assert lengths == [[10, 90], [3], [300], [5, 5, 5], [5]]
 
 
+def test_what_is_too_much_for_one_request_is_halved():
+    """A server counts pixels, which a client does not know."""
+
+    def script(count, method, path, headers, body):
+        if not path.startswith("/v1/"):
+            return 404, {}, b""
+        rows = [base64.b64decode(r["b64"]) for r in json.loads(body)["instances"]]
+        if len(rows) > 2 or b"\xff\xd8huge" in rows:
+            return 413, {}, {"error": "at most 50,000,000 pixels"}
+        return 200, {}, {"predictions": [row(str(file[-1])) for file in rows]}
+
+    files = [b"\xff\xd8" + bytes([n]) for n in range(7)]
+    with answering(script) as (url, _):
+        found = Client(url, "m").predict(files)
+        assert [p.label for p in found] == [str(n) for n in range(7)]
+        with pytest.raises(ServerError, match="at most 50,000,000 pixels"):
+            Client(url, "m").predict([*files, b"\xff\xd8huge"])
+
+
+@pytest.mark.parametrize("version", [None, "stable"])
+def test_large_arrays_are_sent_in_several_requests(version, monkeypatch):
+    """As bytes and as JSON they stay below what a server takes, four times as much."""
+    monkeypatch.setattr("kerascnn.serving.client.BATCH_BYTES", 8192)
+    sizes = []
+
+    def script(count, method, path, headers, body):
+        if path.startswith("/page") or path.endswith("/index"):
+            return 404, {}, b""
+        sizes.append(len(body))
+        if path.startswith("/v2/health"):
+            return 200, {}, {}
+        if path.startswith("/v1/"):
+            return 200, {}, {"predictions": [row("0")] * body.count(b"[[[")}
+        (length,) = (v for k, v in headers.items() if k.lower().startswith("inference"))
+        head = json.loads(body[: int(length)])
+        (count, *_) = head["inputs"][0]["shape"]
+        outputs = [
+            {"name": "probabilities", "shape": [count, 1], "data": [1.0] * count},
+            {"name": "class_id", "shape": [count], "data": [0] * count},
+            {"name": "label", "shape": [count], "data": ["a"] * count},
+        ]
+        return 200, {}, {"outputs": outputs}
+
+    images = np.full((40, 16, 16, 3), 255, np.uint8)
+    with answering(script) as (url, _):
+        assert len(Client(url, "m", version).predict(images)) == 40
+    assert max(sizes) < 4 * 8192
+
+
 def test_the_path_of_the_url_and_strange_names(images):
     with answering(tensorflow_serving) as (url, asked), pytest.raises(ServerError):
         Client(url + "/behind/a%20proxy/", "a/b c", "sta:ble").predict(images[:1])

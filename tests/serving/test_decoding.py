@@ -4,6 +4,7 @@ import io
 import re
 import struct
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -285,3 +286,19 @@ def test_memory_of_many_pixels(graph):
     before = told("VmRSS")
     ask(2500)
     assert told("VmHWM") - before < 30 * 2500**2
+
+
+def test_files_that_are_walked_through_for_long(graph):
+    """Nothing that follows within bounds costs more than a small file does."""
+    calm = np.asarray(Image.fromarray(RGB).convert("RGB"))
+    png = saved(Image.fromarray(calm))
+    empty = png[:33] + chunk(b"tEXt", b"") * 50_000 + png[33:]
+    text = b"Raw profile type exif\0\0" + zlib.compress(bytes(50_000_000))
+    packed = png[:33] + chunk(b"zTXt", text) + png[33:]
+    jpeg = saved(Image.fromarray(calm), "JPEG")
+    filled = jpeg[:2] + b"\xff" * 200_000 + jpeg[2:]
+    graph(png, (20, 28, 3)), graph(jpeg, (20, 28, 3))  # traced before it is timed
+    begin = time.perf_counter()
+    for file, plain in ((empty, png), (packed, png), (filled, jpeg)):
+        assert np.array_equal(graph(file, (20, 28, 3)), graph(plain, (20, 28, 3)))
+    assert time.perf_counter() - begin < 20  # without bounds: minutes

@@ -353,6 +353,8 @@ def test_reference_on_a_gpu_is_not_compiled_with_xla(tiny, monkeypatch):
         ("abc", "list of strings; received 'abc'"),
         (["a", "b", "c\nd"], "one line"),
         (["a", "b", ""], "one line"),
+        (["a\n", "b\n", "c\n"], r"one line .*received 'a\\n'"),
+        (["crane", "owl", "crane"], "no other class's; received 'crane'"),
     ],
 )
 def test_labels_that_do_not_fit(tiny, tmp_path, labels, message):

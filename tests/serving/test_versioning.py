@@ -160,6 +160,15 @@ def test_prune(tmp_path):
     assert put(tmp_path).name == "6"
 
 
+def test_prune_leaves_what_labels_name(tmp_path):
+    for _ in range(5):
+        put(tmp_path)
+    (tmp_path / "labels.json").write_text('{"stable": 2}', encoding="utf-8")
+    assert [v.number for v in serving.prune(tmp_path, 2)] == [1, 3]
+    (tmp_path / "labels.json").write_text("[", encoding="utf-8")
+    assert [v.number for v in serving.prune(tmp_path, 2)] == [2]
+
+
 def test_prune_that_is_killed_leaves_no_half(tmp_path, monkeypatch):
     for number in "12":
         put(tmp_path, number)

@@ -183,11 +183,12 @@ def compute(signature, batch: list[Job]) -> list:
 
 def _told(signature, job: Job, error: Exception) -> Exception:
     """Turn what TensorFlow raises into what the client is told."""
-    from tensorflow.errors import InvalidArgumentError, ResourceExhaustedError
+    from tensorflow import errors
 
-    if isinstance(error, ResourceExhaustedError):
+    refused = (errors.InvalidArgumentError, errors.DataLossError)
+    if isinstance(error, errors.ResourceExhaustedError):
         return RequestError(429, "out of memory; send fewer images", retry_after=1)
-    if not isinstance(error, InvalidArgumentError):
+    if not isinstance(error, refused):
         return error
     encoded = any(tensor.dtype.kind == "O" for tensor in signature.inputs.values())
     if encoded and signature.batched and job.count > 1:
@@ -195,7 +196,7 @@ def _told(signature, job: Job, error: Exception) -> Exception:
             part = {name: array[row : row + 1] for name, array in job.arrays.items()}
             try:
                 signature.run(part)
-            except InvalidArgumentError as fault:
+            except refused as fault:
                 place = f"image {job.first + row} of the request"
                 return invalid(f"{place}: {_said(fault)}")
     return invalid(_said(error))

@@ -177,7 +177,8 @@ class Bodies:
                 f"the body of a request has at most {self.limits.body:,} bytes; send "
                 "fewer images, or binary tensors (/v2/…/infer)",
             )
-        if self.used and self.used + more > self.limits.bodies:
+        most = max(self.limits.bodies, 2 * self.limits.body)  # packed and unpacked
+        if self.used and self.used + more > most:
             raise overloaded("the requests in progress take all memory for bodies")
 
     def _unpack(self, body: bytes, coding: str) -> bytes:

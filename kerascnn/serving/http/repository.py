@@ -22,11 +22,11 @@ from kerascnn.serving.http.limits import Limits, RequestError, invalid
 from kerascnn.serving.http.metrics import Metrics, log
 from kerascnn.serving.http.saved_model import LoadedVersion, load, warm
 from kerascnn.serving.publish import numbered
+from kerascnn.serving.versioning import LABELS
 
 REMEMBERED = 50  # versions of a model that have ended, for its status
 SLOWEST_RETRY = 60.0  # seconds
 LABEL = re.compile("[A-Za-z0-9_]+")
-LABELS = "labels.json"
 LABELS_WITHIN = 2**20  # bytes
 
 # Changes when a version is replaced under its number, or a file is added to it. The
@@ -117,9 +117,7 @@ def _look(path: Path) -> Found:
 def check_label(label: str, number) -> None:
     """Raise ValueError unless a label is a word, and its version a number."""
     if not LABEL.fullmatch(label):
-        raise ValueError(
-            f"a label is made of letters, digits and _; received {label!r}"
-        )
+        raise ValueError(f"a label has letters, digits and _; received {label!r}")
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ValueError(
             f"the label {label!r} needs the number of a version; received {number!r}"

@@ -120,11 +120,9 @@ class Signature:
             pixels(encoded, places[ENCODED].format(number), limits.pixels)
             for number, encoded in enumerate(arrays[ENCODED].ravel())
         ]
-        if sum(weights) > REQUEST * limits.pixels:
-            told = (
-                f"a request has at most {REQUEST * limits.pixels:,} pixels; received "
-            )
-            raise RequestError(413, f"{told}{sum(weights):,}: use several requests")
+        if (total := sum(weights)) > (most := REQUEST * limits.pixels):
+            told = f"a request has at most {most:,} pixels; received {total:,}"
+            raise RequestError(413, f"{told}: use several requests")
         return count, weights
 
     def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -216,9 +214,7 @@ def warm(version: LoadedVersion) -> int:
     if file.is_file():
         for name, arrays in read_requests(file):
             if name not in version.signatures:
-                raise ValueError(
-                    f"{FILE} asks for a signature {name!r} that is not there"
-                )
+                raise ValueError(f"{FILE} asks for a signature {name!r} that is absent")
             version.signatures[name].run(arrays)
             count += 1
         return count

@@ -47,9 +47,8 @@ def serve(
         announce: called once with the address, "http://127.0.0.1:8501", and the
             `Repository`, when the server is about to answer.
 
-    Raises:
-        FileNotFoundError, ValueError: see `create_app`.
-        OSError: the address cannot be listened at.
+    Raises FileNotFoundError, ValueError: see `create_app`; OSError: the address cannot
+    be listened at.
     """
     write_lines()
     if not stop_delay >= 0:

@@ -61,6 +61,15 @@ def test_bodies_together(strict):
     strict.app.state.bodies.used = 0
 
 
+def test_a_lone_large_body_is_no_overload(tmp_path, publish):
+    """What one request may have there is room for, whatever all may."""
+    publish(tmp_path / "toy", 1)
+    limits = Limits(body=400_000, bodies=1000)
+    with TestClient(create_app(tmp_path, limits=limits, poll=3600)) as client:
+        chunks = (b" " * 50_000 for _ in range(6))
+        assert client.post(TOY, content=chunks).status_code == 400  # no JSON
+
+
 def test_many_images(strict):
     assert strict.post(TOY, json={"instances": [PIXELS] * 3}).status_code == 200
     answer = strict.post(TOY, json={"instances": [PIXELS] * 4})

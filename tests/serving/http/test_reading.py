@@ -241,6 +241,19 @@ def test_bombs(client, b64, side):
     assert "instances[0]" in answer.json()["error"]
 
 
+def test_packed_text_that_is_damaged(client, b64, png, image):
+    file = png(image)
+    body = b"zTXtRaw profile type exif\0\0no zlib"
+    told = (len(body) - 4).to_bytes(4, "big") + body
+    told += zlib.crc32(body).to_bytes(4, "big")
+    damaged = file[:33] + told + file[33:]
+    rows = [b64(png(image, "JPEG")), b64(damaged)]
+    request = {"signature_name": "serve_bytes", "instances": rows}
+    answer = client.post("/v1/models/cnn:predict", json=request)
+    assert answer.status_code == 400
+    assert "image 1 of the request" in answer.json()["error"]
+
+
 def test_many_scans(png, image):
     file = png(image, "JPEG") + limits.SCAN * (limits.SCANS + 1)
     with pytest.raises(RequestError, match="more than 100 scans"):
