@@ -10,6 +10,7 @@ import keras
 import zoo
 from kerascnn.data import load_data
 from kerascnn.training import Run, evaluate, load_run, recipe_for
+from kerascnn.training.run import write_file
 from zoo.pretrained import read_weights, write_weights
 
 LARGEST = 12_000_000  # bytes of a weights file that ships
@@ -59,7 +60,7 @@ def record(
     table["results"] = results
     if name != list(document)[-1]:
         results[-1].add(tomlkit.nl())  # before the next network's table
-    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    write_file(path, tomlkit.dumps(document))
     return result
 
 

@@ -187,6 +187,7 @@ def hold_out(y, number, *, classes, seed=0):
     quotas, remainders = np.divmod(counts * number, len(y))
     # The largest remainders are rounded up; equal ones in the order of the classes.
     rest = number - quotas.sum()
+    remainders *= counts - quotas > 1  # a class that would be left with none comes last
     quotas[np.argsort(-remainders, kind="stable")[:rest]] += 1
     return choose(y, quotas, seed=seed)
 
@@ -226,9 +227,8 @@ def assemble(
     `validation` is how many training images to hold out, None for a tenth, or the
     source's own validation Images. All else is as in `Data`.
 
-    Raises:
-        ValueError: more validation images than there are to hold out.
-        DataError: the parts disagree on the size of the images, or on the classes.
+    Raises ValueError: more validation images than there are to hold out; DataError: the
+    parts disagree on the size of the images, or on the classes.
     """
     labels = tuple(str(label) for label in labels)
     if len(set(labels)) < max(2, len(labels)):

@@ -174,9 +174,7 @@ def _parts(folder):
     if inside[0] and not any(name.lower().endswith(SUFFIXES) for name in inside[1]):
         for found in own.values():
             if len(found) > 1:
-                raise DataError(
-                    f"{folder} has both {' and '.join(found)}: leave one of them"
-                )
+                raise DataError(f"{folder} has both {' and '.join(found)}: leave one")
         parts = {part: folder / found[0] for part, found in own.items() if found}
         used = {path.name for path in parts.values()}
         if others := [name for name in names if name not in used]:

@@ -61,10 +61,12 @@ def load_data(
         DataError: the source is not there or not what it should be; says what to do.
         ValueError: an argument that is impossible, or that this source does not take.
     """
+    if not isinstance(source, str):  # a path is no name, also where it is like one
+        source = str(Path(source).expanduser().absolute())
     asked = {"image_size": image_size, "data_dir": data_dir, "images": images}
     data = _read(source, stream, validation=validation, seed=seed, **asked)
     asked["stream"] = stream or None
-    named = source in SOURCES or str(source).startswith(PREFIX)
+    named = source in SOURCES or source.startswith(PREFIX)
     origin = {
         "source": str(source if named else Path(source).expanduser().resolve()),
         "validation": validation,
@@ -117,9 +119,7 @@ def _read(source, stream, *, image_size, data_dir, images, **held) -> Data:
         parts = read_archive(path)
         data = cifar10.recognize(assemble("cifar10", "CIFAR-10", *parts, **held))
     else:
-        raise DataError(
-            f"{path} is neither a folder nor a .npz file nor a .tar.gz archive"
-        )
+        raise DataError(f"{path} is neither a folder nor a .npz file nor a .tar.gz")
     _fixed(name, data.input_shape[:2], size)
     return data
 

@@ -54,8 +54,10 @@ def save(folder: Path, model, history: list[dict], best=()) -> None:
 
 def pack(arrays: dict[str, np.ndarray]) -> memoryview:
     """Return arrays as the bytes of a `.npz` file."""
+    # bfloat16 would come back as bytes without a type; float32 holds it exactly.
+    wide = {k: a.astype("f4") if a.dtype.kind == "V" else a for k, a in arrays.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **wide)
     return buffer.getbuffer()
 
 
@@ -92,7 +94,7 @@ def read(folder: Path) -> bytes:
         named = " and ".join(f"{path} ({error})" for path, error in damaged)
         told = "put back a copy of the file, or start again in a new folder"
         raise ValueError(f"the saved state is damaged: {named}; {told}")
-    told = "nothing was saved there to continue from; remove the folder and start again"
+    told = "it is no run folder, or one in which nothing was saved to continue from"
     raise FileNotFoundError(f"{folder} has no {NAME}: {told}")
 
 
@@ -105,8 +107,7 @@ def restore(data: bytes, folder, model) -> tuple[list[dict], list]:
     state, arrays = [*model.variables, *model.optimizer.variables], unpack(data)
 
     def found(kind):
-        number = sum(name.startswith(kind) for name in arrays)
-        return [arrays[f"{kind}{i}"] for i in range(number)]
+        return [array for name, array in arrays.items() if name.startswith(kind)]
 
     shapes = [array.shape for array in found("state")]
     if shapes != [tuple(v.shape) for v in state] or "history" not in arrays:

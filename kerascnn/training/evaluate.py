@@ -315,7 +315,7 @@ def _views(x: np.ndarray, views: int):
     places = [({1: 1, 2: 2, 6: 4}[views], x)]
     if views == 6:
         height, width = x.shape[1:3]
-        wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+        wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))[: x.ndim], "reflect")
         places += [(8, wide[:, i : i + height, i : i + width]) for i in (0, 2)]
     for parts, image in places:
         yield 1 / parts, image

@@ -83,6 +83,9 @@ def check_fit(model, data: Data, recipe: Recipe) -> None:
     if recipe.statistics and not normalizations(model):
         told = f"{model.name} learns none: set it to 0; received {recipe.statistics}"
         raise ValueError(f"statistics are those of batch normalisations; {told}")
+    if not len(data.test):
+        told = f"{data.title} has no test images"
+        raise ValueError(f"a run ends with its test, and {told}")
     decides = recipe.early_stopping or recipe.keep == "best"
     if decides and not len(data.validation):
         told = f"validation images, and {data.title} has none"
@@ -165,7 +168,7 @@ def describe(model, data, recipe, seed, place, precision, universum):
         "architecture.json": model.to_json(),
         "summary.txt": f"{summary.to_text(width=160, ascii=False)}\n",
     }
-    return json.loads(json.dumps(config)), files
+    return json.loads(json.dumps(config, default=int)), files
 
 
 def compile_model(model, heads, recipe: Recipe, universum, place=None, steps=0):

@@ -74,8 +74,6 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int):
     peak = float(recipe.learning_rate)  # Keras takes the dtype of a rate from it
     if recipe.schedule == "cosine":
         rate = schedules.CosineDecay(peak, steps, alpha=recipe.final_rate)
-    elif recipe.schedule == "linear":
-        rate = schedules.PolynomialDecay(peak, steps, peak * recipe.final_rate)
     elif recipe.schedule == "steps":
         # A milestone counts from the start of the training, warm-up included.
         # Keras keeps the old rate in the step of the boundary, which is counted from
@@ -90,7 +88,8 @@ def learning_rate(recipe: Recipe, steps_per_epoch: int):
         at = [m * steps_per_epoch for m in recipe.milestones]
         rate = Points(at, [peak * factor for factor in recipe.rates])
     else:
-        rate = schedules.PolynomialDecay(peak, steps, peak)
+        last = recipe.final_rate if recipe.schedule == "linear" else 1  # else constant
+        rate = schedules.PolynomialDecay(peak, steps, peak * last)
     return Warmup(rate, peak, warmup) if warmup else rate
 
 

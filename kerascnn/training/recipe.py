@@ -219,7 +219,8 @@ def _convert(value, wanted):
     if wanted in (float, str):
         return wanted(value)
     if wanted is dict:  # as a run folder holds it
-        return json.loads(json.dumps(dict(value), default=str))
+        plain = {"default": lambda v: getattr(v, "tolist", v.__str__)()}  # of NumPy's
+        return json.loads(json.dumps(dict(value), **plain))
     # What is left are the tuples of numbers.
     parts = value.split(",") if isinstance(value, str) else value
     parts = [value] if isinstance(value, int | float) else parts

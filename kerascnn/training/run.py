@@ -17,6 +17,9 @@ from filelock import FileLock, Timeout
 
 import zoo
 
+# Keras walks a graph by recursion, and ResNet-1202 is deeper than Python's limit.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
+
 
 @dataclass
 class Run:
@@ -138,11 +141,9 @@ def load_model(path: Path):
 
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist")
-    # Keras walks a graph by recursion, and ResNet-1202 is deeper than Python's limit.
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of Keras, zipfile and HDF5, which have a dozen kinds
         raise ValueError(f"{path} is not a readable Keras model: {error}") from error
     mend_name(model)
     return model

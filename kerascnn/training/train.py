@@ -145,7 +145,8 @@ def resume(
     folder = Path(folder) if place.first else None
     if folder and not folder.is_dir():
         raise FileNotFoundError(f"there is no run folder {folder}; nothing to continue")
-    with locked(folder):
+    finished = folder and (folder / "metrics.json").exists()  # then nothing is written
+    with locked(None if finished else folder):
         done = bool(folder and (folder / "metrics.json").exists())
         if place.agree({"done": done})["done"]:
             if folder:
@@ -162,10 +163,14 @@ def resume(
             told = "load_data had not made; give it again: resume(folder, data=data)"
             raise ValueError(f"{folder} was trained on {before['title']}, which {told}")
         if not isinstance(data, Data):
-            data = load_data(**(before["origin"] if data is None else {"source": data}))
-        if data.fingerprint != before["fingerprint"]:
-            told = f"{data.title} has fingerprint {data.fingerprint}, the run was "
-            told += f"started on {before['title']}, {before['fingerprint']}"
+            moved = {} if data is None else {"source": data}
+            data = load_data(**before["origin"] | moved)
+        # The fingerprint is that of all images; the others tell which are held out.
+        now = data.fingerprint, len(data.train), data.origin.get("seed", 0)
+        then = before["fingerprint"], before["train"], before["origin"].get("seed", 0)
+        if now != then:
+            told = f"fingerprint, training images and seed of {data.title} are {now}, "
+            told += f"the run was started on {before['title']}, {then}"
             raise ValueError(f"the data is not the same as before: {told}")
         model = keras.models.model_from_json(json.dumps(layers))
         recipe = recipe_for(None, config["recipe"])

@@ -14,10 +14,11 @@ import keras
 from rich.console import Console
 
 import zoo
-from kerascnn.data import Data, load_data
+from kerascnn.data import Data
 from kerascnn.environment import first_missing
 from kerascnn.tables import Column, Table
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
+from kerascnn.training.network import data_for
 from kerascnn.training.recipe import builder_defaults, check_options
 from kerascnn.tuning import space as spaces
 from kerascnn.tuning.space import space_from, split
@@ -279,7 +280,7 @@ def tune(
         overrides["epochs"] = epochs
     name = named or model.name
     base = recipe_for(name, recipe).replace(**overrides)
-    data = data if isinstance(data, Data) else load_data(data)
+    data = data if isinstance(data, Data) else data_for(model, data)
     if not len(data.validation):
         told = f"{data.title} has none; load_data(…, validation=…) holds some out"
         raise ValueError(f"a search decides on validation images, and {told}")

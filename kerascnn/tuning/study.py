@@ -84,9 +84,8 @@ def _quiet(level: int = logging.WARNING):
 class SharedStudy:
     """A study in a folder; each process that works at it has an object of its own.
 
-    Raises:
-        FileExistsError: the folder holds something else.
-        ValueError: its study has another setup, or its journal is damaged.
+    Raises FileExistsError: the folder holds something else; ValueError: its study has
+    another setup, or its journal is damaged.
     """
 
     def __init__(self, folder: Path, setup: dict, *, start: dict, epochs: int):

@@ -1,8 +1,10 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kerascnn.data import DataError, available, load_data, shapes
 
@@ -77,6 +79,20 @@ def test_unknown_sources_are_named_with_a_way_out(tmp_path):
     text.write_text("")
     with pytest.raises(DataError, match=r"neither a folder nor a .npz"):
         load_data(text)
+
+
+def test_a_path_is_a_folder_also_where_it_is_named_like_a_source(tmp_path, monkeypatch):
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "shapes" / part / label).mkdir(parents=True)
+            for number in range(2):
+                file = tmp_path / "shapes" / part / label / f"{number}.png"
+                Image.new("RGB", (8, 8)).save(file)
+    monkeypatch.chdir(tmp_path)
+    found = load_data(Path("./shapes"), image_size=(8, 8), validation=0)
+    assert found.labels == ("cat", "dog")
+    assert found.origin["source"] == str(tmp_path / "shapes")
+    assert load_data("shapes", images=50).labels != found.labels
 
 
 def test_available_says_what_is_there(tmp_path):

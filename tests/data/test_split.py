@@ -110,3 +110,11 @@ def test_classes_are_two_or_more_with_names_of_their_own(labels):
     y = np.arange(12) % len(labels)
     with pytest.raises(DataError, match="needs two classes or more, each with a name"):
         assemble("n", "t", labels, numbered(y), numbered(y))
+
+
+@pytest.mark.parametrize(("counts", "number"), [([2] * 12, 12), ([10, 10, 10], 25)])
+def test_no_class_is_left_without_training_images(counts, number):
+    y = np.repeat(range(len(counts)), counts)
+    held = hold_out(y, number, classes=len(counts))
+    left = np.bincount(y, minlength=len(counts)) - np.bincount(y[held])
+    assert len(held) == number and left.min() >= 1

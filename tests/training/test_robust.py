@@ -1,5 +1,6 @@
 """What happens to a training may not cost what was there."""
 
+import dataclasses
 import errno
 import os
 import random
@@ -17,8 +18,15 @@ import pytest
 from helpers import Stop, assert_same_weights, busy_model
 
 from kerascnn.data import DataError, load_data
-from kerascnn.training import FolderInUseError, checkpoint, load_run, resume, train
-from kerascnn.training.run import locked, write_file
+from kerascnn.training import (
+    FolderInUseError,
+    checkpoint,
+    load_run,
+    recipe_for,
+    resume,
+    train,
+)
+from kerascnn.training.run import load_model, locked, write_file
 
 SCRIPT = Path(__file__).with_name("killed.py")
 RECIPE = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01}
@@ -257,6 +265,81 @@ def test_a_run_killed_at_the_very_end_is_tidied(data, tmp_path):
     (folder / ".checkpoint.npz.part").write_bytes(b"half")
     again = resume(folder, data=data)
     assert sorted(contents(folder)) == finished and again.history == run.history
+
+
+def test_a_finished_run_in_a_read_only_folder_is_returned(data, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run = train("linear", data, RECIPE, folder=folder, progress=False)
+
+    def refused(*_, **__):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr("kerascnn.training.run.FileLock", refused)
+    assert resume(folder, data=data).history == run.history
+
+
+def test_moved_images_are_held_out_as_before(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (40, 8, 8, 3), np.uint8),
+        "y_train": np.arange(40) % 2,
+        "x_test": rng.integers(0, 256, (8, 8, 8, 3), np.uint8),
+        "y_test": np.arange(8) % 2,
+    }
+    np.savez(tmp_path / "here.npz", **arrays)
+    given = load_data(tmp_path / "here.npz", validation=12, seed=3)
+    whole = train("linear", given, RECIPE, folder=tmp_path / "whole", progress=False)
+    folder = interrupted(tmp_path / "run", given)
+    shutil.move(tmp_path / "here.npz", tmp_path / "there.npz")
+    other = load_data(tmp_path / "there.npz", validation=12, seed=4)
+    with pytest.raises(ValueError, match=r"the data is not the same .*28, 4.*28, 3"):
+        resume(folder, data=other, progress=False)
+    run = resume(folder, data=tmp_path / "there.npz", progress=False)
+    assert_same_weights(whole.model, run.model)
+
+
+def test_weights_of_bfloat16_are_kept_between_epochs(data, tmp_path):
+    """Variables of bfloat16, as of a model that is all of that type."""
+    image = keras.Input((12, 12, 3))
+    x = keras.layers.Flatten()(image)
+    x = keras.layers.Dense(3, activation="softmax", dtype="bfloat16")(x)
+    model = keras.Model(image, x)
+    with pytest.raises(KeyboardInterrupt):
+        options = {"progress": False, "callbacks": [Stop(1)]}
+        train(model, data, RECIPE, folder=tmp_path / "run", **options)
+    assert resume(tmp_path / "run", data=data, progress=False).metrics["epochs"] == 3
+
+
+def test_a_run_without_test_images_does_not_begin(data, tmp_path):
+    none = dataclasses.replace(data, test=data.test.take(np.arange(0)))
+    with pytest.raises(ValueError, match="ends with its test, and bands has no test"):
+        train("linear", none, RECIPE, folder=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_numpy_are_numbers(data, tmp_path):
+    options = {"use_bias": np.False_, "filters": [np.int64(4), 8]}
+    recipe = recipe_for("lecture_cnn", {**RECIPE, "options": options})
+    assert recipe.options == {"use_bias": False, "filters": [4, 8]}
+    told = dataclasses.replace(data, origin={"validation": np.int64(20)})
+    run = train("linear", told, RECIPE, folder=tmp_path / "run", progress=False)
+    assert load_run(run.folder).config["data"]["origin"] == {"validation": 20}
+
+
+def test_a_damaged_model_file_is_named(data, tmp_path):
+    run = train("linear", data, RECIPE, folder=tmp_path / "run", progress=False)
+    file = run.folder / "model.keras"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="not a readable Keras model"):
+        load_model(file)
+
+
+def test_graphs_as_deep_as_resnet1202_are_read_back():
+    code = "import sys, kerascnn.training.run; print(sys.getrecursionlimit())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert int(run.stdout) >= 10_000, run.stderr
 
 
 def test_damaged_descriptions_are_named(data, tmp_path):
