@@ -287,7 +287,7 @@ def _from_run(run) -> Entry:
     if accuracy is not None:
         where = {"data": data["name"], "title": data.get("title", "")}
         told["measured"] = Accuracy(accuracy, **where, source=f"run {run.folder}")
-    if run.name in zoo.names():
+    if run.name in zoo.registry.cards():
         told["published"] = _published(zoo.card(run.name), data["name"])
     return _from_model(run.model, **told)
 

@@ -134,7 +134,7 @@ def _through(call: Call, given, field, first) -> Field:
     found = reads(call, given, first)
     if ALL in (field, found):
         return ALL
-    if type(call.operation).__name__ == "Flatten" and None not in (field, found):
+    if found == () and field is not None:  # Flatten, and what follows, one by one
         return field
     if None in (field, found) or len(found) != len(field):
         return None
@@ -243,7 +243,7 @@ def _zeros_before(layer, size, after, reach, stride) -> int | None:
     padding = getattr(layer, "padding", None)
     if padding == "causal":
         return reach - 1
-    if padding == "valid":
+    if padding in ("valid", "ceil"):
         return 0
     if size is None:  # an open size is taken for a multiple of the stride
         return max(reach - stride, 0) // 2 if padding == "same" else None

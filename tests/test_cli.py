@@ -32,6 +32,10 @@ def test_models_lists_names_and_close_matches(command):
     assert {"vgg19", "vgg19_bn_imagenet"} <= {
         card["name"] for card in json.loads(out)["networks"]
     }
+    code, out, _ = command("models", "resnet110", "--json", "--plot", "ranking.png")
+    (card,) = json.loads(out)["networks"]
+    assert card["published"][0]["accuracy"] == 93.57 and card["paper"]["year"] == 2016
+    assert Image.open("ranking.png").width > 300
     code, _, err = command("models", "lecture_cn")
     assert code == 2 and "did you mean lecture_cnn" in err
 
@@ -93,6 +97,11 @@ def test_train_evaluate_predict_export(command, tmp_path):
     assert code == 2 and "not overwritten" in err and err.count("\n") == 1
     code, out, _ = command("train", "--resume", "run")
     assert code == 0 and "test accuracy" in out  # it had finished
+    for other in ("--data cifar10", "--recipe quick", "--seed 3", "--image-size 64"):
+        code, _, err = command("train", "--resume", "run", *other.split())
+        assert code == 2 and "--resume continues a run as it was started" in err
+    code, _, err = command("quickstart", "out", "--set", "test=no")
+    assert code == 2 and "test" in err and not os.path.exists("out")
 
 
 def test_views_and_passes_are_averaged(command, run, tmp_path):
@@ -267,6 +276,16 @@ def test_networks_of_a_module_are_known(command, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.registry._builders", {})
     code, out, err = command("compare", "wee", "lecture_cnn", "--module=mine.py")
     assert code == 0 and "1,930" in out and "33,120" in out, err
+    code, out, err = command("summary", "wee", "--size", "4")
+    assert code == 0 and "490" in out, err  # 4·4·3·10 + 10
+    Image.new("RGB", (8, 8)).save("image.png")
+    code, _, err = command("predict", "wee", "image.png")
+    assert code != 0 and "registered without a card: no weights ship" in err
+    x, y = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10
+    np.savez("mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    options = {"epochs": 1, "folder": "wee", "progress": False}
+    kerascnn.train("wee", kerascnn.load_data("mine.npz", validation=0), **options)
+    assert kerascnn.compare("wee", "lecture_cnn").entries[0].name == "wee"
     code, out, err = command("models", "lecture*")  # wee has no card
     assert code == 0 and "lecture_cnn" in out, err
 

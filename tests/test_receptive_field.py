@@ -138,3 +138,23 @@ def test_a_region_is_exact_only_where_it_is(middle):
     seen = record(model, np.ones((1, 12, 12, 1), "float32"))
     found = region(seen, len(seen.calls) - 1, 3, 3)
     assert not found.exact and (found.height, found.width) == (12, 12)
+
+
+@pytest.mark.parametrize(("pool", "stride"), [(3, 3), (4, 3), (3, 2), (2, 2)])
+def test_windows_of_pooling_that_rounds_up_begin_at_the_first_pixel(pool, stride):
+    from zoo.layers import CeilMaxPooling2D
+
+    image = keras.Input((31, 31, 1))
+    model = keras.Model(image, CeilMaxPooling2D(pool, stride)(image))
+    seen = record(model, np.ones((1, 31, 31, 1), "float32"))
+    for at in range(model.output.shape[1]):
+        found, first = region(seen, len(seen.calls) - 1, at, at), at * stride
+        assert found.exact
+        assert found.rows == found.columns == (first, min(first + pool, 31) - 1)
+
+
+def test_what_follows_flatten_place_by_place_sees_what_it_sees():
+    flat = [layers.Flatten(), layers.Dropout(0.5), layers.ReLU()]
+    model = keras.Sequential([keras.Input((8, 8, 1)), conv(), *flat])
+    fields = [row.receptive_field for row in summarize(model).rows]
+    assert fields[-4:] == [(3, 3)] * 4

@@ -223,8 +223,8 @@ if CIFAR and data.fingerprint == kerascnn.card("lecture_cnn").weights["fingerpri
 # not silly: of the airplanes that it has seen many were dark shapes with wings before a
 # blue sky, and of the birds few. The two airplanes among the twelve are taken for ships
 # for a like reason: one lies on the water. What lies *around* a thing speaks as loudly
-# as the thing, as all of it goes into the same sums. `kerascnn explain occlusion` asks
-# which part of an image an answer hangs on.
+# as the thing, as all of it goes into the same sums. `kerascnn explain MODEL IMAGE
+# --what occlusion` asks which part of an image an answer hangs on.
 #
 # ## What the test images are for
 #

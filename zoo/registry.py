@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import importlib
 import importlib.resources
+import inspect
 import re
 import tomllib
 from collections.abc import Callable
@@ -160,7 +161,11 @@ def card(name: str) -> Card:
 
     Raises:
         UnknownNetworkError: no network has this name; lists close matches.
+        ValueError: it was registered, and has none.
     """
+    if name in _builders and name not in cards():
+        told = "is registered without a card: no weights ship; give its run folder"
+        raise ValueError(f"{name!r} {told}")
     if name not in cards():
         close = difflib.get_close_matches(name, cards(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else ""
@@ -188,6 +193,11 @@ def register(builder: Callable) -> Callable:
         )
     _builders[name] = builder
     return builder
+
+
+def input_shape(name: str) -> tuple[int, int, int]:
+    """Return the image shape that a network has unless another one is asked for."""
+    return inspect.signature(builder(name)).parameters["input_shape"].default
 
 
 def builder(name: str) -> Callable:

@@ -134,10 +134,10 @@ def models(
             raise ValueError("--plot draws the ranking: leave --measured out for it")
         return say_table(board(pattern), json=json, markdown=markdown)
     found = ranking(pattern)
-    cards = {"networks": [vars(card) for card in found.cards]}
-    answer(json, cards, found.to_markdown() if markdown else found)
-    if plot and not json:
-        print(f"picture: {found.plot(plot)}")
+    picture = plot and found.plot(plot)
+    answer(json, {"networks": found.cards}, found.to_markdown() if markdown else found)
+    if picture and not json:
+        print(f"picture: {picture}")
 
 
 @app.command()
@@ -162,7 +162,7 @@ def summary(
     shape: dict[str, Any] = {"classes": classes} if classes else {}
     if model in zoo.names():
         if size or channels:
-            height, width, depth = zoo.card(model).input_shape
+            height, width, depth = zoo.registry.input_shape(model)
             shape["input_shape"] = (size or height, size or width, channels or depth)
         network = zoo.build(model, **options_of(option), **shape)
     elif option or size or channels or classes:
@@ -188,13 +188,12 @@ def compare(
 ):
     """Compare networks: parameters, MACs, size, depth, accuracy."""
     import zoo
-    from kerascnn.comparison import COLUMNS, DEFAULT_COLUMNS
-    from kerascnn.comparison import compare as compare_models
+    from kerascnn import comparison
 
     if memory or not set(models) <= set(zoo.names()):
         load_keras(*models)  # for what is read from more than a card
-    columns = tuple(COLUMNS) if memory else DEFAULT_COLUMNS
-    result = compare_models(*models, columns=columns)
+    columns = tuple(comparison.COLUMNS) if memory else comparison.DEFAULT_COLUMNS
+    result = comparison.compare(*models, columns=columns)
     if plot:
         result.plot(plot)
     say_table(result, json=json, csv=csv, markdown=markdown, plot=plot)
@@ -230,8 +229,7 @@ def data(context: typer.Context, json: Json = False):
         from kerascnn.data import available
 
         found = available()
-        told = {"sources": [vars(source) for source in found]}
-        answer(json, told, "\n".join(map(str, found)))
+        answer(json, {"sources": found}, "\n".join(map(str, found)))
 
 
 @data_app.command("import")
@@ -285,7 +283,8 @@ def train(
     json: Json = False,
 ):
     """Train a network and keep everything in a run folder."""
-    if resume and (model or folder or set_ or option or stream or epochs):
+    others = model or folder or set_ or option or stream or epochs or image_size
+    if resume and (others or (data, recipe, seed) != ("shapes", "default", 0)):
         raise ValueError(
             "--resume continues a run as it was started: give the folder, and "
             "--devices, --hosts and --host-id where they are not as before"
@@ -484,9 +483,7 @@ def explain(
     try:
         place = None if cell is None else tuple(map(int, cell.split(",")))
     except ValueError:
-        raise ValueError(
-            f"--cell takes row,column,channel; received {cell!r}"
-        ) from None
+        raise ValueError(f"--cell is row,column,channel; received {cell!r}") from None
     found = report(model, image, what, layer=layer, cell=place, target=target, out=out)
     answer(json, found.data, found)
 
@@ -571,7 +568,7 @@ def quickstart(
     from kerascnn.quickstart import quickstart as start
 
     shown = tell if json else print
-    result = start(folder, seed=seed, show=shown, **pairs_of(set_, "set"))
+    result = start(folder, seed=seed, show=shown, **settings_of(set_, None))
     if json:
         say_json(result)
 

@@ -41,6 +41,8 @@ def say_json(value: dict) -> None:
     """Print an answer for programs: one JSON object."""
 
     def plain(other):
+        if hasattr(other, "__dataclass_fields__"):
+            return vars(other)
         return other.tolist() if hasattr(other, "tolist") else str(other)
 
     print(jsonlib.dumps(value, indent=2, ensure_ascii=False, default=plain))

@@ -47,9 +47,7 @@ def serve(
     if replicas > 1 and not ray:
         raise ValueError(f"--replicas needs --ray; received --replicas {replicas}")
     if ray and stop_delay:
-        raise ValueError(
-            "--stop-delay is not for --ray, which has its own; leave it out"
-        )
+        raise ValueError("--stop-delay is not for --ray, which has one; leave it out")
     from kerascnn.serving.http import Limits
     from kerascnn.serving.http import serve as run
 

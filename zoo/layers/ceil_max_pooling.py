@@ -30,6 +30,7 @@ class CeilMaxPooling2D(keras.layers.Layer):
     """
 
     kerascnn_costs = True  # said below, for `kerascnn.summarize`
+    padding = "ceil"  # for its receptive fields: no cell before the first pixel
 
     def __init__(self, pool_size=2, strides=None, **kwargs):
         strides = pool_size if strides is None else strides

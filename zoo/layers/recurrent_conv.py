@@ -192,7 +192,10 @@ class RecurrentConv2D(keras.layers.Layer):
         return " + ".join(terms)
 
     def window(self):
-        """Return the window that an output pixel has seen after all steps, stride 1."""
+        """Return the window that an output pixel has seen after all steps, stride 1.
+
+        Of kernels of even size it lies half a pixel a step further down and right.
+        """
         return tuple(n + self.steps * (n - 1) for n in self.kernel_size), (1, 1)
 
     def get_config(self):
