@@ -1,7 +1,7 @@
 """What a hostile client does to the others: 64 with small images beside one attacker.
 
-    python benchmarks/hostile.py                   a minute for each attack: 14 in all
-    python benchmarks/hostile.py --seconds 40      10 minutes
+    python benchmarks/hostile.py                   a minute for each attack: 15 in all
+    python benchmarks/hostile.py --seconds 40      11 minutes
     python benchmarks/hostile.py --seconds 10 --only gzip
 
 Starts `kerascnn serve` as it is by default, with lecture_cnn; lets 64 clients ask for

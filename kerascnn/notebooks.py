@@ -85,7 +85,7 @@ def cells(number: int):
 
 
 _SHOW = """\
-# Where the package is not installed, as in Colab: %pip install kerascnn
+# Where the package is not installed, as in Colab: %pip install DIRECTORY_OR_URL_OF_IT
 # Figures are written to tutorials/output; in a notebook they are shown, too.
 from kerascnn.notebooks import show_figures
 

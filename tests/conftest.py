@@ -1,6 +1,7 @@
 """Switches and fixtures that all tests share."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,6 +55,25 @@ def command(monkeypatch, capsys, tmp_path):
         return ended.value.code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium: the machine's, else the one that Playwright has fetched."""
+    sync = pytest.importorskip(
+        "playwright.sync_api", reason="extra [browser] is absent"
+    )
+    names = "chromium", "chromium-browser", "google-chrome"
+    found = next(filter(None, map(shutil.which, names)), None)
+    quiet = "background-networking", "component-update", "sync"
+    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
+    arguments += [f"--disable-{what}" for what in quiet]
+    with sync.sync_playwright() as started:
+        if found is None and not Path(started.chromium.executable_path).exists():
+            pytest.skip("Chromium is not installed")
+        opened = started.chromium.launch(executable_path=found, args=arguments)
+        yield opened
+        opened.close()
 
 
 def pytest_collection_modifyitems(items):

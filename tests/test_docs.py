@@ -264,49 +264,39 @@ _NARROW = """shown => [...document.querySelectorAll("article img")].filter(
 ).map(image => image.src)"""
 
 
-def look(site, pages):
+def look(browser, site, pages):
     """Open pages in a real browser: light and dark, wide and narrow."""
-    chromium = next(
-        filter(None, map(shutil.which, ("chromium", "google-chrome"))), None
-    )
-    if chromium is None:
-        pytest.skip("there is no browser to look with")
-    api = pytest.importorskip("playwright.sync_api", reason="is not installed")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        windows = (("light", 1280), ("dark", 1280), ("light", 390), ("light", 1800))
-        for scheme, width in windows:
-            page = browser.new_page(
-                color_scheme=scheme, viewport={"width": width, "height": 900}
-            )
-            requests, faults = [], []
-            page.on("request", lambda r, seen=requests: seen.append(r.url))
-            page.on("requestfailed", lambda r, seen=faults: seen.append(r.url))
-            page.on("pageerror", lambda e, seen=faults: seen.append(str(e)))
-            for name in pages:
-                page.goto((site / name).as_uri())
-                assert page.locator("h1").count() == 1
-                wider = page.evaluate(
-                    "document.documentElement.scrollWidth - innerWidth"
-                )
-                assert wider <= 0, f"{name} is wider than a window of {width}"
-                narrow = page.evaluate(_NARROW, readable.SHOWN)
-                assert width != 1280 or not narrow, f"{narrow} of {name}"
-            # The next page may be opened before a worker of the lab's has come.
-            assert requests and [f for f in faults if not f.startswith("blob:")] == []
-            inside = ("file:", "data:", "blob:")  # the lab's worker is a blob
-            assert [u for u in requests if not u.startswith(inside)] == []
-        browser.close()
+    windows = (("light", 1280), ("dark", 1280), ("light", 390), ("light", 1800))
+    for scheme, width in windows:
+        page = browser.new_page(
+            color_scheme=scheme, viewport={"width": width, "height": 900}
+        )
+        requests, faults = [], []
+        page.on("request", lambda r, seen=requests: seen.append(r.url))
+        page.on("requestfailed", lambda r, seen=faults: seen.append(r.url))
+        page.on("pageerror", lambda e, seen=faults: seen.append(str(e)))
+        for name in pages:
+            page.goto((site / name).as_uri())
+            assert page.locator("h1").count() == 1
+            wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wider <= 0, f"{name} is wider than a window of {width}"
+            narrow = page.evaluate(_NARROW, readable.SHOWN)
+            assert width != 1280 or not narrow, f"{narrow} of {name}"
+        # The next page may be opened before a worker of the lab's has come.
+        assert requests and [f for f in faults if not f.startswith("blob:")] == []
+        inside = ("file:", "data:", "blob:")  # the lab's worker is a blob
+        assert [u for u in requests if not u.startswith(inside)] == []
+        page.close()
 
 
-def test_a_browser_opens_it_from_the_file_system(site):
+def test_a_browser_opens_it_from_the_file_system(browser, site):
     pages = ("index.html", "tutorials/07_architecture.html", "tutorials/index.html")
     pages += ("zoo/index.html", "zoo/vgg/vgg11_bn.html", "api/kerascnn.html")
-    look(site, (*pages, "api/explain.html", "command.html"))
+    look(browser, site, (*pages, "api/explain.html", "command.html"))
 
 
 @pytest.mark.slow
-def test_the_whole_site_at_smoke_size(tmp_path):
+def test_the_whole_site_at_smoke_size(browser, tmp_path):
     pytest.importorskip("nbclient", reason="of the extra [docs]")
     executed = os.environ.get("KERASCNN_EXECUTED", str(tmp_path / "executed"))
     site, _ = build(tmp_path, KERASCNN_DOCS="smoke", KERASCNN_EXECUTED=executed)
@@ -320,4 +310,4 @@ def test_the_whole_site_at_smoke_size(tmp_path):
         assert "All numbers of this tutorial hold." in html
         drawn = "FIGURES" in script.read_text(encoding="utf-8")
         assert bool(re.search(r'<img alt="[^"]+"', html)) == drawn
-    look(site, [*pages, "zoo/resnet/resnet1202.html"])
+    look(browser, site, [*pages, "zoo/resnet/resnet1202.html"])

@@ -245,8 +245,9 @@ def descend(net, x, y, steps, rate):
 
 # %% [markdown]
 # Is the gradient right? The definition of a derivative is a second way to work it out:
-# change one parameter by a little, and see by how much the loss changes. Two ways that
-# share no code agree to nine digits, for each of the 13 parameters:
+# change one parameter by a little, and see by how much the loss changes. The two ways
+# share nothing but `forward`, and agree to eight decimals, for each of the 13
+# parameters:
 
 # %%
 X = INPUTS.astype(float)
@@ -291,8 +292,8 @@ assert shares[16] > 0.95
 # %% [markdown]
 # This is the first lesson about "can represent": of the networks with 2 units, which
 # can represent XOR, most never find it. They come to rest where no small step lowers
-# the loss, with a unit that is 0 on all four inputs, or with two units that do the
-# same. With 16 units, eight times more than are needed, almost all succeed.
+# the loss, mostly with a unit that is 0 on all four inputs. With 16 units, eight times
+# as many as are needed, almost all succeed.
 
 # %% [markdown]
 # ## What the theorem promises, and what not

@@ -59,7 +59,7 @@ assert grey.shape == (9, 7) and 9 * 7 == 63
 # %% [markdown]
 # `01_pixels_grey.png` shows the picture, and the same picture with each pixel's number
 # written upon it: the strokes of the S have numbers below 100, the ground has numbers
-# near 255.
+# from 100 to 255.
 #
 # Rows (행) and columns (열) are counted from 0, rows downwards. The pixel in row i and
 # column j is number 7·i + j of the list. The darkest, with 5, are in row 4, column 3

@@ -333,7 +333,8 @@ assert centres(columns[:, :7, :7], "same") == centres(columns[:, :7, :7], 1)
 # 3. Pad the 8x8 ones with copies of the border instead of zeros. What does the mean
 #    filter make of them?
 # 4. At a stride of 2 and with 8 pixels, is there a P for which a mirrored image gives
-#    the mirrored map (with a filter that is its own mirror image)?
+#    the mirrored map, with a filter of 3x3 that is its own mirror image? And with one
+#    of 2x2?
 #
 # Try them before you read on.
 
@@ -364,9 +365,12 @@ assert clean_rows(7) == clean_rows(3, 3, 3) == 26
 copied = explain.slide(np.pad(flat, 1, mode="edge"), mean).output[..., 0]
 assert np.allclose(copied, 1)
 
-# 4. No. Mirrored, column c becomes 7 - c, which turns even columns into odd ones; but
-#    the centres of any padding are all even or all odd.
+# 4. Not with 3x3. Mirrored, column c becomes 7 - c, which turns even columns into odd
+#    ones; but the centres of any padding are all even or all odd. A filter of 2x2 has
+#    its centre between two columns, and P = 0 will do, as in the lecture's pooling.
 mirrored = columns[:, :, ::-1]
 for padding in ("same", 0, 1, 2, 3):
     assert centres(mirrored, padding) != centres(columns, padding)[::-1]
+pairs = [set(taps) for taps in arithmetic.output_size(8, 2, stride=2).windows]
+assert [{7 - c for c in pair} for pair in pairs[::-1]] == pairs
 print("All numbers of this tutorial hold.")

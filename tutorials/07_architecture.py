@@ -60,17 +60,17 @@ assert (conv1, conv2, conv3, fc) == (2_400, 12_800, 12_800, 5_120)
 assert conv1 + conv2 + conv3 + fc == 33_120
 
 # %% [markdown]
-# Pooling (풀링) has no parameters: it takes the greatest of four numbers, and there
-# is nothing to learn in that. Note where the weights are: not in the last layer, as
-# in most networks of the time, but in the middle, because each filter of CONV2 reads
+# Pooling (풀링) has no parameters: it takes the greatest of four numbers, and there is
+# nothing to learn in that. Note where the weights are: not in the fully-connected part,
+# as in most networks of the time, but in the middle, because each filter of CONV2 reads
 # all 32 maps of CONV1.
 #
 # ## The whole network
 #
 # `kerascnn.summarize` shows the same arithmetic for any Keras model. The receptive
-# field (수용 영역) in the last columns is the part of the image that one number of a
-# layer can see: 5x5 after CONV1, 14x14 after CONV2, which sees 5 numbers of POOL1, each
-# of them 2 pixels further and 6 pixels wide.
+# field (수용 영역) in the last column, "Sees", is the part of the image that one number
+# of a layer can see: 5x5 after CONV1, 14x14 after CONV2, which sees 5 numbers of POOL1,
+# each of them 2 pixels further and 6 pixels wide.
 
 # %%
 model = kerascnn.lecture_cnn()
@@ -85,9 +85,10 @@ assert arithmetic.receptive_field([(5, 1), (2, 2), (5, 1)]) == 14 == 6 + 4 * 2
 explain.volumes(model).plot(FIGURES / "07_volumes.png")
 
 # %% [markdown]
-# *`07_volumes.png` shows the image on its way: the volumes become smaller and deeper,
-# until 4x4x32 numbers are left, which are laid out in a row of 512; below each, what it
-# costs in parameters and in work.*
+# *`07_volumes.png` shows the image on its way: each convolution makes as many channels
+# as it has filters, 32, 16 and 32, and each pooling halves height and width, until
+# 4x4x32 numbers are left, which are laid out in a row of 512; below each, what it costs
+# in parameters and in work.*
 #
 # Keras gives every convolution a bias unless it is told not to. With biases there are
 # 32 + 16 + 32 + 10 = 90 parameters more, and you will see 33,210 wherever the network
@@ -264,7 +265,8 @@ for share, expected in ((1.0, 0.0), (0.1, 2.30), (0.01, 4.61)):
 # ## The lecture's four questions
 #
 # 1. What happens from tensor to tensor? A volume of height x width x channels becomes
-#    another: smaller, deeper, and still with a place for each place of the image.
+#    another: with a channel for each filter, half as high and wide after each pooling,
+#    and still arranged as the image is.
 # 2. What are convolution, pooling and fully-connected layers? A weighted sum in a
 #    window, the same at every place; the greatest of each window; a weighted sum of
 #    everything.

@@ -2,8 +2,8 @@
 # # 11 VGG19: what depth gains, and what it costs
 #
 # **What you will learn.** Why VGG uses filters of 3x3 only; where the 143,667,240
-# parameters (매개변수) of VGG19 are; why 16 convolutions (합성곱) in a row do not learn
-# from any start, and how far the start decides; and how batch normalisation (배치
+# parameters (매개변수) of VGG19 are; why 16 convolutions (합성곱) in a row learn from
+# some starts only, and how far the start decides; and how batch normalisation (배치
 # 정규화) makes it matter much less.
 #
 # **Time.** A minute or two on two cores. The networks that are trained here are an
@@ -147,8 +147,9 @@ figure.savefig(FIGURES / "11_where.png", dpi=150)
 # %% [markdown]
 # *The picture `11_where.png` has two rows of bars for the 19 layers. In the upper row,
 # the parameters, one bar towers over all others: fc1, with 103 million. In the lower
-# row, the multiplications, the convolutions of the first four blocks are high and the
-# three fully-connected layers can hardly be seen.*
+# row, the multiplications, the convolutions of the first four blocks are high, but for
+# the very first, which reads 3 channels only; it and the three fully-connected layers
+# can hardly be seen.*
 #
 # After the last pooling, a value's receptive field (수용 영역) is 268 pixels wide, more
 # than the image has. For CIFAR-10's 32x32 pixels, five poolings leave 1x1x512, and one

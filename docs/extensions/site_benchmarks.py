@@ -1,5 +1,6 @@
 """The measured speed and memory: the tables of benchmarks/results on one page."""
 
+import math
 import os
 import re
 from pathlib import Path
@@ -24,9 +25,10 @@ def write_page(app) -> None:
         "differ, and this one was shared: what counts are ratios within one table."
     ]
     there = os.path.relpath(RESULTS, app.srcdir)
-    for path in sorted(RESULTS.glob("*.md")):
+    for stem in SECTIONS:
+        path = RESULTS / f"{stem}.md"
         text = path.read_text(encoding="utf-8").strip()
-        title, answer = SECTIONS[path.stem]
+        title, answer = SECTIONS[stem]
         text = re.sub(r"^# .*", f"# {title}\n\n**{answer(tables(text))}**", text)
         text = re.sub(r"^#", "##", text, flags=re.M)  # a level down
         parts.append(re.sub(r"(!\[[^]]*\]\()", rf"\1{there}/", text))  # its pictures
@@ -74,8 +76,8 @@ def _inference(found) -> str:
 def _memory(found) -> str:
     most = {row["read"]: row["peak MB"] for row in found[0]}  # the last: most images
     return (
-        f"500,000 images take {most['streamed']} MB where they are streamed, "
-        f"{most['in memory']} MB where they are held."
+        f"{found[0][-1]['training images']} images take {most['streamed']} MB where "
+        f"they are streamed, {most['in memory']} MB where they are held."
     )
 
 
@@ -102,7 +104,8 @@ def _training(found) -> str:
     ratios = []
     for rows in found:
         rates = {row.get("training"): number(row.get("images/s", "")) for row in rows}
-        peers = [v for k, v in rates.items() if k and k.startswith("PyTorch")]
+        theirs = [v for k, v in rates.items() if k and k.startswith("PyTorch")]
+        peers = [rate for rate in theirs if math.isfinite(rate)]  # those that are here
         if "kerascnn, bfloat16" in rates and peers:
             ratios.append(rates["kerascnn, bfloat16"] / max(peers))
     return (

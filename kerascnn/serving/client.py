@@ -252,10 +252,8 @@ class Client:
             ],
         }
         text = json.dumps(head).encode()
-        headers = {
-            "Content-Type": "application/octet-stream",
-            HEADER_LENGTH: str(len(text)),
-        }
+        kind, length = "application/octet-stream", str(len(text))
+        headers = {"Content-Type": kind, HEADER_LENGTH: length}
         answered, body = self._request(
             "POST", self._model_path("v2") + "/infer", text + pixels, headers
         )
@@ -339,9 +337,8 @@ class Client:
     # How it is sent
 
     def _open(self):
-        pool = urllib3.connection_from_url(
-            self.url, timeout=self._timeout, maxsize=CONNECTIONS
-        )
+        options = {"timeout": self._timeout, "maxsize": CONNECTIONS}
+        pool = urllib3.connection_from_url(self.url, **options)
         pool.ConnectionCls = _HTTPS if self.url.startswith("https") else _HTTP
         return pool
 

@@ -88,9 +88,8 @@ def _jpeg_metadata(encoded):
         length = tf.where(fill, -1, tf.where(bare, 0, _number(encoded, place + 2, 2)))
         # Pixels follow the marker 0xDA, and no metadata them.
         end = (kind < 0) | (kind == 0xDA) | (length < -1)
-        body = tf.where(
-            kind == 0xE1, _part(encoded, place + 4, tf.maximum(length - 2, 0)), b""
-        )
+        body = _part(encoded, place + 4, tf.maximum(length - 2, 0))
+        body = tf.where(kind == 0xE1, body, b"")
         # One that is longer than a segment goes on in the next.
         exif = tf.where(_starts(body, EXIF), exif + _part(body, 6, size), exif)
         xmp = tf.where(_starts(body, XMP), _part(body, len(XMP), size), xmp)
@@ -240,9 +239,8 @@ def _orientation(exif, xmp):
     marks = tf.strings.split(xmp, b"tiff:Orientation")[1:] + b"\0\0\0"
     attribute = tf.strings.substr(marks, 0, 2) == b'="'
     element = tf.strings.substr(marks, 0, 1) == b">"
-    digit = tf.where(
-        attribute, tf.strings.substr(marks, 2, 1), tf.strings.substr(marks, 1, 1)
-    )
+    second, first = (tf.strings.substr(marks, place, 1) for place in (2, 1))
+    digit = tf.where(attribute, second, first)
     digit = tf.boolean_mask(digit, attribute | element)
     levels = _bytes(tf.strings.reduce_join(digit) + b"") - ord("0")
     levels = tf.boolean_mask(levels, (levels >= 0) & (levels <= 9))  # the first one

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -17,28 +16,6 @@ from kerascnn.lab import pack, write
 from kerascnn.lab.pack import MODULES, script
 
 keras = pytest.importorskip("keras")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip(
-        "playwright.sync_api", reason="extra [browser] is absent"
-    )
-    with sync.sync_playwright() as started:
-        if CHROMIUM is None and not Path(started.chromium.executable_path).exists():
-            pytest.skip("Chromium is not installed")
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("uvicorn", reason="serving needs kerascnn[serve]")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGE = Path(__file__).parents[2] / "kerascnn/serving/http/page"
 
 
@@ -32,21 +30,6 @@ def get(server):
     httpx = pytest.importorskip("httpx", reason="asking the server needs httpx")
     with httpx.Client(base_url=server) as client:
         yield client.get
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="driving a browser needs playwright"
-    )
-    if BROWSER is None:
-        pytest.skip("driving a browser needs Chromium")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox"]
-        )
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -194,9 +194,7 @@ def _readiness(value: dict) -> Response:
 def _target(request: Request) -> tuple[str, int | None]:
     digits = request.path_params.get("version")
     if digits is not None and not DIGITS.fullmatch(digits):
-        raise RequestError(
-            404, f"the version of a model is a number; received {digits[:40]!r}"
-        )
+        raise RequestError(404, f"a version is a number; received {digits[:40]!r}")
     return request.path_params["model"], None if digits is None else int(digits)
 
 

@@ -14,6 +14,7 @@ from kerascnn.serving.http.saved_model import tensorflow
 
 KEEP_ALIVE = 75  # seconds that a connection may rest between two requests
 HEADERS = 20  # seconds within which the headers of a request have to come
+HEAD = 2**16  # bytes that they have, or what surrounds the pieces of a body
 DRAINED = 1.0  # seconds in which clients whose connections rest may ask once more
 BACKLOG = 2048
 CONNECTIONS = 10_000
@@ -151,15 +152,26 @@ def _bounded(protocol: type, most: int) -> type:
 
     class Bounded(protocol):
         def connection_made(self, transport):
-            self.since = time.monotonic()
+            self.since, self.unread = time.monotonic(), 0
             if len(self.connections) >= most:
                 waiting = [c for c in self.connections if c.waits()]
                 oldest = min(waiting, key=lambda c: c.since, default=None)
-                if oldest is None:
-                    transport.abort()
-                else:
-                    oldest.transport.close()
+                (oldest.transport.close if oldest else transport.abort)()
             super().connection_made(transport)
+
+        def data_received(self, data):
+            self.unread += len(data)
+            super().data_received(data)
+            if self.unread > HEAD and hasattr(protocol, "on_body"):  # h11 counts itself
+                self.send_400_response(f"A request's head has at most {HEAD:,} bytes.")
+
+        def on_headers_complete(self):
+            self.unread = 0
+            super().on_headers_complete()
+
+        def on_body(self, body):
+            self.unread = 0
+            super().on_body(body)
 
         def waits(self) -> bool:
             """Tell whether no request is being answered."""

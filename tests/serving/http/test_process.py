@@ -305,3 +305,40 @@ def test_connections_that_only_wait_are_closed(monkeypatch):
     for _ in range(3):
         connect(Cycle(response_complete=False))
     assert connect().transport.closed  # all others are being answered
+
+
+@pytest.mark.parametrize("kind", ["httptools", "h11"])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET /",  # a path without end
+        b"GET / HTTP/1.1\r\nHost: x\r\nLong: ",
+        b"POST /v1/models/a:predict HTTP/1.1\r\nHost: x\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nTrailer: ",
+    ],
+)
+def test_a_head_without_end_is_refused(tmp_path, kind, begin):
+    """What is no body is bounded in bytes too, and others are answered meanwhile."""
+    import uvicorn
+
+    from kerascnn.serving.http import create_app, server
+
+    module = pytest.importorskip(f"uvicorn.protocols.http.{kind}_impl")
+    name = {"httptools": "HttpToolsProtocol", "h11": "H11Protocol"}[kind]
+    protocol = server._bounded(getattr(module, name), 10)
+    config = uvicorn.Config(create_app(tmp_path), http=protocol, log_level="error")
+    running = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options = {"sockets": [listener]}
+        thread = threading.Thread(target=running.run, kwargs=options, daemon=True)
+        thread.start()
+        sent = 0
+        with socket.create_connection(listener.getsockname(), 10) as client:
+            client.sendall(begin)
+            with contextlib.suppress(ConnectionError):
+                while sent < 2**26:
+                    sent += client.send(b"x" * 2**14)
+        assert sent < 2**25  # with what the system holds on its way
+        running.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
