@@ -29,7 +29,8 @@ def described(name):
     """Describe a network as its card means it, built without allocating its weights.
 
     Layers, weights and settings are their number and the digest of lines that can be
-    printed: a layer's name, a weight's path and shape, a layer's option and its value.
+    printed: a layer's name, a weight's path and shape; a layer's class and what it is
+    given, an option of it and its value.
     """
     with keras.StatelessScope(initialize_variables=False):
         model = zoo.build(name)
@@ -48,11 +49,16 @@ def described(name):
 
 
 SETTINGS = ("strides", "padding", "pool_size", "groups", "activation", "rate")
-SETTINGS += ("epsilon", "momentum", "negative_slope", "use_bias")
+SETTINGS += ("epsilon", "momentum", "negative_slope", "use_bias", "axis", "noise_shape")
+SETTINGS += ("scale", "offset", "size", "alpha", "beta", "kappa", "kernel_constraint")
+SETTINGS += ("steps", "normalization", "mode", "regions", "ratio", "shared", "pieces")
 
 
 def set_up(layer):
-    """Yield what a layer is set to, which neither its name nor its weights show."""
+    """Yield what a layer is and is set to, which neither name nor weights show."""
+    given = [x for node in layer._inbound_nodes for x in node.input_tensors]
+    makers = [x._keras_history.operation.name for x in given]
+    yield f"{layer.name} {type(layer).__name__} <- {', '.join(makers)}"
     for key, value in sorted(layer.get_config().items()):
         if key.endswith("_initializer") and value:
             drawn = {k: v for k, v in value["config"].items() if k != "seed"}

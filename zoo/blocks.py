@@ -1,5 +1,7 @@
 """What the networks share: pixels in, convolutions, blocks, probabilities out."""
 
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -16,14 +18,21 @@ def image_input(input_shape=(32, 32, 3), *, minimum=1):
         The input tensor and the scaled tensor, both (N, height, width, channels).
 
     Raises:
-        ValueError: `input_shape` is not three positive integers, or too small.
+        ValueError: `input_shape` is not three positive integers, or too small, or Keras
+            is set to channels first.
     """
-    shape = tuple(input_shape)
-    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+    if (order := keras.config.image_data_format()) != "channels_last":
+        raise ValueError(
+            f"Keras is set to {order!r}, the networks here have channels last: call "
+            'keras.config.set_image_data_format("channels_last") before'
+        )
+    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    if len(shape) != 3 or not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise ValueError(
             "input_shape must be three positive integers (height, width, channels); "
             f"received {input_shape!r}"
         )
+    shape = tuple(map(int, shape))
     if min(shape[:2]) < minimum:
         raise ValueError(
             f"this network needs images of at least {minimum}x{minimum} pixels; "
@@ -40,14 +49,16 @@ def classifier(features, classes=10, activation="softmax", *, name="fc", **dense
     classes.
     """
     check_classes(classes)
-    logits = keras.layers.Dense(classes, name=name, **dense)(features)
+    logits = keras.layers.Dense(int(classes), name=name, **dense)(features)
     return outputs(logits, activation)
 
 
 def check_classes(classes):
     """Raise ValueError for fewer than two classes."""
-    if not isinstance(classes, int) or classes < 2:
-        raise ValueError(f"classes must be an integer of 2 or more; received {classes}")
+    if not isinstance(classes, Integral) or classes < 2:
+        raise ValueError(
+            f"classes must be an integer of 2 or more; received {classes!r}"
+        )
 
 
 def outputs(logits, activation="softmax", *, name=None):

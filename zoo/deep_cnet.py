@@ -85,10 +85,11 @@ def deep(
 
 
 def check(**numbers):
-    """Raise ValueError for arguments of a builder that are not above 0."""
+    """Raise ValueError for arguments of a builder not above 0, `levels` not whole."""
     for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0; received {value!r}")
+        if not value > 0 or (name == "levels" and not isinstance(value, int)):
+            wanted = "a whole number above 0" if name == "levels" else "above 0"
+            raise ValueError(f"{name} must be {wanted}; received {value!r}")
 
 
 def in_field(x, width_of, levels, shift):

@@ -37,6 +37,7 @@ def dense_mlp(
     Raises:
         ValueError: a hidden layer has not a positive number of units.
     """
+    hidden = (hidden,) if isinstance(hidden, int) else hidden
     if not all(isinstance(units, int) and units > 0 for units in hidden):
         raise ValueError(
             f"hidden must be positive integers, units a layer; received {hidden!r}"

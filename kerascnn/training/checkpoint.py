@@ -79,7 +79,7 @@ def read(folder: Path) -> bytes:
     for path in (folder / NAME, folder / BEFORE):
         try:
             data = path.read_bytes()
-            unpack(data)
+            unpack(data)["history"]  # the last: a damaged list of arrays ends earlier
         except FileNotFoundError:
             continue
         except Exception as error:  # what is no .npz file any more raises a dozen kinds

@@ -111,7 +111,8 @@ def pooled(dtype, kind="plain"):
     elif kind == "used twice":
         ends.append(keras.layers.GlobalAveragePooling2D(dtype=dtype)(y))
     elif kind == "pooling shared":
-        ends.append(pool(y * 2))
+        other = keras.layers.Conv2D(8, 3, dtype=dtype)(x)
+        ends.append(keras.layers.Flatten(dtype=dtype)(pool(other)))
     elif kind == "average":
         ends = [keras.layers.AveragePooling2D(2, dtype=dtype)(y)]
     elif kind == "within a layer":  # which normalises after its ReLU

@@ -110,6 +110,7 @@ def test_any_damage_is_noticed(tmp_path):
     """Bytes at random places of a state: it is as it was, or is said to be damaged."""
     rng = random.Random(0)
     arrays = {f"state{i}": np.arange(i + 3, dtype=np.float32) for i in range(4)}
+    arrays["history"] = np.zeros(2, np.uint8)
     good = bytes(checkpoint.pack(arrays))
     for _ in range(400):
         bad = bytearray(good)
@@ -124,7 +125,8 @@ def test_any_damage_is_noticed(tmp_path):
         except ValueError as error:
             assert "damaged" in str(error)
             continue
-        for name in found.keys() & arrays.keys():
+        assert found.keys() == arrays.keys()
+        for name in arrays:
             np.testing.assert_array_equal(found[name], arrays[name])
 
 

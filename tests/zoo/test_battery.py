@@ -288,6 +288,10 @@ def test_a_keras_file_holds_the_whole_network(network, pixels, run, tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     config, own = again.get_config(), network.model.get_config()
     assert json.dumps(config) == json.dumps(own)  # JSON, for a list is a tuple there
+    # Untrained, some networks hardly answer by their weights.
+    for kept, weight in zip(again.weights, network.model.weights, strict=True):
+        kept, weight = map(keras.ops.convert_to_numpy, (kept, weight))
+        np.testing.assert_array_equal(kept, weight)
     images = pixels(network.shape)
     np.testing.assert_allclose(
         run(again, images), run(network.model, images), **TOLERANCE

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import zoo
 from zoo.blocks import classifier, image_input, outputs
 
 
@@ -44,3 +45,32 @@ def test_the_end_is_named_after_what_it_gives():
     assert name() == "probabilities"
     assert name(None) == "logits"
     assert name(name="auxiliary1_logits") == "auxiliary1_logits"
+
+
+def test_channels_first_is_refused_in_words():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        for name in ("nin", "lecture_cnn", "resnet20"):
+            with pytest.raises(ValueError, match="networks here have channels last"):
+                zoo.build(name)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_plausible_arguments_are_taken_or_refused_in_words():
+    assert zoo.build("lecture_cnn", classes=np.int64(7)).output_shape == (None, 7)
+    assert zoo.build("dense_mlp", (8, 8, 3), hidden=5).count_params() == 192 * 5 + 50
+    with pytest.raises(ValueError, match=r"three positive integers .* received 32"):
+        zoo.build("vgg11", 32)
+    for name in ("deep_cnet", "fractional_max_pooling"):
+        with pytest.raises(ValueError, match="levels must be a whole number above 0"):
+            zoo.build(name, levels=5.5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pool_size": (2, 3)}, {"strides": (1, 2)}, {"data_format": "channels_first"}],
+)
+def test_average_pooling_says_what_it_does_not_do(options):
+    with pytest.raises(ValueError, match="windows are square, and channels last"):
+        zoo.layers.AveragePooling2D(**options)

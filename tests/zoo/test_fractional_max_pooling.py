@@ -295,6 +295,7 @@ def test_the_window_is_the_largest_region_and_the_mean_step():
     inclusive = layer_for((9, 11), (6, 8), regions="inclusive")
     assert inclusive.window() == ((3, 3), (Fraction(8, 6), Fraction(10, 8)))
     assert layer_for(10, 5).window() == ((2, 2), (2, 2))
+    assert layer_for(2, 1).window() == ((2, 2), (1, 1))
 
 
 @pytest.mark.parametrize(

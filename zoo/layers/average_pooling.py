@@ -30,6 +30,15 @@ class AveragePooling2D(keras.layers.AveragePooling2D):
 
     kerascnn_costs = True  # said below, for `kerascnn.summarize`
 
+    def __init__(self, pool_size=2, strides=None, padding="valid", **kwargs):
+        super().__init__(pool_size, strides, padding, **kwargs)
+        sides = {*self.pool_size}, {*self.strides}
+        if max(map(len, sides)) > 1 or self.data_format != LAST:
+            raise ValueError(
+                "the windows are square, and channels last; received "
+                f"pool_size={pool_size!r}, strides={strides!r}, {self.data_format!r}"
+            )
+
     def call(self, inputs):
         """Pool images (N, height, width, channels)."""
         return average_pool(inputs, self.pool_size[0], self.strides[0], self.padding)

@@ -157,8 +157,9 @@ class FractionalMaxPooling2D(keras.layers.Layer):
     def window(self):
         """Say for the receptive field: the largest region, and the mean step."""
         size = 3 if self.regions == "inclusive" else 2
-        strides = tuple(Fraction(total, steps or 1) for steps, total in self._walks)
-        return (size, size), strides
+        # A single region has no step: any will do.
+        steps = [Fraction(total, steps) if steps else 1 for steps, total in self._walks]
+        return (size, size), tuple(steps)
 
     def get_config(self):
         """Return the arguments that make this layer again."""
