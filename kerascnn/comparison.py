@@ -327,10 +327,8 @@ class Ranking(Tabled):
         if titles:
             by = "by the recipe default where none is named"
             notes.append(f"measured: by this project, on {', '.join(titles)}, {by}")
-        if any(card.weights for card in self.cards):
-            notes.append(
-                "ship: the trained weights come with the package: kerascnn predict NAME"
-            )
+        ship = "ship: the trained weights come with the package: kerascnn predict NAME"
+        notes += [ship] * any(card.weights for card in self.cards)
         return Table(RANKING, rows, notes=notes)
 
     def plot(self, path: str | os.PathLike) -> Path:

@@ -189,11 +189,15 @@ def _sampled(model, images):
             told = f"received {model!r}, no functional model of one input"
             raise ValueError(f"what it answers is not known without images: {told}")
         shape = [n or 32 for n in graph.inputs[0].shape[1:]]
-        images = np.random.default_rng(0).integers(0, 256, (SAMPLE, *shape))
-        images = images.astype(graph.inputs[0].dtype)
+        images = np.empty((0, *shape), graph.inputs[0].dtype)
+    images = np.asarray(images[:SAMPLE])
+    # Beside a few images, whose logits may all lie within 0…1, noise.
+    rest = (SAMPLE - len(images), *images.shape[1:])
+    noise = np.random.default_rng(0).integers(0, 256, rest).astype(images.dtype)
+    images = np.concatenate([images, noise])
     if isinstance(model, keras.Model):
-        return model(np.asarray(images[:SAMPLE]), training=False)
-    return model.predict(images[:SAMPLE], batch_size=SAMPLE, verbose=0)
+        return model(images, training=False)
+    return model.predict(images, batch_size=SAMPLE, verbose=0)
 
 
 def _by_numbers(values: np.ndarray, name: str) -> str:

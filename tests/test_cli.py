@@ -290,6 +290,34 @@ def test_networks_of_a_module_are_known(command, tmp_path, monkeypatch):
     assert code == 0 and "lecture_cnn" in out, err
 
 
+def test_a_picture_without_its_folder_is_refused_before_the_work(command):
+    code, _, err = command("compare", "lecture_cnn", "--plot", "missing/x.png")
+    assert code == 2 and "there is no folder missing" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks a shell")
+@pytest.mark.parametrize("words", ["models", "models --json", "tutorial"])
+def test_a_pipe_that_is_closed_early_ends_well(words):
+    line = f"set -o pipefail; {sys.executable} -m kerascnn {words} | true"
+    run = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp932", "ascii"])
+def test_json_is_whole_on_any_code_page(encoding):
+    run = subprocess.run(
+        [sys.executable, "-m", "kerascnn", "models", "fractional*", "--json"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout.decode(encoding))["networks"]
+    (card,) = (one for one in told if one["name"] == "fractional_max_pooling")
+    assert card == json.loads(json.dumps(card)) and "∛" in json.dumps(
+        card, ensure_ascii=False
+    )
+
+
 @pytest.fixture
 def fresh(tmp_path):
     """The command in a process of its own, with a TensorFlow that cannot be loaded."""

@@ -215,3 +215,15 @@ def test_a_user_s_layer_that_shares_a_name_is_not_taken_for_keras():
         image, Dense(3)(layers.Flatten()(layers.Rescaling(0.01)(image)))
     )
     assert head(model).kind == "softmax"
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_a_single_image_does_not_make_logits_probabilities(units):
+    """Its numbers may all lie within 0…1, as those of many images hardly do."""
+    model = network(Own(lambda x: 1.0 * x), units)
+    kind = head(model).kind
+    scores = np.asarray(model(IMAGES))
+    # As if the images were those whose logits are no other than probabilities.
+    low = IMAGES[:1] * 0 + 1
+    assert 0 <= np.abs(np.asarray(model(low))).max() < 1 < np.abs(scores).max() * 10
+    assert head(model, low).kind == kind

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from kerascnn.data import Images
 from kerascnn.training import Recipe, TrainingDivergedError, resume
 from kerascnn.training.recipe import builder_defaults, check_options
 from kerascnn.tuning import Trial, Tuning, parse_space, search, space_from, tune
+from kerascnn.tuning import space as spaces
 from kerascnn.tuning.space import (
     Choices,
     Range,
@@ -586,7 +588,9 @@ def test_an_interruption_keeps_what_was_finished(data, tmp_path, monkeypatch):
 def test_a_model_of_ones_own_is_copied_for_every_trial(data, tmp_path):
     keras.utils.set_random_seed(4)
     inputs = keras.Input((16, 16, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
+    normalization = keras.layers.Normalization()  # which computes with constants
+    normalization.adapt(data.train.x)
+    x = normalization(inputs)
     x = keras.layers.Flatten()(keras.layers.MaxPooling2D(4)(x))
     outputs = keras.layers.Dense(10, activation="softmax")(x)
     model = keras.Model(inputs, outputs, name="mine")
@@ -603,6 +607,9 @@ def test_a_model_of_ones_own_is_copied_for_every_trial(data, tmp_path):
     for weight, kept in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, kept)
     assert found.name == "mine" and found.command is None
+    run = kerascnn.resume(found.best_folder, data=data, progress=False)
+    again = kerascnn.evaluate(run.model, data.validation).accuracy
+    assert again == pytest.approx(found.best_value)
     with pytest.raises(ValueError, match="options are for the builder"):
         tune(model, data, space=RATES, options={"width": 2}, folder=tmp_path / "o")
 
@@ -752,3 +759,22 @@ def test_two_processes_work_at_one_search_and_one_is_killed(
     assert len({t.values["learning_rate"] for t in found.trials}) == 5
     kept = [name for name in folders(folder) if "." not in name]
     assert kept == [f"trial-{found.best.number}"]
+
+
+def test_settings_are_words_of_the_command():
+    """Of several values, and of none."""
+    options = {"hidden": {"choices": [[512, 256], [256]]}}
+    space = spaces.space_from({f"option:{k}": v for k, v in options.items()})
+    assert spaces.starting_point(space, Recipe(), {"hidden": [256]}) == {
+        "option:hidden": "[256]"
+    }
+    recipe, options = spaces.split({"option:hidden": "[512,256]", "crop": 2})
+    assert (recipe, options) == ({"crop": 2}, {"hidden": [512, 256]})
+    card = Recipe(milestones=(1, 2), rates=(0.1,))
+    trial = Trial(0, "finished", 50.0, 1, 1.0, {"option:hidden": "[512,256]"})
+    made = Tuning(Path(), "n", "d", (trial,), {}, Recipe(), {"use_bias": None}, card)
+    assert "--option hidden=[512,256]" in made.settings
+    assert "--option use_bias=null" in made.settings
+    assert {"--set milestones=", "--set rates="} <= set(made.settings)
+    lines = [s.removeprefix("--set ") for s in made.settings if s.startswith("--set ")]
+    assert card.replace(**dict(line.split("=") for line in lines)) == Recipe()

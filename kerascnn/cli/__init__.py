@@ -4,6 +4,8 @@ Begin with `commands.py`: all commands but that of `server.py`. `common.py` is w
 share; how errors become one line and an exit code is below.
 """
 
+import codecs
+import json
 import os
 import sys
 import traceback
@@ -68,10 +70,13 @@ def main() -> None:
         code = code if isinstance(code, int) else 0
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             print("\ninterrupted", file=sys.stderr)
+        sys.stdout.flush()
         sys.exit(code)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as end:  # typer makes the second of the first
+        if BrokenPipeError not in (type(end), type(end.__context__)):
+            raise
         # The reader of a pipe has seen enough (`kerascnn models | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except Exception as error:
         if debug:
@@ -94,6 +99,12 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+
+    def escaped(error):  # as in JSON, which so is whole on any code page
+        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+    codecs.register_error("kerascnn", escaped)
+    sys.stdout.reconfigure(errors="kerascnn")
 
 
 def _common_first(arguments: list[str]) -> list[str]:

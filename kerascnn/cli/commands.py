@@ -9,6 +9,7 @@ import sys
 import tempfile
 import warnings
 import webbrowser
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,17 +30,13 @@ from kerascnn.cli.common import (
 def picture(path: Path | None) -> Path | None:
     """Refuse a picture whose name does not say of which kind it is to be."""
     if path is not None and path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(
-            f"--plot takes a file that ends in .png, .svg or .pdf; received {path}"
-        )
+        raise ValueError(f"--plot ends in .png, .svg or .pdf; received {path}")
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} for {path}")
     return path
 
 
-def plot_option(text: str) -> Any:
-    """Return the option of a picture."""
-    return option(None, text, callback=picture)
-
-
+plot_option = partial(option, None, callback=picture)
 Model = Annotated[str, argument("Name, run folder or .keras file.")]
 Source = Annotated[str, argument("Run folder, name or .keras file.")]
 Network = Annotated[str, argument("Name of the zoo, or a .keras file.")]
@@ -323,6 +320,8 @@ def train(
             )
     except KeyboardInterrupt as interrupt:  # which names the folder, if there is one
         early = "interrupted before the first step: there is nothing to --resume"
+        if resume or host_id:
+            early = "interrupted; --resume on every host continues what host 0 keeps"
         tell(f"\n{str(interrupt) or early}")
         sys.exit(INTERRUPTED)
     if run is not None:  # as on every host but the first

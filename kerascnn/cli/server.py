@@ -51,16 +51,10 @@ def serve(
     from kerascnn.serving.http import Limits
     from kerascnn.serving.http import serve as run
 
-    limits = Limits(
-        body=int(max_body * 2**20),
-        bodies=max(128 * 2**20, int(4 * max_body * 2**20)),
-        images=max_images,
-        pixels=int(max_pixels * 1e6),
-        queue=queue,
-        batch=batch,
-        batch_wait=batch_wait,
-        timeout=timeout,
-    )
+    bodies = max(128 * 2**20, int(4 * max_body * 2**20))
+    most = {"body": int(max_body * 2**20), "bodies": bodies, "images": max_images}
+    most |= {"pixels": int(max_pixels * 1e6), "queue": queue, "batch": batch}
+    limits = Limits(**most, batch_wait=batch_wait, timeout=timeout)
     labels = {}
     for key, number in pairs_of(label, "label").items():
         if not number.isascii() or not number.isdigit():

@@ -171,22 +171,10 @@ def _name(axes, points) -> None:
     order = sorted(range(len(points)), key=lambda i: (-crowd[i], points[i]))
     all_x, all_y, _ = zip(*points, strict=True)
     x, y, names = zip(*(points[i] for i in order if points[i][2]), strict=True)
-    textalloc.allocate(
-        axes,
-        x,
-        y,
-        names,
-        x_scatter=all_x,
-        y_scatter=all_y,
-        scatter_sizes=[5] * len(points),  # pixels
-        textsize=9.5,
-        textcolor=INK,
-        linecolor="#888888",
-        linewidth=0.6,
-        margin=0.001,
-        min_distance=0.006,
-        max_distance=0.25,
-        nbr_candidates=3000,
-        direction=["east", "west"],  # first beside the point
-        avoid_crossing_label_lines=True,
-    )
+    dots = {"x_scatter": all_x, "y_scatter": all_y}
+    dots["scatter_sizes"] = [5] * len(points)  # pixels
+    look = {"textsize": 9.5, "textcolor": INK, "linecolor": "#888888", "linewidth": 0.6}
+    look |= {"margin": 0.001, "min_distance": 0.006, "max_distance": 0.25}
+    look |= {"nbr_candidates": 3000, "avoid_crossing_label_lines": True}
+    look["direction"] = ["east", "west"]  # first beside the point
+    textalloc.allocate(axes, x, y, names, **dots, **look)

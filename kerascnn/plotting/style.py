@@ -72,16 +72,10 @@ def draw_numbers(
     first cell is `at` (row, column).
     """
     bright, shown = (np.broadcast_to(x, values.shape) for x in (bright, shown))
+    look = {"ha": "center", "va": "center", "fontsize": size}
     for row, column in np.argwhere(shown):
-        axes.text(
-            at[1] + column,
-            at[0] + row,
-            form(values[row, column]),
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="black" if bright[row, column] else "white",
-        )
+        look["color"] = "black" if bright[row, column] else "white"
+        axes.text(at[1] + column, at[0] + row, form(values[row, column]), **look)
 
 
 def draw_matrix(axes, values, title, limit, form=number, numbers=True) -> None:

@@ -85,7 +85,6 @@ class Epochs(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Order the images."""
         self.feed.start(epoch)
-        self._epoch = epoch
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -95,14 +94,14 @@ class Epochs(keras.callbacks.Callback):
             # The rate of this step cannot be read: JAX holds the variables meanwhile.
             rate = self.recipe.learning_rate
             raise TrainingDivergedError(
-                f"the loss is {loss} in epoch {self._epoch + 1}, with a peak learning "
-                f"rate of {rate:g}: train again with a lower learning_rate, a longer "
-                "warmup or clip_norm=1"
+                f"the loss is {loss} in epoch {self.feed.epoch + 1}, with a peak "
+                f"learning rate of {rate:g}: train again with a lower learning_rate, a "
+                "longer warmup or clip_norm=1"
             )
-        told = f"epoch {self._epoch + 1}/{self.recipe.epochs}, loss {loss:.4f}"
+        told = f"epoch {self.feed.epoch + 1}/{self.recipe.epochs}, loss {loss:.4f}"
         steps = len(self.feed)
         done = min(batch + 1, steps)  # Keras counts its last call as a whole one
-        self.advance(self._epoch * steps + done, description=told)
+        self.advance(self.feed.epoch * steps + done, description=told)
 
     def on_epoch_end(self, epoch, logs=None):
         """Validate, save and show; stop early where the recipe says so."""
@@ -228,11 +227,5 @@ def train_epochs(
         if judged is not trained:
             compile_model(judged, heads, recipe, None)
         epochs = Epochs(folder, data.validation, recipe, feed, trained, judged, shown)
-        try:
-            epochs.run(callbacks, saved)
-        except KeyboardInterrupt:
-            if not folder:
-                raise
-            told = f"interrupted; continue with kerascnn train --resume {folder}"
-            raise KeyboardInterrupt(told) from None
+        epochs.run(callbacks, saved)
     return epochs.history

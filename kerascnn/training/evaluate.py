@@ -136,6 +136,8 @@ def evaluate(
         seconds += time.perf_counter() - start
         truth.append(part.y)
     probabilities, truth = np.concatenate(found), np.concatenate(truth)
+    if not np.isfinite(probabilities).all():
+        raise ValueError("the network answers images with NaN: it has diverged")
     answers, confusion = probabilities.argmax(1), np.zeros((classes, classes), int)
     every = np.arange(number)
     np.add.at(confusion, (truth, answers), 1)

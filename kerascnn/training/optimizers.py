@@ -115,12 +115,9 @@ def last_layer(model):
     variables = model.trainable_variables
     # Without any kernel the last variable stands for it: nothing is Muon's then.
     last = ([v for v in variables if len(v.shape) > 1] or variables)[-1]
-    holders = [
-        layer
-        for layer in model._flatten_layers()
-        if any(variable is last for variable in layer.trainable_variables)
-    ]
-    return min(holders, key=lambda layer: len(layer.trainable_variables))
+    inside = ((one, one.trainable_variables) for one in model._flatten_layers())
+    holders = [pair for pair in inside if any(v is last for v in pair[1])]
+    return min(holders, key=lambda pair: len(pair[1]))[0]
 
 
 class _Optimizer:
@@ -166,15 +163,9 @@ class ScaledSGD(_Optimizer, keras.optimizers.SGD):
         return ("momentums",) if self.momentum else ()
 
     def _kernel(self, tf, handles, gradient, rate) -> None:
-        variable, momentum = handles
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable,
-            accum=momentum,
-            lr=rate,
-            grad=gradient,
-            momentum=self.momentum,
-            use_nesterov=self.nesterov,
-        )
+        states = dict(zip(("var", "accum"), handles, strict=True))
+        own = {"momentum": self.momentum, "use_nesterov": self.nesterov}
+        tf.raw_ops.ResourceApplyKerasMomentum(lr=rate, grad=gradient, **states, **own)
 
 
 class ScaledAdam(_Optimizer, keras.optimizers.Adam):
@@ -183,20 +174,11 @@ class ScaledAdam(_Optimizer, keras.optimizers.Adam):
     slots = "_momentums", "_velocities"
 
     def _kernel(self, tf, handles, gradient, rate) -> None:
-        variable, momentum, velocity = handles
+        states = dict(zip(("var", "m", "v"), handles, strict=True))
         step = tf.cast(self.iterations + 1, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable,
-            m=momentum,
-            v=velocity,
-            beta1_power=self.beta_1**step,
-            beta2_power=self.beta_2**step,
-            lr=rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
+        own = {"beta1": self.beta_1, "beta2": self.beta_2, "epsilon": self.epsilon}
+        own |= {"beta1_power": self.beta_1**step, "beta2_power": self.beta_2**step}
+        tf.raw_ops.ResourceApplyAdam(lr=rate, grad=gradient, **states, **own)
 
 
 class ScaledAdamW(ScaledAdam, keras.optimizers.AdamW):

@@ -222,7 +222,7 @@ def _convert(value, wanted):
         plain = {"default": lambda v: getattr(v, "tolist", v.__str__)()}  # of NumPy's
         return json.loads(json.dumps(dict(value), **plain))
     # What is left are the tuples of numbers.
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = value.split(",") if isinstance(value, str) and value else value
     parts = [value] if isinstance(value, int | float) else parts
     return tuple(float(part) for part in parts)
 

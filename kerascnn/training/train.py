@@ -183,9 +183,15 @@ def resume(
 
 def _run(training, progress, callbacks, saved=None, test=True) -> Run | None:
     """Train a network, and measure it and write the results on host 0."""
-    history = train_epochs(*training, progress, callbacks, saved)
     *described, folder, place, _ = training
-    run = measure(*described, history, folder, test) if folder else None
+    try:
+        history = train_epochs(*training, progress, callbacks, saved)
+        run = measure(*described, history, folder, test) if folder else None
+    except KeyboardInterrupt:
+        if not folder or not (folder / checkpoint.NAME).exists():
+            raise
+        told = f"interrupted; continue with kerascnn train --resume {folder}"
+        raise KeyboardInterrupt(told) from None
     if place.hosts > 1:
         place.broadcast(b"")  # the hosts end together
     return run

@@ -18,10 +18,11 @@ from kerascnn.data import Data
 from kerascnn.environment import first_missing
 from kerascnn.tables import Column, Table
 from kerascnn.training import Recipe, TrainingDivergedError, recipe_for, train
+from kerascnn.training.checkpoint import finalize_layers
 from kerascnn.training.network import data_for
 from kerascnn.training.recipe import builder_defaults, check_options
 from kerascnn.tuning import space as spaces
-from kerascnn.tuning.space import space_from, split
+from kerascnn.tuning.space import as_json, space_from, split
 
 DATA = ("name", "fingerprint", "input_shape")  # what of it a study keeps
 
@@ -115,8 +116,10 @@ class Tuning:
             for key, value in self.best_recipe.items()
             if key != "options" and (key in searched or value != own[key])
         ]
-        options = self.best_options.items()
-        return lines + [f"--option {key}={_text(value)}" for key, value in options]
+        for key, value in self.best_options.items():
+            text = value if isinstance(value, str) else as_json(value)
+            lines.append(f"--option {key}={text}")
+        return lines
 
     @property
     def command(self) -> str | None:
@@ -382,6 +385,7 @@ def _attempt(shared, trial, values, model, data, base, options, seed, show) -> N
         keras.utils.set_random_seed(seed)  # of the copy's dropout
         network = keras.models.clone_model(model)
         network.set_weights(model.get_weights())
+        finalize_layers(network)
     arguments = {"seed": seed, "options": {**options, **built}, "callbacks": [report]}
     arguments |= {"folder": shared.run_folder(trial.number), "progress": False}
     try:

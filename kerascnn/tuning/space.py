@@ -11,6 +11,8 @@
 A card's table `[name.search]` has the same form.
 """
 
+import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ _FORMS = (
     '[low, high], [low, high, "log"], {low = …, high = …, log = true, int = true} or '
     "{choices = [...]}"
 )
+
+
+as_json = functools.partial(json.dumps, separators=(",", ":"))  # one word of a shell
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def starting_point(space: Space, recipe: Recipe, options: Mapping) -> dict[str, 
 
     The first trial has them, so that the best is compared with what there was.
     """
-    own = {f"{OPTION}{key}": value for key, value in options.items()}
+    own = {f"{OPTION}{key}": _storable(value, True) for key, value in options.items()}
     own |= {key: _storable(value) for key, value in vars(recipe).items()}
     return {k: own[k] for k, entry in space.items() if entry.holds(own.get(k))}
 
@@ -159,8 +164,11 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part the values of a trial into those of the recipe and those of the builder."""
     recipe, options = {}, {}
     for key, value in values.items():
-        part = options if key.startswith(OPTION) else recipe
-        part[key.removeprefix(OPTION)] = value
+        if not key.startswith(OPTION):
+            recipe[key] = value
+        else:  # of several values the text is JSON
+            several = isinstance(value, str) and value.startswith("[")
+            options[key.removeprefix(OPTION)] = read_option(value) if several else value
     return recipe, options
 
 
@@ -216,7 +224,7 @@ def _choices(key: str, given: Any) -> Choices:
         raise ValueError(f"{key}: choices must be a list; received {given!r}")
     if not key.startswith(OPTION):
         given = [read_value(key, value) for value in given]
-    values = tuple(_storable(value) for value in given)
+    values = tuple(_storable(value, key.startswith(OPTION)) for value in given)
     for value in values:
         if not isinstance(value, bool | int | float | str):
             told = f"a number, true, false or text; received {value!r}"
@@ -226,8 +234,10 @@ def _choices(key: str, given: Any) -> Choices:
     return Choices(values)
 
 
-def _storable(value: Any) -> Any:
-    """Several numbers as Optuna stores them and the recipe reads them: "60,80"."""
+def _storable(value: Any, option: bool = False) -> Any:
+    """Several values as text: "60,80", as a recipe reads them; an option as JSON."""
     if isinstance(value, list | tuple):
+        if option:
+            return as_json(value)
         return ",".join(f"{part:.12g}" for part in value)
     return value

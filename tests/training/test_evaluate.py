@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import busy_model
 
 import zoo
 from kerascnn.data import Images, load_data
@@ -164,3 +165,10 @@ def test_images_that_do_not_fit_are_refused_in_words():
     for labels in (("a", "b"), ("a", "b", "c", "d"), ["alone"]):
         with pytest.raises(ValueError, match=f"3 classes apart.*of {len(labels)}: a"):
             evaluate(model, Images(pixels(2), np.array([0, 1])), labels=labels)
+
+
+def test_answers_that_are_no_numbers_are_no_class(data):
+    model = busy_model(dropout=0)
+    model.get_layer("fc").kernel.assign(np.full((4, 3), np.nan))
+    with pytest.raises(ValueError, match="with NaN: it has diverged"):
+        evaluate(model, data.test)

@@ -269,6 +269,20 @@ def test_a_run_killed_at_the_very_end_is_tidied(data, tmp_path):
     assert sorted(contents(folder)) == finished and again.history == run.history
 
 
+def test_interrupted_while_it_is_measured(data, tmp_path, monkeypatch):
+    """All epochs are there: the way to go on is told, and measures alone."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["kerascnn.training.train"], "measure", interrupt)
+        with pytest.raises(KeyboardInterrupt, match=f"--resume {folder}"):
+            train("linear", data, RECIPE, folder=folder, progress=False)
+    assert resume(folder, data=data, progress=False).metrics["epochs"] == 3
+
+
 def test_a_finished_run_in_a_read_only_folder_is_returned(data, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     run = train("linear", data, RECIPE, folder=folder, progress=False)
