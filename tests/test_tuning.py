@@ -607,8 +607,9 @@ def test_a_model_of_ones_own_is_copied_for_every_trial(data, tmp_path):
     for weight, kept in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, kept)
     assert found.name == "mine" and found.command is None
-    run = kerascnn.resume(found.best_folder, data=data, progress=False)
-    again = kerascnn.evaluate(run.model, data.validation).accuracy
+    whole = small_data()
+    run = resume(found.best_folder, data=whole, progress=False)
+    again = kerascnn.evaluate(run.model, whole.validation).accuracy
     assert again == pytest.approx(found.best_value)
     with pytest.raises(ValueError, match="options are for the builder"):
         tune(model, data, space=RATES, options={"width": 2}, folder=tmp_path / "o")
