@@ -116,7 +116,9 @@ def _common_first(arguments: list[str]) -> list[str]:
             first.append(word)
         elif word == MODULE:
             if (file := next(words, None)) is None:
-                raise ValueError(f"{MODULE} takes a Python file, such as my_zoo.py")
+                raise ValueError(
+                    f"{MODULE} takes a Python file, such as my_networks.py"
+                )
             first += [word, file]
         else:
             rest.append(word)

@@ -30,7 +30,9 @@ from kerascnn.cli.common import (
 def picture(path: Path | None) -> Path | None:
     """Refuse a picture whose name does not say of which kind it is to be."""
     if path is not None and path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot ends in .png, .svg or .pdf; received {path}")
+        raise ValueError(
+            f"--plot takes a file that ends in .png, .svg or .pdf; received {path}"
+        )
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} for {path}")
     return path
@@ -131,10 +133,10 @@ def models(
             raise ValueError("--plot draws the ranking: leave --measured out for it")
         return say_table(board(pattern), json=json, markdown=markdown)
     found = ranking(pattern)
-    picture = plot and found.plot(plot)
+    drawn = plot and found.plot(plot)
     answer(json, {"networks": found.cards}, found.to_markdown() if markdown else found)
-    if picture and not json:
-        print(f"picture: {picture}")
+    if drawn and not json:
+        print(f"picture: {drawn}")
 
 
 @app.command()

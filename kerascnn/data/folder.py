@@ -217,7 +217,9 @@ def _list(parts):
                 f"{', '.join(SUFFIXES)} and lie in {root}/CLASS/"
             )
         if empty:
-            raise DataError(f"no images in {_some(empty)}: add some, or remove it")
+            raise DataError(
+                f"no images in {_some(empty)}: add some, or remove the empty class"
+            )
     if len(labels) < 2:
         raise DataError(
             f"{parts['train']} has one class, {labels[0]!r}: a classifier needs two "

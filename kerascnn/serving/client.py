@@ -189,7 +189,9 @@ class Client:
                     f"0…255; received {images.dtype} {tuple(images.shape)}"
                     + ("; one image is images[None]" if images.ndim == 3 else "")
                 )
-            batch_size = min(batch_size, 1 + BATCH_BYTES // (1 + 2 * images[:1].nbytes))
+            # Half, as JSON has up to five bytes for a pixel, and a server 32 MiB.
+            most = max(1, BATCH_BYTES // 2 // max(1, images[:1].nbytes))
+            batch_size = min(batch_size, most)
             for start in range(0, len(images), batch_size):
                 part = images[start : start + batch_size]
                 numbers = range(start, start + len(part))

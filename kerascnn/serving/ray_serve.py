@@ -56,7 +56,9 @@ def application(
     if replicas < 1:
         raise ValueError(f"replicas is 1 or more; received {replicas!r}")
     if most is not None and most < replicas:
-        raise ValueError(f"most is at least replicas, {replicas}; received {most!r}")
+        raise ValueError(
+            f"most is at least replicas, which is {replicas}; received {most!r}"
+        )
     folder = os.path.abspath(folder)
     limits = limits or Limits()
     create_app(folder, limits=limits, **settings)  # what is wrong with it shows here

@@ -98,7 +98,9 @@ def prove(version: Path, reference, labels, made: Format, tolerance: float) -> d
                 "label": [labels[number] for number in best],
             },
             # Of another machine, on another day.
-            "tolerance": max(tolerance, (TOLERANCE, TOLERANCE_HALF)[reference.half]),
+            "tolerance": max(
+                tolerance, TOLERANCE_HALF if reference.half else TOLERANCE
+            ),
         },
         "parity": {"images": len(images), **worst, "tolerance": tolerance},
     }

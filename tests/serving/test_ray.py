@@ -264,7 +264,7 @@ def test_the_arguments_of_rays_command(monkeypatch):
     ("options", "error", "match"),
     [
         ({"replicas": 0}, ValueError, "replicas is 1 or more; received 0"),
-        ({"replicas": 3, "most": 2}, ValueError, "replicas, 3; received 2"),
+        ({"replicas": 3, "most": 2}, ValueError, "which is 3; received 2"),
         ({"versions": 0}, ValueError, "versions is 1 or more"),
         ({"folder": "gone"}, FileNotFoundError, "gone"),
     ],

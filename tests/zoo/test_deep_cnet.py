@@ -130,5 +130,7 @@ def test_images_that_do_not_fit_are_refused_with_a_way_out(blueprint):
 
 @pytest.mark.parametrize("argument", ["levels", "filters", "width"])
 def test_numbers_that_are_none_are_refused(argument):
-    with pytest.raises(ValueError, match=f"{argument} must be .*above 0; received 0"):
+    whole = "a whole number " * (argument == "levels")
+    told = f"{argument} must be {whole}above 0; received 0"
+    with pytest.raises(ValueError, match=told):
         zoo.build("deep_cnet", **{argument: 0})

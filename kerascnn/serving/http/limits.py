@@ -142,7 +142,7 @@ class Bodies:
                     self._check(int(declared), int(declared))
                 async for chunk in request.stream():
                     length += len(chunk)
-                    self._check(length, len(chunk))
+                    self._check(length, len(chunk), taken)
                     taken += len(chunk)
                     self.used += len(chunk)
                     chunks.append(chunk)
@@ -152,7 +152,7 @@ class Bodies:
                     body = await asyncio.get_running_loop().run_in_executor(
                         self.unpacker, self._unpack, body, coding
                     )
-                    self._check(len(body), len(body))
+                    self._check(len(body), len(body), taken)
                     taken += len(body)
                     self.used += len(body)
                 watching = asyncio.ensure_future(watch())
@@ -169,16 +169,15 @@ class Bodies:
             if watching:
                 watching.cancel()
 
-    def _check(self, length: int, more: int = 0) -> None:
-        """Refuse a body of this length, or more bytes than there is room for."""
+    def _check(self, length: int, more: int = 0, own: int = 0) -> None:
+        """Refuse a body of this length, or more bytes than others leave room for."""
         if length > self.limits.body:
             raise RequestError(
                 413,
                 f"the body of a request has at most {self.limits.body:,} bytes; send "
                 "fewer images, or binary tensors (/v2/…/infer)",
             )
-        most = max(self.limits.bodies, 2 * self.limits.body)  # packed and unpacked
-        if self.used and self.used + more > most:
+        if self.used > own and self.used + more > self.limits.bodies:
             raise overloaded("the requests in progress take all memory for bodies")
 
     def _unpack(self, body: bytes, coding: str) -> bytes:
@@ -190,7 +189,7 @@ class Bodies:
             except zlib.error as error:
                 raise invalid(f"the body is no {coding}: {error}") from error
             length += len(piece)
-            self._check(length)
+            self._check(length, own=len(body))
             if not unpacker.eof:
                 raise invalid(f"the body is no complete {coding}: it ends too early")
             pieces.append(piece)

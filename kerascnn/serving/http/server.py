@@ -156,7 +156,10 @@ def _bounded(protocol: type, most: int) -> type:
             if len(self.connections) >= most:
                 waiting = [c for c in self.connections if c.waits()]
                 oldest = min(waiting, key=lambda c: c.since, default=None)
-                (oldest.transport.close if oldest else transport.abort)()
+                if oldest is None:
+                    transport.abort()
+                else:
+                    oldest.transport.close()
             super().connection_made(transport)
 
         def data_received(self, data):

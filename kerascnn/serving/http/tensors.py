@@ -285,7 +285,9 @@ def flat_or_nested(data, tensor, place: str, shape: list[int]) -> np.ndarray:
         return read(data, tensor, place, shape)
     size = int(np.prod(shape, dtype=object))
     if len(data) != size:
-        raise invalid(f"{place} has {len(data):,} values; shape {shape} has {size:,}")
+        raise invalid(
+            f"{place} has {len(data):,} values; the shape {shape} has {size:,}"
+        )
     return read(data, tensor, place, [size]).reshape(shape)
 
 

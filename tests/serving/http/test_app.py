@@ -55,7 +55,7 @@ def test_a_compressed_body_that_swells(strict):
 
 
 def test_bodies_together(strict):
-    strict.app.state.bodies.used = 3999
+    strict.app.state.bodies.used = 2999
     answer = strict.post(TOY, json={"instances": [PIXELS]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     strict.app.state.bodies.used = 0

@@ -201,7 +201,7 @@ UINT8 = {"name": "image", "shape": [1, 2, 2, 1], "datatype": "UINT8"}
          "to 255"),
         ({"data": [[[[0], [1]], [[2], [0.5]]]]}, "JSON Value: 0.5 Type: Number is not "
          "of expected type: uint8 (inputs[0].data[0][1][1][0])"),
-        ({"data": [0, 1, 2]}, "inputs[0].data has 3 values; shape [1, 2, 2, 1] has "
+        ({"data": [0, 1, 2]}, "inputs[0].data has 3 values; the shape [1, 2, 2, 1] has "
          "4"),
         ({"data": [[0, 1], [2, 3]]}, "Encountered list at unexpected size: 2 at level: "
          "0 expected size: 1 (inputs[0].data)"),
